@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Routes and rate limits.
+
+use std::{sync::Arc, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use super::ObjectName;
+
+/// One rule of an HTTPRoute or GRPCRoute.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Route {
+    /// Namespace and name of the route object.
+    pub origin: ObjectName,
+    /// Index of the rule in its object.
+    pub rule: u32,
+    /// `metadata.creationTimestamp` in seconds since 1970: the older route wins a tie; 0 when unknown.
+    pub created: i64,
+    /// What the route is attached to, where it was accepted.
+    pub parents: Vec<RouteParent>,
+    /// Hostnames (exact or `*.suffix`); empty means any. Ignored for a parent Service.
+    pub hostnames: Vec<Arc<str>>,
+    /// Any of these must match; never empty (the default is the path prefix `/`).
+    pub matches: Vec<RouteMatch>,
+    /// What is done with a request that matches.
+    pub action: RouteAction,
+}
+
+/// What a route is attached to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum RouteParent {
+    /// A listener of a Gateway.
+    Listener {
+        /// Namespace and name of the Gateway.
+        gateway: ObjectName,
+        /// Name of the listener.
+        listener: Arc<str>,
+    },
+    /// A Service: requests to its address.
+    Service {
+        /// Namespace and name.
+        service: ObjectName,
+        /// One port, or every port.
+        port: Option<u16>,
+    },
+}
+
+/// Conditions that must all hold.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RouteMatch {
+    /// The path.
+    pub path: PathMatch,
+    /// The method; any when absent.
+    pub method: Option<Arc<str>>,
+    /// Headers; names in lower case.
+    pub headers: Vec<ValueMatch>,
+    /// Query parameters; the first value of a name counts.
+    pub query: Vec<ValueMatch>,
+}
+
+/// How the path must look. The query is not part of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum PathMatch {
+    /// The whole path, byte for byte.
+    Exact(Arc<str>),
+    /// Whole path elements; a trailing `/` is ignored.
+    Prefix(Arc<str>),
+    /// A regular expression (RE2 syntax) over the whole path.
+    Regex(Arc<str>),
+}
+
+/// A header or a query parameter.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ValueMatch {
+    /// Its name.
+    pub name: Arc<str>,
+    /// What its value must be.
+    pub value: StringMatch,
+}
+
+/// What a value must be.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum StringMatch {
+    /// Equal to this.
+    Exact(Arc<str>),
+    /// Matched as a whole by this regular expression (RE2 syntax).
+    Regex(Arc<str>),
+}
+
+/// What is done with a request that matches.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RouteAction {
+    /// Filters, in the order of the object.
+    pub filters: Vec<RouteFilter>,
+    /// Backends. Empty without a redirect means 500.
+    pub backends: Vec<RouteBackend>,
+    /// Timeouts.
+    pub timeouts: RouteTimeouts,
+    /// Retries.
+    pub retry: Option<RouteRetry>,
+}
+
+/// A filter.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum RouteFilter {
+    /// Changes the request's headers.
+    RequestHeaders(HeaderChanges),
+    /// Changes the response's headers.
+    ResponseHeaders(HeaderChanges),
+    /// Answers with a redirect.
+    Redirect(Redirect),
+    /// Changes the host or the path.
+    Rewrite(Rewrite),
+    /// A filter that the controller refused: requests are answered with 500.
+    Invalid,
+}
+
+/// Changes of headers, done in the order set, add, remove. Names in lower case.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HeaderChanges {
+    /// Replace or add.
+    pub set: Vec<(Arc<str>, Arc<str>)>,
+    /// Add to what is there.
+    pub add: Vec<(Arc<str>, Arc<str>)>,
+    /// Remove.
+    pub remove: Vec<Arc<str>>,
+}
+
+/// A redirect, with what is not given taken from the request.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Redirect {
+    /// `http` or `https`.
+    pub scheme: Option<Arc<str>>,
+    /// The host.
+    pub hostname: Option<Arc<str>>,
+    /// The path.
+    pub path: Option<PathChange>,
+    /// The port.
+    pub port: Option<u16>,
+    /// The status code: 301, 302, 303, 307 or 308.
+    pub status: u16,
+}
+
+/// A rewrite of the request on its way to the backend.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rewrite {
+    /// The host.
+    pub hostname: Option<Arc<str>>,
+    /// The path.
+    pub path: Option<PathChange>,
+}
+
+/// A change of the path; the query stays.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum PathChange {
+    /// The whole path.
+    Full(Arc<str>),
+    /// The part that the prefix match covers.
+    Prefix(Arc<str>),
+}
+
+/// A backend and its weight.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RouteBackend {
+    /// Where the requests go; nothing means that the reference is not valid: 500 for its share.
+    pub service: Option<BackendService>,
+    /// Its share of the sum of all weights; 0 means none.
+    pub weight: u32,
+    /// Filters for this backend only: header changes.
+    pub filters: Vec<RouteFilter>,
+}
+
+/// A port of a Service.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct BackendService {
+    /// Namespace and name.
+    pub name: ObjectName,
+    /// The service's port.
+    pub port: u16,
+}
+
+/// Timeouts; absent or zero means none.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RouteTimeouts {
+    /// From the request's head to the end of the response, all tries together.
+    pub request: Option<Duration>,
+    /// One try.
+    pub backend_request: Option<Duration>,
+}
+
+/// Retries.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RouteRetry {
+    /// Status codes that are tried again, besides failures to connect.
+    pub codes: Vec<u16>,
+    /// How many times at most, the first try not counted.
+    pub attempts: u32,
+    /// The base of the exponential pause between tries.
+    pub backoff: Option<Duration>,
+}
+
+/// A local token bucket: each node counts on its own.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RateLimit {
+    /// Namespace and name of the object.
+    pub name: ObjectName,
+    /// What it holds back.
+    pub target: RateLimitTarget,
+    /// Tokens per `interval`.
+    pub requests: u32,
+    /// The time in which `requests` tokens come back.
+    pub interval: Duration,
+    /// The size of the bucket; at least 1.
+    pub burst: u32,
+    /// Whether every client workload has a bucket of its own.
+    pub per_client: bool,
+}
+
+/// What a rate limit holds back.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum RateLimitTarget {
+    /// Requests that match a rule of this route, in its own namespace.
+    Route(ObjectName),
+    /// Requests to this service.
+    Service(ObjectName),
+}

@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+//! What the kernel programs and user space must agree on: reasons, identity numbers, map layouts.
+//!
+//! This crate never allocates, never touches the kernel and depends on nothing.
+//! Read [`reason`] first, then [`identity`].
+#![no_std]
+
+pub mod identity;
+pub mod reason;
+
+pub use reason::Reason;

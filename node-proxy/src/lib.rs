@@ -1,0 +1,1 @@
+//! Placeholder until the crate has its first module.
