@@ -6,6 +6,8 @@
 //!
 //! Read [`types`] first, then `wire`, `publish`, `subscribe`.
 
+pub mod state;
 pub mod types;
 
+pub use state::Snapshot;
 pub use types::*;

@@ -46,6 +46,8 @@ pub struct Node {
     pub name: Arc<str>,
     /// Its own addresses.
     pub addresses: Vec<IpAddr>,
+    /// Addresses that its proxy uses for traffic that entered through a Gateway (identity `ingress`).
+    pub ingress_addresses: Vec<IpAddr>,
 }
 
 /// The labels behind an identity number.
