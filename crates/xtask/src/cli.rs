@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The command line of `cargo xtask`.
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::setup::Purpose;
+
+/// Set-up, builds, demo, tests and benchmarks of Weft.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What `cargo xtask` can be asked.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Install what is missing (Debian and Ubuntu, as root); elsewhere, name it.
+    Setup(SetupArgs),
+    /// Build every binary into target/debug (or target/dist).
+    Build(BuildArgs),
+    /// Show the main job: two nodes, a canary, a policy, a rate limit, on this machine.
+    Demo(DemoArgs),
+    /// Run everything that a change must pass: lints, build, all tests, examples, documented commands.
+    Test(TestArgs),
+    /// Run only the kernel and lab tests (root): packets through the hooks, pods as network namespaces.
+    Lab(LabArgs),
+    /// Check format and lints, without changing a file.
+    Lint(LintArgs),
+    /// Format the whole workspace.
+    Fmt,
+    /// Build the kernel programs from source and update the committed object.
+    Bpf(BpfArgs),
+    /// Compare Weft with Envoy and HAProxy on this machine; prints ratios with their spread.
+    Bench(BenchArgs),
+}
+
+/// Arguments of `cargo xtask setup`.
+#[derive(Debug, Args)]
+pub(crate) struct SetupArgs {
+    /// Also install what `cargo xtask bench` needs: HAProxy, h2load, valgrind, Envoy.
+    #[arg(long)]
+    pub(crate) bench: bool,
+    /// Also install what `cargo xtask bpf` needs: a compiler for the kernel programs.
+    #[arg(long)]
+    pub(crate) bpf: bool,
+}
+
+/// Arguments of `cargo xtask build`.
+#[derive(Debug, Args)]
+pub(crate) struct BuildArgs {
+    /// Build what is shipped and measured (fat LTO; takes minutes) into target/dist.
+    #[arg(long)]
+    dist: bool,
+}
+
+impl BuildArgs {
+    /// The cargo profile to build with.
+    pub(crate) fn profile(&self) -> &'static str {
+        if self.dist { "dist" } else { "dev" }
+    }
+}
+
+/// Arguments of `cargo xtask demo`.
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Arguments of the demo itself, for example --keep; see `cargo xtask demo -- --help`.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) args: Vec<String>,
+}
+
+/// Arguments of `cargo xtask test`.
+#[derive(Debug, Args)]
+pub(crate) struct TestArgs {
+    /// Without root: leave out the kernel and lab tests instead of failing, and say so.
+    #[arg(long)]
+    pub(crate) no_root_tests: bool,
+    /// Leave out rustfmt and clippy.
+    #[arg(long)]
+    pub(crate) no_lint: bool,
+}
+
+/// Arguments of `cargo xtask lab`.
+#[derive(Debug, Args)]
+pub(crate) struct LabArgs {
+    /// Run only the tests whose name contains this text.
+    pub(crate) filter: Option<String>,
+    /// Print the names of the tests instead of running them.
+    #[arg(long)]
+    pub(crate) list: bool,
+}
+
+/// Arguments of `cargo xtask lint`.
+#[derive(Debug, Args)]
+pub(crate) struct LintArgs {
+    /// Also check licences and sources with cargo-deny, which is installed when missing (minutes).
+    #[arg(long)]
+    pub(crate) deny: bool,
+}
+
+/// Arguments of `cargo xtask bpf`.
+#[derive(Debug, Args)]
+pub(crate) struct BpfArgs {
+    /// Build and compare with the committed object, but do not replace it.
+    #[arg(long)]
+    pub(crate) check: bool,
+}
+
+/// Arguments of `cargo xtask bench`.
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// Scenarios and options of the harness; see `cargo xtask bench -- --help`.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) args: Vec<String>,
+}
+
+impl Command {
+    /// What has to be installed before this subcommand can run.
+    pub(crate) fn needs(&self) -> Vec<Purpose> {
+        match self {
+            Self::Setup(args) => {
+                let mut needs = vec![Purpose::Build, Purpose::Run, Purpose::Test];
+                needs.extend(args.bench.then_some(Purpose::Bench));
+                needs.extend(args.bpf.then_some(Purpose::Bpf));
+                needs
+            }
+            Self::Build(_) => vec![Purpose::Build],
+            Self::Lint(args) => {
+                let mut needs = vec![Purpose::Build, Purpose::Test];
+                needs.extend(args.deny.then_some(Purpose::Deny));
+                needs
+            }
+            Self::Fmt => vec![Purpose::Test],
+            Self::Demo(_) => vec![Purpose::Build, Purpose::Run],
+            Self::Test(_) | Self::Lab(_) => vec![Purpose::Build, Purpose::Run, Purpose::Test],
+            Self::Bpf(_) => vec![Purpose::Build, Purpose::Bpf],
+            Self::Bench(_) => vec![Purpose::Build, Purpose::Run, Purpose::Bench],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_subcommand_has_a_help_text() {
+        for command in Cli::command().get_subcommands() {
+            assert!(command.get_about().is_some(), "{} has no help text", command.get_name());
+            for argument in command.get_arguments().filter(|a| a.get_id() != "help") {
+                assert!(argument.get_help().is_some(), "{} of {}", argument.get_id(), command.get_name());
+            }
+        }
+    }
+
+    #[test]
+    fn arguments_of_the_demo_are_passed_on() {
+        let cli = Cli::try_parse_from(["xtask", "demo", "--keep", "--nodes", "2"]).unwrap();
+        let Command::Demo(args) = cli.command else { panic!("not the demo") };
+        assert_eq!(args.args, ["--keep", "--nodes", "2"]);
+    }
+}
