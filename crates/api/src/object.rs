@@ -1,0 +1,348 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Any object: its kind, its key, and how it is read.
+
+use std::{fmt, sync::Arc};
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::{
+    core::{EndpointSlice, Namespace, Node, Pod, Service},
+    gateway::{self, Gateway, GatewayClass, ReferenceGrant},
+    httproute::HttpRoute,
+    meta::Metadata,
+    policy::{CiliumNetworkPolicy, NetworkPolicy},
+    ratelimit::{self, RateLimitPolicy},
+};
+
+/// The kinds that Weft reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// `v1` Namespace.
+    Namespace,
+    /// `v1` Node.
+    Node,
+    /// `v1` Pod.
+    Pod,
+    /// `v1` Service.
+    Service,
+    /// `discovery.k8s.io/v1` EndpointSlice.
+    EndpointSlice,
+    /// `gateway.networking.k8s.io/v1` GatewayClass.
+    GatewayClass,
+    /// `gateway.networking.k8s.io/v1` Gateway.
+    Gateway,
+    /// `gateway.networking.k8s.io/v1` HTTPRoute.
+    HttpRoute,
+    /// `gateway.networking.k8s.io/v1` ReferenceGrant.
+    ReferenceGrant,
+    /// `cilium.io/v2` CiliumNetworkPolicy.
+    CiliumNetworkPolicy,
+    /// `cilium.io/v2` CiliumClusterwideNetworkPolicy, which is read only to be refused.
+    CiliumClusterwideNetworkPolicy,
+    /// `networking.k8s.io/v1` NetworkPolicy.
+    NetworkPolicy,
+    /// `weft.dev/v1alpha1` RateLimitPolicy.
+    RateLimitPolicy,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Kind; 13] = [
+        Kind::Namespace,
+        Kind::Node,
+        Kind::Pod,
+        Kind::Service,
+        Kind::EndpointSlice,
+        Kind::GatewayClass,
+        Kind::Gateway,
+        Kind::HttpRoute,
+        Kind::ReferenceGrant,
+        Kind::CiliumNetworkPolicy,
+        Kind::CiliumClusterwideNetworkPolicy,
+        Kind::NetworkPolicy,
+        Kind::RateLimitPolicy,
+    ];
+
+    /// The name that `kind` has in an object.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Namespace => "Namespace",
+            Kind::Node => "Node",
+            Kind::Pod => "Pod",
+            Kind::Service => "Service",
+            Kind::EndpointSlice => "EndpointSlice",
+            Kind::GatewayClass => "GatewayClass",
+            Kind::Gateway => "Gateway",
+            Kind::HttpRoute => "HTTPRoute",
+            Kind::ReferenceGrant => "ReferenceGrant",
+            Kind::CiliumNetworkPolicy => "CiliumNetworkPolicy",
+            Kind::CiliumClusterwideNetworkPolicy => "CiliumClusterwideNetworkPolicy",
+            Kind::NetworkPolicy => "NetworkPolicy",
+            Kind::RateLimitPolicy => "RateLimitPolicy",
+        }
+    }
+
+    /// Its API group; empty for the oldest kinds.
+    pub fn group(self) -> &'static str {
+        match self {
+            Kind::Namespace | Kind::Node | Kind::Pod | Kind::Service => "",
+            Kind::EndpointSlice => "discovery.k8s.io",
+            Kind::GatewayClass | Kind::Gateway | Kind::HttpRoute | Kind::ReferenceGrant => gateway::GROUP,
+            Kind::CiliumNetworkPolicy | Kind::CiliumClusterwideNetworkPolicy => "cilium.io",
+            Kind::NetworkPolicy => "networking.k8s.io",
+            Kind::RateLimitPolicy => ratelimit::GROUP,
+        }
+    }
+
+    /// The versions that are read, the preferred one first. They have the same fields.
+    pub fn versions(self) -> &'static [&'static str] {
+        match self.group() {
+            gateway::GROUP => &["v1", "v1beta1"],
+            ratelimit::GROUP => &["v1alpha1"],
+            "cilium.io" => &["v2"],
+            _ => &["v1"],
+        }
+    }
+
+    /// Whether its objects live in namespaces.
+    pub fn namespaced(self) -> bool {
+        !matches!(
+            self,
+            Kind::Namespace | Kind::Node | Kind::GatewayClass | Kind::CiliumClusterwideNetworkPolicy
+        )
+    }
+}
+
+/// The groups of which Weft names every kind that it does not read. Kinds of other groups, such as
+/// Deployment, are none of its business.
+pub const OWN_GROUPS: [&str; 4] = [gateway::GROUP, "gateway.networking.x-k8s.io", ratelimit::GROUP, "cilium.io"];
+
+/// Kind, namespace and name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectKey {
+    /// The kind.
+    pub kind: Kind,
+    /// The namespace; empty for objects of the cluster.
+    pub namespace: Arc<str>,
+    /// The name.
+    pub name: Arc<str>,
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.namespace.is_empty() {
+            write!(f, "{} {}", self.kind.name(), self.name)
+        } else {
+            write!(f, "{} {}/{}", self.kind.name(), self.namespace, self.name)
+        }
+    }
+}
+
+/// An object that was read.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs, reason = "the names are those of the kinds")]
+pub enum Object {
+    Namespace(Namespace),
+    Node(Node),
+    Pod(Pod),
+    Service(Service),
+    EndpointSlice(EndpointSlice),
+    GatewayClass(GatewayClass),
+    Gateway(Gateway),
+    HttpRoute(HttpRoute),
+    ReferenceGrant(ReferenceGrant),
+    CiliumNetworkPolicy(CiliumNetworkPolicy),
+    NetworkPolicy(NetworkPolicy),
+    RateLimitPolicy(RateLimitPolicy),
+}
+
+impl Object {
+    /// Its `metadata`.
+    pub fn metadata(&self) -> &Metadata {
+        match self {
+            Object::Namespace(object) => &object.metadata,
+            Object::Node(object) => &object.metadata,
+            Object::Pod(object) => &object.metadata,
+            Object::Service(object) => &object.metadata,
+            Object::EndpointSlice(object) => &object.metadata,
+            Object::GatewayClass(object) => &object.metadata,
+            Object::Gateway(object) => &object.metadata,
+            Object::HttpRoute(object) => &object.metadata,
+            Object::ReferenceGrant(object) => &object.metadata,
+            Object::CiliumNetworkPolicy(object) => &object.metadata,
+            Object::NetworkPolicy(object) => &object.metadata,
+            Object::RateLimitPolicy(object) => &object.metadata,
+        }
+    }
+}
+
+/// An object, and the paths of its fields that no type of this crate names.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decoded<T> {
+    /// The object.
+    pub object: T,
+    /// Paths such as `spec.rules[0].filters[1].cors`, without those of `metadata` and `status`.
+    pub unknown: Vec<Arc<str>>,
+}
+
+/// Why an object could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{path}: {message}")]
+pub struct DecodeError {
+    /// The field, such as `spec.rules[0].backendRefs[1].port`.
+    pub path: Arc<str>,
+    /// What is wrong with it.
+    pub message: Arc<str>,
+}
+
+impl DecodeError {
+    /// An error at a field.
+    pub fn new(path: impl Into<Arc<str>>, message: impl Into<Arc<str>>) -> DecodeError {
+        DecodeError { path: path.into(), message: message.into() }
+    }
+}
+
+/// What `apiVersion` and `kind` name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Recognition {
+    /// A kind that Weft reads.
+    Read(Kind),
+    /// A kind of a group that Weft owns, or a version, that it does not read.
+    Unsupported {
+        /// Group and version.
+        api_version: Arc<str>,
+        /// The kind.
+        kind: Arc<str>,
+    },
+    /// Somebody else's kind.
+    Foreign,
+}
+
+/// Looks up what `apiVersion` and `kind` name.
+pub fn recognize(api_version: &str, kind: &str) -> Recognition {
+    let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
+    let known = Kind::ALL.into_iter().find(|known| known.name() == kind && known.group() == group);
+    match known {
+        Some(known) if known.versions().contains(&version) => Recognition::Read(known),
+        None if !OWN_GROUPS.contains(&group) => Recognition::Foreign,
+        Some(_) | None => Recognition::Unsupported { api_version: api_version.into(), kind: kind.into() },
+    }
+}
+
+/// Reads an object of a kind other than [`Kind::CiliumClusterwideNetworkPolicy`].
+///
+/// Errors name the first field that has a wrong type or value.
+pub fn decode(kind: Kind, value: &Value) -> Result<Decoded<Object>, DecodeError> {
+    match kind {
+        Kind::Namespace => of(value, Object::Namespace),
+        Kind::Node => of(value, Object::Node),
+        Kind::Pod => of(value, Object::Pod),
+        Kind::Service => of(value, Object::Service),
+        Kind::EndpointSlice => of(value, Object::EndpointSlice),
+        Kind::GatewayClass => of(value, Object::GatewayClass),
+        Kind::Gateway => of(value, Object::Gateway),
+        Kind::HttpRoute => of(value, Object::HttpRoute),
+        Kind::ReferenceGrant => of(value, Object::ReferenceGrant),
+        Kind::CiliumNetworkPolicy => of(value, Object::CiliumNetworkPolicy),
+        Kind::CiliumClusterwideNetworkPolicy => {
+            Err(DecodeError::new("kind", "CiliumClusterwideNetworkPolicy is not supported"))
+        }
+        Kind::NetworkPolicy => of(value, Object::NetworkPolicy),
+        Kind::RateLimitPolicy => of(value, Object::RateLimitPolicy),
+    }
+}
+
+fn of<T: DeserializeOwned>(value: &Value, wrap: fn(T) -> Object) -> Result<Decoded<Object>, DecodeError> {
+    decode_as(value).map(|decoded| Decoded { object: wrap(decoded.object), unknown: decoded.unknown })
+}
+
+/// Reads a value of any type, with the paths of the fields that the type does not name.
+pub fn decode_as<T: DeserializeOwned>(value: &Value) -> Result<Decoded<T>, DecodeError> {
+    let mut unknown = Vec::new();
+    let mut track = serde_path_to_error::Track::new();
+    let mut note = |path: serde_ignored::Path<'_>| {
+        let path = path_text(&path);
+        let first = path.split(['.', '[']).next().unwrap_or_default();
+        if !matches!(first, "apiVersion" | "kind" | "metadata" | "status") {
+            unknown.push(Arc::from(path));
+        }
+    };
+    let deserializer = serde_path_to_error::Deserializer::new(value, &mut track);
+    let result = T::deserialize(serde_ignored::Deserializer::new(deserializer, &mut note));
+    match result {
+        Ok(object) => Ok(Decoded { object, unknown }),
+        Err(error) => Err(DecodeError::new(error_path(&track.path()), error.to_string())),
+    }
+}
+
+/// A path of `serde_ignored` in the notation of Kubernetes.
+fn path_text(path: &serde_ignored::Path<'_>) -> String {
+    use serde_ignored::Path;
+    match path {
+        Path::Root => String::new(),
+        Path::Seq { parent, index } => format!("{}[{index}]", path_text(parent)),
+        Path::Map { parent, key } => join(path_text(parent), key),
+        Path::Some { parent } | Path::NewtypeStruct { parent } | Path::NewtypeVariant { parent } => {
+            path_text(parent)
+        }
+    }
+}
+
+/// A path of `serde_path_to_error` in the notation of Kubernetes.
+fn error_path(path: &serde_path_to_error::Path) -> String {
+    use serde_path_to_error::Segment;
+    path.iter().fold(String::new(), |text, segment| match segment {
+        Segment::Seq { index } => format!("{text}[{index}]"),
+        Segment::Map { key } | Segment::Enum { variant: key } => join(text, key),
+        Segment::Unknown => text,
+    })
+}
+
+/// Adds a key to a path: `.key`, or `[key]` where the key itself has dots, brackets or slashes.
+fn join(parent: String, key: &str) -> String {
+    match (parent.is_empty(), key.contains(['.', '/', '['])) {
+        (true, _) => key.to_owned(),
+        (false, false) => format!("{parent}.{key}"),
+        (false, true) => format!("{parent}[{key}]"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn unknown_fields_are_returned_by_path() {
+        let value = json!({
+            "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
+            "metadata": {"name": "r", "managedFields": []},
+            "spec": {"rules": [{"filters": [{"type": "CORS", "cors": {}}], "sessionPersistence": {}}]},
+            "status": {"parents": []},
+        });
+        let decoded = decode(Kind::HttpRoute, &value).unwrap();
+        let unknown: Vec<&str> = decoded.unknown.iter().map(AsRef::as_ref).collect();
+        assert_eq!(unknown, ["spec.rules[0].filters[0].cors", "spec.rules[0].sessionPersistence"]);
+    }
+
+    #[test]
+    fn an_error_names_the_field() {
+        let value = json!({"metadata": {"name": "r"}, "spec": {"rules": [{"backendRefs": [{"name": "a", "port": 99999}]}]}});
+        let error = decode(Kind::HttpRoute, &value).unwrap_err();
+        assert_eq!(&*error.path, "spec.rules[0].backendRefs[0].port");
+        let value = json!({"metadata": {"name": "r", "labels": {"app.kubernetes.io/name": 1}}});
+        let error = decode(Kind::Pod, &value).unwrap_err();
+        assert_eq!(&*error.path, "metadata.labels[app.kubernetes.io/name]");
+    }
+
+    #[test]
+    fn kinds_are_recognized_by_group_and_version() {
+        assert_eq!(recognize("v1", "Pod"), Recognition::Read(Kind::Pod));
+        assert_eq!(recognize("apps/v1", "Deployment"), Recognition::Foreign);
+        assert_eq!(recognize("gateway.networking.k8s.io/v1beta1", "HTTPRoute"), Recognition::Read(Kind::HttpRoute));
+        assert!(matches!(recognize("gateway.networking.k8s.io/v1", "Gatewayy"), Recognition::Unsupported { .. }));
+        assert!(matches!(recognize("weft.dev/v9", "RateLimitPolicy"), Recognition::Unsupported { .. }));
+    }
+}
