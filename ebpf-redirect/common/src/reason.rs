@@ -7,12 +7,12 @@
 //! number that [`Reason::hubble`] gives.
 
 macro_rules! reasons {
-    ($($(#[$doc:meta])* $variant:ident = $number:literal, hubble $hubble:literal, http $http:literal, $name:literal;)*) => {
+    ($($(#[doc = $doc:literal])* $variant:ident = $number:literal, hubble $hubble:literal, http $http:literal, $name:literal;)*) => {
         /// Why a packet, a connection or a request was dropped, denied or answered with an error.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[repr(u16)]
         #[non_exhaustive]
-        pub enum Reason { $($(#[$doc])* $variant = $number,)* }
+        pub enum Reason { $($(#[doc = $doc])* $variant = $number,)* }
 
         impl Reason {
             /// Every reason, in the order of their numbers.
@@ -21,6 +21,11 @@ macro_rules! reasons {
             /// The snake-case name used in metrics and logs.
             pub const fn name(self) -> &'static str {
                 match self { $(Reason::$variant => $name,)* }
+            }
+
+            /// What the reason means, as one sentence.
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Reason::$variant => concat!($($doc),*).trim_ascii(),)* }
             }
 
             /// The number of Hubble's `DropReason` that stands for this reason (0: none).
