@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One port of a Service as a place to send requests to.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use weft_ir::{AppProtocol, BackendService, EndpointPort, Endpoints, Protocol, Service, ServicePort};
+
+use crate::{ratelimit::RateLimiter, slots::Slot};
+
+/// One port of a Service with its endpoints.
+#[derive(Debug)]
+pub struct Cluster {
+    /// Under which workers keep what they measure about it.
+    pub slot: Slot,
+    /// The Service and its port.
+    pub service: BackendService,
+    /// `namespace/name:port`, for flows and metrics.
+    pub label: Arc<str>,
+    /// What its endpoints speak.
+    pub protocol: AppProtocol,
+    /// Endpoints that take new requests. In the order of their addresses, so that equal sets are equal.
+    pub endpoints: Vec<Endpoint>,
+    /// Rate limits on the Service.
+    pub limits: Vec<Arc<RateLimiter>>,
+}
+
+/// One endpoint of a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Under which workers keep what they measure about it.
+    pub slot: Slot,
+}
+
+/// The addresses that serve a port of a service: the ready ones; where there are none, those that
+/// still answer while they end (`serving` of EndpointSlice, as kube-proxy does).
+pub fn serving_addresses<'a>(
+    port: &ServicePort,
+    slices: impl Iterator<Item = &'a Endpoints> + Clone,
+) -> Vec<SocketAddr> {
+    let pick = |wanted: fn(&weft_ir::Endpoint) -> bool| {
+        let mut found: Vec<SocketAddr> = slices
+            .clone()
+            .filter_map(|slice| target_port(port, &slice.ports).map(|target| (slice, target)))
+            .flat_map(|(slice, target)| {
+                let chosen = slice.endpoints.iter().filter(move |endpoint| wanted(endpoint));
+                chosen.map(move |endpoint| SocketAddr::new(endpoint.address, target))
+            })
+            .collect();
+        found.sort_unstable();
+        found.dedup();
+        found
+    };
+    let ready = pick(|endpoint| endpoint.ready);
+    if ready.is_empty() { pick(|endpoint| endpoint.serving && endpoint.terminating) } else { ready }
+}
+
+/// The TCP port of this number of a service, if it has one.
+pub fn service_port(service: &Service, port: u16) -> Option<&ServicePort> {
+    service.ports.iter().find(|candidate| candidate.port == port && candidate.protocol == Protocol::Tcp)
+}
+
+fn target_port(port: &ServicePort, ports: &[EndpointPort]) -> Option<u16> {
+    let same = |candidate: &&EndpointPort| candidate.name == port.name && candidate.protocol == port.protocol;
+    ports.iter().find(same).map(|found| found.port)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use weft_ir::{Endpoint, ObjectName};
+
+    use super::*;
+
+    fn slice(endpoints: &[(u8, bool, bool, bool)]) -> Endpoints {
+        let endpoint = |&(last, ready, serving, terminating): &(u8, bool, bool, bool)| Endpoint {
+            address: IpAddr::from([10, 0, 0, last]),
+            ready,
+            serving,
+            terminating,
+        };
+        Endpoints {
+            name: ObjectName::new("shop", "web-1"),
+            service: "web".into(),
+            ports: vec![EndpointPort { name: "http".into(), port: 8080, protocol: Protocol::Tcp }],
+            endpoints: endpoints.iter().map(endpoint).collect(),
+        }
+    }
+
+    fn port() -> ServicePort {
+        ServicePort {
+            name: "http".into(),
+            port: 80,
+            protocol: Protocol::Tcp,
+            app_protocol: AppProtocol::Http,
+        }
+    }
+
+    #[test]
+    fn ready_endpoints_of_all_slices_serve() {
+        let slices =
+            [slice(&[(2, true, true, false)]), slice(&[(1, true, true, false), (3, false, true, true)])];
+        let found = serving_addresses(&port(), slices.iter());
+        assert_eq!(found, [([10, 0, 0, 1], 8080).into(), ([10, 0, 0, 2], 8080).into()]);
+    }
+
+    #[test]
+    fn ending_endpoints_serve_when_there_is_nothing_else() {
+        let slices = [slice(&[(1, false, true, true), (2, false, false, false)])];
+        assert_eq!(serving_addresses(&port(), slices.iter()), [([10, 0, 0, 1], 8080).into()]);
+    }
+
+    #[test]
+    fn a_port_of_another_name_does_not_serve() {
+        let slices = [slice(&[(1, true, true, false)])];
+        let other = ServicePort { name: "grpc".into(), ..port() };
+        assert_eq!(serving_addresses(&other, slices.iter()), []);
+    }
+}

@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Method, header and query conditions of one match, and the expressions in them.
+
+use std::{borrow::Cow, cmp::Reverse};
+
+use http::HeaderName;
+use regex::bytes::{Regex, RegexBuilder};
+use thiserror::Error;
+use weft_codec::{headers::Headers, message::RequestHead};
+use weft_ir::{RouteMatch, StringMatch, ValueMatch};
+
+/// Limit for one compiled expression, in bytes: the default of the regex crate is 10 MiB, which a
+/// thousand routes would make 10 GiB.
+const EXPRESSION_SIZE: usize = 1 << 20;
+
+/// A match that cannot be used. The controller refuses these; a node that meets one all the same
+/// leaves the match out and reports the resource as rejected.
+#[derive(Debug, Error)]
+pub enum BadExpression {
+    /// Not an expression of the RE2 syntax, or too large once compiled.
+    #[error("the expression {expression:?} cannot be used; write it in RE2 syntax: {source}")]
+    Expression {
+        /// The expression, as written.
+        expression: Box<str>,
+        /// Why.
+        #[source]
+        source: Box<regex::Error>,
+    },
+    /// Not the name of a header.
+    #[error("{name:?} is not the name of a header: {source}")]
+    HeaderName {
+        /// The name, as written.
+        name: Box<str>,
+        /// Why.
+        #[source]
+        source: http::header::InvalidHeaderName,
+    },
+}
+
+/// What has to hold besides the path.
+#[derive(Debug)]
+pub(super) struct Conditions {
+    method: Option<Box<[u8]>>,
+    headers: Vec<(HeaderName, Wanted)>,
+    query: Vec<(Box<str>, Wanted)>,
+}
+
+#[derive(Debug)]
+enum Wanted {
+    Exact(Box<[u8]>),
+    Expression(Box<Regex>),
+}
+
+/// Sorts the better match first.
+pub(super) type Rank = (Reverse<bool>, Reverse<usize>, Reverse<usize>);
+
+impl Conditions {
+    pub(super) fn compile(wanted: &RouteMatch) -> Result<Conditions, BadExpression> {
+        let mut headers = Vec::with_capacity(wanted.headers.len());
+        for (name, value) in distinct(&wanted.headers)? {
+            let name = HeaderName::from_bytes(name.as_bytes())
+                .map_err(|source| BadExpression::HeaderName { name: name.into(), source })?;
+            headers.push((name, value));
+        }
+        Ok(Conditions {
+            method: wanted.method.as_ref().map(|method| method.as_bytes().into()),
+            headers,
+            query: distinct(&wanted.query)?,
+        })
+    }
+
+    pub(super) fn rank(&self) -> Rank {
+        (Reverse(self.method.is_some()), Reverse(self.headers.len()), Reverse(self.query.len()))
+    }
+
+    pub(super) fn hold(&self, request: &RequestHead) -> bool {
+        if self.method.as_deref().is_some_and(|wanted| wanted != request.method.as_str().as_bytes()) {
+            return false;
+        }
+        let header = |(name, wanted): &(HeaderName, Wanted)| {
+            combined(&request.headers, name).is_some_and(|value| wanted.accepts(&value))
+        };
+        self.headers.iter().all(header) && (self.query.is_empty() || self.query_holds(request))
+    }
+
+    fn query_holds(&self, request: &RequestHead) -> bool {
+        let query = request.query().unwrap_or_default().as_bytes();
+        self.query.iter().all(|(name, wanted)| {
+            first_value(query, name.as_bytes()).is_some_and(|value| wanted.accepts(&value))
+        })
+    }
+}
+
+/// The value of a header; several are one list (RFC 9110, section 5.3).
+fn combined<'a>(headers: &'a Headers, name: &'a HeaderName) -> Option<Cow<'a, [u8]>> {
+    let mut values = headers.get_all(name);
+    let first = values.next()?;
+    let Some(second) = values.next() else { return Some(Cow::Borrowed(first)) };
+    let mut all = [first, second].join(&b","[..]);
+    for value in values {
+        all.push(b',');
+        all.extend_from_slice(value);
+    }
+    Some(Cow::Owned(all))
+}
+
+impl Wanted {
+    fn accepts(&self, value: &[u8]) -> bool {
+        match self {
+            Wanted::Exact(wanted) => wanted.as_ref() == value,
+            Wanted::Expression(expression) => expression.is_match(value),
+        }
+    }
+}
+
+/// Of several conditions on one name only the first counts (HTTPHeaderMatch, HTTPQueryParamMatch).
+fn distinct(values: &[ValueMatch]) -> Result<Vec<(Box<str>, Wanted)>, BadExpression> {
+    let mut distinct: Vec<(Box<str>, Wanted)> = Vec::with_capacity(values.len());
+    for value in values {
+        if distinct.iter().any(|(known, _)| **known == *value.name) {
+            continue;
+        }
+        let wanted = match &value.value {
+            StringMatch::Exact(text) => Wanted::Exact(text.as_bytes().into()),
+            StringMatch::Regex(expression) => Wanted::Expression(Box::new(anchored(expression)?)),
+        };
+        distinct.push(((*value.name).into(), wanted));
+    }
+    Ok(distinct)
+}
+
+/// Compiles an expression that has to match the whole value.
+pub(crate) fn anchored(expression: &str) -> Result<Regex, BadExpression> {
+    let bad = |source| BadExpression::Expression { expression: expression.into(), source: Box::new(source) };
+    // On its own first: `a)|(?:b` is only an expression between our brackets.
+    RegexBuilder::new(expression).size_limit(EXPRESSION_SIZE).build().map_err(bad)?;
+    RegexBuilder::new(&whole(expression)).size_limit(EXPRESSION_SIZE).build().map_err(bad)
+}
+
+/// The text of an expression that has to match the whole value.
+pub(super) fn whole(expression: &str) -> String {
+    format!(r"\A(?:{expression})\z")
+}
+
+/// The first value of a query parameter, decoded.
+fn first_value<'a>(query: &'a [u8], name: &[u8]) -> Option<Cow<'a, [u8]>> {
+    query.split(|byte| *byte == b'&').find_map(|pair| {
+        let (key, value) = match pair.iter().position(|byte| *byte == b'=') {
+            Some(equals) => (pair.get(..equals)?, pair.get(equals + 1..)?),
+            None => (pair, &[][..]),
+        };
+        (decoded(key).as_ref() == name).then(|| decoded(value))
+    })
+}
+
+/// Undoes percent-encoding and `+`; what is not valid encoding stays as it is.
+fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
+    if !text.iter().any(|byte| matches!(byte, b'%' | b'+')) {
+        return Cow::Borrowed(text);
+    }
+    let mut plain = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let [first, tail @ ..] = rest {
+        rest = tail;
+        match (first, tail) {
+            (b'+', _) => plain.push(b' '),
+            (b'%', [high, low, after @ ..]) => match (hex(*high), hex(*low)) {
+                (Some(high), Some(low)) => {
+                    plain.push(high << 4 | low);
+                    rest = after;
+                }
+                _ => plain.push(b'%'),
+            },
+            (byte, _) => plain.push(*byte),
+        }
+    }
+    Cow::Owned(plain)
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).map(|value| value as u8)
+}

@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+use http::{HeaderName, HeaderValue, Method};
+use weft_ir::{ObjectName, RouteAction, RouteMatch, RouteParent, RouteTimeouts, StringMatch, ValueMatch};
+
+use super::*;
+use crate::slots::Slot;
+
+fn any() -> RouteMatch {
+    RouteMatch { path: PathMatch::Prefix("/".into()), method: None, headers: vec![], query: vec![] }
+}
+
+fn prefix(path: &str) -> RouteMatch {
+    RouteMatch { path: PathMatch::Prefix(path.into()), ..any() }
+}
+
+fn exact(path: &str) -> RouteMatch {
+    RouteMatch { path: PathMatch::Exact(path.into()), ..any() }
+}
+
+fn regex(path: &str) -> RouteMatch {
+    RouteMatch { path: PathMatch::Regex(path.into()), ..any() }
+}
+
+fn value(name: &str, value: &str) -> ValueMatch {
+    ValueMatch { name: name.into(), value: StringMatch::Exact(value.into()) }
+}
+
+fn route(name: &str, hostnames: &[&str], matches: Vec<RouteMatch>) -> Route {
+    Route {
+        origin: ObjectName::new("shop", name),
+        rule: 0,
+        created: 100,
+        parents: vec![RouteParent::Service { service: ObjectName::new("shop", "web"), port: None }],
+        hostnames: hostnames.iter().map(|hostname| (*hostname).into()).collect(),
+        matches,
+        action: RouteAction {
+            filters: vec![],
+            backends: vec![],
+            timeouts: RouteTimeouts::default(),
+            retry: None,
+        },
+    }
+}
+
+fn table(routes: &[Route], hostnames: Hostnames) -> RouteTable {
+    let compile = |route| (route, Arc::new(Rule::compile(route, vec![], |_| Slot::default())));
+    let compiled: Vec<_> = routes.iter().map(compile).collect();
+    let (table, bad) = RouteTable::build(&compiled, hostnames);
+    assert!(bad.is_empty(), "{bad:?}");
+    table
+}
+
+fn request(method: &str, target: &str, headers: &[(&'static str, &'static str)]) -> RequestHead {
+    let method = Method::from_bytes(method.as_bytes()).expect("a method");
+    let mut head = RequestHead::new(method, target.parse().expect("a target"), None);
+    for (name, value) in headers {
+        head.headers.append(&HeaderName::from_static(name), &HeaderValue::from_static(value));
+    }
+    head
+}
+
+fn found(table: &RouteTable, host: &str, head: &RequestHead) -> Option<String> {
+    let matched = table.find(host.as_bytes(), head)?;
+    matched.rule.label.split('/').nth(1).map(str::to_owned)
+}
+
+fn get(table: &RouteTable, host: &str, target: &str) -> Option<String> {
+    found(table, host, &request("GET", target, &[]))
+}
+
+#[test]
+fn the_path_decides_exact_then_expression_then_longest_prefix() {
+    let table = table(
+        &[
+            route("root", &[], vec![prefix("/")]),
+            route("long", &[], vec![prefix("/a/b")]),
+            route("short", &[], vec![prefix("/a/")]),
+            route("expression", &[], vec![regex("/a/b/[0-9]+")]),
+            route("exact", &[], vec![exact("/a/b/7")]),
+        ],
+        Hostnames::Ignored,
+    );
+    for (target, wanted) in [
+        ("/", "root"),
+        ("/ab", "root"),
+        ("/a", "short"),
+        ("/a/", "short"),
+        ("/a/bc", "short"),
+        ("/a/b", "long"),
+        ("/a/b/", "long"),
+        ("/a/b/c?x=/a", "long"),
+        ("/a/b/8", "expression"),
+        ("/a/b/8/9", "long"),
+        ("/a/b/7?x", "exact"),
+        ("/a/b/7/", "long"),
+    ] {
+        assert_eq!(get(&table, "h", target).as_deref(), Some(wanted), "{target}");
+    }
+}
+
+#[test]
+fn a_better_path_wins_over_more_conditions() {
+    let conditions =
+        RouteMatch { method: Some("GET".into()), headers: vec![value("x-a", "1")], ..prefix("/a") };
+    let table = table(
+        &[route("conditions", &[], vec![conditions]), route("path", &[], vec![prefix("/a/b")])],
+        Hostnames::Ignored,
+    );
+    assert_eq!(found(&table, "h", &request("GET", "/a/b", &[("x-a", "1")])).as_deref(), Some("path"));
+}
+
+#[test]
+fn method_wins_over_headers_and_headers_over_query() {
+    let table = table(
+        &[
+            route("query", &[], vec![RouteMatch { query: vec![value("q", "1"), value("r", "1")], ..any() }]),
+            route("header", &[], vec![RouteMatch { headers: vec![value("x-a", "1")], ..any() }]),
+            route(
+                "headers",
+                &[],
+                vec![RouteMatch { headers: vec![value("x-a", "1"), value("x-b", "1")], ..any() }],
+            ),
+            route("method", &[], vec![RouteMatch { method: Some("POST".into()), ..any() }]),
+        ],
+        Hostnames::Ignored,
+    );
+    let all = [("x-a", "1"), ("x-b", "1")];
+    assert_eq!(found(&table, "h", &request("POST", "/?q=1&r=1", &all)).as_deref(), Some("method"));
+    assert_eq!(found(&table, "h", &request("GET", "/?q=1&r=1", &all)).as_deref(), Some("headers"));
+    assert_eq!(found(&table, "h", &request("GET", "/?q=1&r=1", &all[..1])).as_deref(), Some("header"));
+    assert_eq!(get(&table, "h", "/?q=1&r=1").as_deref(), Some("query"));
+    assert_eq!(get(&table, "h", "/?q=1"), None);
+}
+
+#[test]
+fn a_tie_goes_to_the_older_route_and_then_to_the_first_by_name() {
+    let older = Route { created: 50, ..route("z", &[], vec![any()]) };
+    let unknown = Route { created: 0, ..route("0", &[], vec![any()]) };
+    let routes = [route("b", &[], vec![any()]), unknown, route("a", &[], vec![any()]), older];
+    assert_eq!(get(&table(&routes, Hostnames::Ignored), "h", "/").as_deref(), Some("z"));
+    assert_eq!(get(&table(&routes[..3], Hostnames::Ignored), "h", "/").as_deref(), Some("a"));
+}
+
+#[test]
+fn the_most_specific_hostname_wins_over_the_path() {
+    let table = table(
+        &[
+            route("any", &[], vec![exact("/x")]),
+            route("wide", &["*.test"], vec![exact("/x")]),
+            route("narrow", &["*.shop.test"], vec![exact("/x")]),
+            route("exact", &["A.shop.test"], vec![prefix("/x")]),
+        ],
+        Hostnames::Matched,
+    );
+    for (host, wanted) in [
+        ("a.shop.test", "exact"),
+        ("b.shop.test", "narrow"),
+        ("c.b.shop.test", "narrow"),
+        ("shop.test", "wide"),
+        ("test", "any"),
+        ("other", "any"),
+    ] {
+        assert_eq!(get(&table, host, "/x").as_deref(), Some(wanted), "{host}");
+    }
+}
+
+#[test]
+fn a_less_specific_hostname_serves_what_the_more_specific_has_no_rule_for() {
+    let table = table(
+        &[route("wide", &["*.test"], vec![prefix("/")]), route("exact", &["a.test"], vec![prefix("/x")])],
+        Hostnames::Matched,
+    );
+    assert_eq!(get(&table, "a.test", "/y").as_deref(), Some("wide"));
+}
+
+#[test]
+fn only_the_first_value_of_a_query_parameter_counts_and_is_decoded() {
+    let table = table(
+        &[route("q", &[], vec![RouteMatch { query: vec![value("a b", "1/2")], ..any() }])],
+        Hostnames::Ignored,
+    );
+    assert_eq!(get(&table, "h", "/?a+b=1%2F2&a+b=3").as_deref(), Some("q"));
+    assert_eq!(get(&table, "h", "/?a%20b=3&a+b=1/2"), None);
+    assert_eq!(get(&table, "h", "/?a%2"), None);
+}
+
+#[test]
+fn several_headers_of_one_name_are_one_list() {
+    let table = table(
+        &[route("h", &[], vec![RouteMatch { headers: vec![value("x-a", "1,2")], ..any() }])],
+        Hostnames::Ignored,
+    );
+    assert!(found(&table, "h", &request("GET", "/", &[("x-a", "1"), ("x-a", "2")])).is_some());
+    assert!(found(&table, "h", &request("GET", "/", &[("x-a", "1")])).is_none());
+}
+
+#[test]
+fn an_expression_has_to_match_as_a_whole() {
+    let table = table(&[route("r", &[], vec![regex("/a|/b")])], Hostnames::Ignored);
+    assert!(get(&table, "h", "/b").is_some());
+    assert!(get(&table, "h", "/bc").is_none());
+    assert!(get(&table, "h", "/x/a").is_none());
+}
+
+#[test]
+fn an_expression_cannot_break_out_of_its_anchors() {
+    let bad = route("r", &[], vec![regex("/a)|(?:.*"), prefix("/ok")]);
+    let rule = Arc::new(Rule::compile(&bad, vec![], |_| Slot::default()));
+    let (table, errors) = RouteTable::build(&[(&bad, rule)], Hostnames::Ignored);
+    assert_eq!(errors.len(), 1);
+    assert_eq!(get(&table, "h", "/anything"), None);
+    assert_eq!(get(&table, "h", "/ok").as_deref(), Some("r"));
+}
+
+#[test]
+fn the_covered_prefix_is_known_for_rewrites() {
+    let table = table(&[route("p", &[], vec![prefix("/a/b/")])], Hostnames::Ignored);
+    let head = request("GET", "/a/b/c", &[]);
+    assert_eq!(table.find(b"h", &head).expect("a match").prefix, Some(4));
+}
