@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The TLS configurations. TLS 1.3 only, on both ends.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, ServerConfig,
+    SignatureScheme,
+    client::{
+        WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature},
+    server::{ClientHello, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+
+use crate::{
+    authority::{Authority, AuthorityError, CONTROLLER_NAME, SERVER_LIFETIME, ServerIdentity},
+    token::JoinToken,
+};
+
+/// Why there is no TLS configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// rustls refused the parts.
+    #[error("cannot set up TLS")]
+    Rustls(#[from] Error),
+    /// The authority could not issue the certificate.
+    #[error("cannot issue the controller's certificate")]
+    Authority(#[from] AuthorityError),
+}
+
+/// The configuration of the controller's end of the control stream. It renews its certificate by
+/// itself, for as long as the process runs.
+///
+/// # Errors
+/// When the first certificate cannot be made.
+pub fn controller_server(authority: Authority) -> Result<Arc<ServerConfig>, TlsError> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let current = Current::new(authority.issue_server(SystemTime::now())?, &provider)?;
+    let resolver = Renewing { authority, provider: provider.clone(), current: Mutex::new(current) };
+    server(provider, Arc::new(resolver))
+}
+
+/// The configuration of a node's end of the control stream: it trusts only the controller whose CA
+/// certificate has the fingerprint of the token.
+///
+/// # Errors
+/// When rustls refuses the parts.
+pub fn controller_client(token: &JoinToken) -> Result<Arc<ClientConfig>, TlsError> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let verifier = Arc::new(Pinned { token: token.clone(), provider: provider.clone() });
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// The name that a node asks for, whatever address it dials.
+pub fn controller_name() -> ServerName<'static> {
+    ServerName::try_from(CONTROLLER_NAME).expect("invariant: the constant is a valid DNS name")
+}
+
+fn server(
+    provider: Arc<CryptoProvider>,
+    resolver: Arc<dyn ResolvesServerCert>,
+) -> Result<Arc<ServerConfig>, TlsError> {
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_no_client_auth()
+        .with_cert_resolver(resolver);
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// Accepts a chain only when it has the pinned CA certificate and is signed by it.
+#[derive(Debug)]
+struct Pinned {
+    token: JoinToken,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let pinned = intermediates.iter().find(|certificate| self.token.is_for(certificate));
+        let Some(ca) = pinned else {
+            return Err(Error::InvalidCertificate(CertificateError::UnknownIssuer));
+        };
+        let mut roots = RootCertStore::empty();
+        roots.add(ca.clone().into_owned())?;
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), self.provider.clone())
+            .build()
+            .map_err(|error| Error::General(error.to_string()))?;
+        verifier.verify_server_cert(end_entity, &[], server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(Error::General("the control stream needs TLS 1.3".to_owned()))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// Serves a certificate, and issues the next one when a third of its life is left.
+struct Renewing {
+    authority: Authority,
+    provider: Arc<CryptoProvider>,
+    current: Mutex<Current>,
+}
+
+struct Current {
+    key: Arc<CertifiedKey>,
+    renew_at: SystemTime,
+}
+
+/// After a failure to renew, the next try waits this long.
+const RENEW_PAUSE: Duration = Duration::from_secs(60);
+
+impl Current {
+    fn new(identity: ServerIdentity, provider: &CryptoProvider) -> Result<Current, Error> {
+        let key = CertifiedKey::from_der(identity.chain, identity.key, provider)?;
+        Ok(Current { key: Arc::new(key), renew_at: identity.expires - SERVER_LIFETIME / 3 })
+    }
+}
+
+impl Renewing {
+    fn at(&self, now: SystemTime) -> Arc<CertifiedKey> {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if now >= current.renew_at {
+            let next = self.authority.issue_server(now).ok();
+            match next.and_then(|identity| Current::new(identity, &self.provider).ok()) {
+                Some(next) => *current = next,
+                None => current.renew_at = now + RENEW_PAUSE,
+            }
+        }
+        current.key.clone()
+    }
+}
+
+impl ResolvesServerCert for Renewing {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.at(SystemTime::now()))
+    }
+}
+
+impl fmt::Debug for Renewing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Renewing").field("authority", &self.authority).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;
