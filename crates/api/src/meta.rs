@@ -15,6 +15,8 @@ pub struct Metadata {
     pub namespace: Arc<str>,
     /// Labels.
     pub labels: BTreeMap<Arc<str>, Arc<str>>,
+    /// Annotations.
+    pub annotations: BTreeMap<Arc<str>, Arc<str>>,
     /// When the object was made.
     pub creation_timestamp: Option<Timestamp>,
     /// Counts the changes of `spec`; absent in files.
@@ -131,7 +133,9 @@ mod tests {
 
     #[test]
     fn other_texts_are_no_time() {
-        for text in ["", "2026-11-21", "2026-13-01T00:00:00Z", "2026-11-21T00:00:00", "2026-11-21Tab:00:00Z", "é"] {
+        for text in
+            ["", "2026-11-21", "2026-13-01T00:00:00Z", "2026-11-21T00:00:00", "2026-11-21Tab:00:00Z", "é"]
+        {
             assert_eq!(Timestamp::parse(text), None, "{text}");
         }
     }

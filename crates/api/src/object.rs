@@ -116,7 +116,8 @@ impl Kind {
 
 /// The groups of which Weft names every kind that it does not read. Kinds of other groups, such as
 /// Deployment, are none of its business.
-pub const OWN_GROUPS: [&str; 4] = [gateway::GROUP, "gateway.networking.x-k8s.io", ratelimit::GROUP, "cilium.io"];
+pub const OWN_GROUPS: [&str; 4] =
+    [gateway::GROUP, "gateway.networking.x-k8s.io", ratelimit::GROUP, "cilium.io"];
 
 /// Kind, namespace and name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -341,8 +342,14 @@ mod tests {
     fn kinds_are_recognized_by_group_and_version() {
         assert_eq!(recognize("v1", "Pod"), Recognition::Read(Kind::Pod));
         assert_eq!(recognize("apps/v1", "Deployment"), Recognition::Foreign);
-        assert_eq!(recognize("gateway.networking.k8s.io/v1beta1", "HTTPRoute"), Recognition::Read(Kind::HttpRoute));
-        assert!(matches!(recognize("gateway.networking.k8s.io/v1", "Gatewayy"), Recognition::Unsupported { .. }));
+        assert_eq!(
+            recognize("gateway.networking.k8s.io/v1beta1", "HTTPRoute"),
+            Recognition::Read(Kind::HttpRoute)
+        );
+        assert!(matches!(
+            recognize("gateway.networking.k8s.io/v1", "Gatewayy"),
+            Recognition::Unsupported { .. }
+        ));
         assert!(matches!(recognize("weft.dev/v9", "RateLimitPolicy"), Recognition::Unsupported { .. }));
     }
 }

@@ -1,1 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+//! From text to the IR: the YAML reader, the object store, all translators, and the difference
+//! between two states. The controller and `weft translate` share it.
 //!
+//! The crate does no I/O and has no clock: whoever calls it reads files, keeps the identities and
+//! says what time it is.
+//!
+//! Read [`yaml`] first, then [`store`], [`translator`], [`policy`].
+
+pub mod diff;
+pub mod identity;
+mod nodes;
+pub mod policy;
+mod ratelimit;
+pub mod store;
+pub mod translator;
+mod validate;
+mod workload;
+pub mod yaml;
+
+pub use diff::{Change, diff};
+pub use identity::Identities;
+pub use store::{Problem, Store};
+pub use translator::{ObjectStatus, Translation, Translator};

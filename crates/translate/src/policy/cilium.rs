@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: Apache-2.0
+//! CiliumNetworkPolicy.
+
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use weft_api::{
+    object::DecodeError,
+    policy::{
+        CidrRule, CiliumEgress, CiliumIngress, CiliumNetworkPolicy, CiliumPortRule, CiliumRule, LabelSelector,
+    },
+};
+use weft_ir::{Entity, ObjectName, Peer, Policy, PolicyDirection, PolicyKind, PolicyRule};
+
+use super::{cilium_ports, object_name, selectors};
+
+/// Whether the rules of a section allow or deny.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Verdict {
+    Allow,
+    Deny,
+}
+
+/// Translates every rule of a policy.
+pub(super) fn translate(policy: &CiliumNetworkPolicy) -> Result<Vec<Policy>, DecodeError> {
+    let name = object_name(&policy.metadata);
+    let spec = policy.spec.iter().map(|rule| ("spec".to_owned(), rule));
+    let specs = policy.specs.iter().enumerate().map(|(at, rule)| (format!("specs[{at}]"), rule));
+    let policies: Vec<Policy> = (0..)
+        .zip(spec.chain(specs))
+        .map(|(index, (path, rule))| translate_rule(&name, index, &path, rule))
+        .collect::<Result<_, _>>()?;
+    if policies.is_empty() {
+        return Err(DecodeError::new("spec", "one of spec and specs is required"));
+    }
+    Ok(policies)
+}
+
+fn translate_rule(
+    name: &ObjectName,
+    index: u32,
+    path: &str,
+    rule: &CiliumRule,
+) -> Result<Policy, DecodeError> {
+    let Some(subject) = &rule.endpoint_selector else {
+        return Err(DecodeError::new(format!("{path}.endpointSelector"), "is required"));
+    };
+    let sections = [
+        rule.ingress.is_some(),
+        rule.ingress_deny.is_some(),
+        rule.egress.is_some(),
+        rule.egress_deny.is_some(),
+    ];
+    if !sections.contains(&true) {
+        return Err(DecodeError::new(path, "one of ingress, ingressDeny, egress and egressDeny is required"));
+    }
+    let namespace = &*name.namespace;
+    let incoming = |section: &str, rules: &Option<Vec<CiliumIngress>>, verdict| {
+        section_rules(path, section, rules, |at, entry: &CiliumIngress| {
+            ingress(namespace, at, entry, verdict)
+        })
+    };
+    let outgoing = |section: &str, rules: &Option<Vec<CiliumEgress>>, verdict| {
+        section_rules(path, section, rules, |at, entry: &CiliumEgress| egress(namespace, at, entry, verdict))
+    };
+    let named = |allow: usize, deny: usize| allow + deny > 0;
+    let count = |length: Option<usize>| length.unwrap_or(0);
+    let names_ingress =
+        named(count(rule.ingress.as_ref().map(Vec::len)), count(rule.ingress_deny.as_ref().map(Vec::len)));
+    let names_egress =
+        named(count(rule.egress.as_ref().map(Vec::len)), count(rule.egress_deny.as_ref().map(Vec::len)));
+    Ok(Policy {
+        kind: PolicyKind::CiliumNetworkPolicy,
+        name: name.clone(),
+        index,
+        subject: selectors::subject(&format!("{path}.endpointSelector"), namespace, subject)?,
+        ingress: PolicyDirection {
+            default_deny: rule.enable_default_deny.ingress.unwrap_or(names_ingress),
+            allow: incoming("ingress", &rule.ingress, Verdict::Allow)?,
+            deny: incoming("ingressDeny", &rule.ingress_deny, Verdict::Deny)?,
+        },
+        egress: PolicyDirection {
+            default_deny: rule.enable_default_deny.egress.unwrap_or(names_egress),
+            allow: outgoing("egress", &rule.egress, Verdict::Allow)?,
+            deny: outgoing("egressDeny", &rule.egress_deny, Verdict::Deny)?,
+        },
+    })
+}
+
+/// Translates the entries of a section. An entry that says nothing at all allows nothing.
+fn section_rules<T: Default + PartialEq>(
+    path: &str,
+    section: &str,
+    entries: &Option<Vec<T>>,
+    translate: impl Fn(&str, &T) -> Result<PolicyRule, DecodeError>,
+) -> Result<Vec<PolicyRule>, DecodeError> {
+    let entries = entries.as_deref().unwrap_or_default();
+    let empty = T::default();
+    let stated = entries.iter().enumerate().filter(|(_, entry)| **entry != empty);
+    stated.map(|(at, entry)| translate(&format!("{path}.{section}[{at}]"), entry)).collect()
+}
+
+fn ingress(
+    namespace: &str,
+    path: &str,
+    entry: &CiliumIngress,
+    verdict: Verdict,
+) -> Result<PolicyRule, DecodeError> {
+    let peers = Peers {
+        direction: "from",
+        endpoints: entry.from_endpoints.as_deref(),
+        entities: entry.from_entities.as_deref(),
+        cidrs: entry.from_cidr.as_deref(),
+        cidr_sets: entry.from_cidr_set.as_deref(),
+    };
+    rule(namespace, path, &peers, &entry.to_ports, verdict)
+}
+
+fn egress(
+    namespace: &str,
+    path: &str,
+    entry: &CiliumEgress,
+    verdict: Verdict,
+) -> Result<PolicyRule, DecodeError> {
+    let peers = Peers {
+        direction: "to",
+        endpoints: entry.to_endpoints.as_deref(),
+        entities: entry.to_entities.as_deref(),
+        cidrs: entry.to_cidr.as_deref(),
+        cidr_sets: entry.to_cidr_set.as_deref(),
+    };
+    rule(namespace, path, &peers, &entry.to_ports, verdict)
+}
+
+fn rule(
+    namespace: &str,
+    path: &str,
+    peers: &Peers<'_>,
+    ports: &[CiliumPortRule],
+    verdict: Verdict,
+) -> Result<PolicyRule, DecodeError> {
+    Ok(PolicyRule {
+        peers: peers.translate(namespace, path)?,
+        ports: cilium_ports::translate(path, ports, verdict)?,
+    })
+}
+
+/// The peers of an entry, whichever its direction.
+struct Peers<'a> {
+    direction: &'static str,
+    endpoints: Option<&'a [LabelSelector]>,
+    entities: Option<&'a [Arc<str>]>,
+    cidrs: Option<&'a [Arc<str>]>,
+    cidr_sets: Option<&'a [CidrRule]>,
+}
+
+impl Peers<'_> {
+    /// Nothing given means anybody; given but empty means nobody; two kinds of peers are an error.
+    fn translate(&self, namespace: &str, path: &str) -> Result<Vec<Peer>, DecodeError> {
+        let kinds = [
+            ("Endpoints", self.endpoints.map(<[_]>::len)),
+            ("Entities", self.entities.map(<[_]>::len)),
+            ("CIDR", self.cidrs.map(<[_]>::len)),
+            ("CIDRSet", self.cidr_sets.map(<[_]>::len)),
+        ];
+        if kinds.iter().all(|(_, length)| length.is_none()) {
+            return Ok(vec![Peer::Any]);
+        }
+        let given: Vec<String> = kinds
+            .iter()
+            .filter(|(_, length)| length.is_some_and(|length| length > 0))
+            .map(|(name, _)| format!("{}{name}", self.direction))
+            .collect();
+        if given.len() > 1 {
+            return Err(DecodeError::new(path, format!("{} cannot be combined", given.join(" and "))));
+        }
+        let mut peers = Vec::new();
+        for (at, selector) in self.endpoints.unwrap_or_default().iter().enumerate() {
+            let path = format!("{path}.{}Endpoints[{at}]", self.direction);
+            peers.push(Peer::Selector(selectors::peer(&path, namespace, selector)?));
+        }
+        for (at, name) in self.entities.unwrap_or_default().iter().enumerate() {
+            peers.push(Peer::Entity(entity(&format!("{path}.{}Entities[{at}]", self.direction), name)?));
+        }
+        for (at, text) in self.cidrs.unwrap_or_default().iter().enumerate() {
+            let cidr = prefix(&format!("{path}.{}CIDR[{at}]", self.direction), text)?;
+            peers.push(Peer::Cidr { cidr, except: Vec::new() });
+        }
+        for (at, set) in self.cidr_sets.unwrap_or_default().iter().enumerate() {
+            peers.push(cidr_set(&format!("{path}.{}CIDRSet[{at}]", self.direction), set)?);
+        }
+        Ok(peers)
+    }
+}
+
+fn entity(path: &str, name: &str) -> Result<Entity, DecodeError> {
+    Ok(match name {
+        "all" => Entity::All,
+        "world" => Entity::World,
+        "cluster" => Entity::Cluster,
+        "host" => Entity::Host,
+        "remote-node" => Entity::RemoteNode,
+        "kube-apiserver" => Entity::KubeApiserver,
+        "ingress" => Entity::Ingress,
+        "none" => Entity::None,
+        "init" | "unmanaged" | "health" | "cluster-mesh" => {
+            return Err(DecodeError::new(path, format!("the entity `{name}` is not supported")));
+        }
+        _ => return Err(DecodeError::new(path, format!("`{name}` is no entity"))),
+    })
+}
+
+/// A prefix, or an address, which is a prefix of full length.
+fn prefix(path: &str, text: &str) -> Result<IpNet, DecodeError> {
+    let address = || text.parse::<std::net::IpAddr>().map(IpNet::from);
+    let parsed = text.parse::<IpNet>().or_else(|_not_a_prefix| address());
+    match parsed {
+        Ok(cidr) => Ok(cidr.trunc()),
+        Err(_error) => Err(DecodeError::new(path, format!("`{text}` is no address prefix"))),
+    }
+}
+
+/// A prefix with exceptions, which must lie inside of it.
+pub(super) fn cidr_set(path: &str, set: &CidrRule) -> Result<Peer, DecodeError> {
+    for (at, except) in set.except.iter().enumerate() {
+        if !set.cidr.contains(except) {
+            let message = format!("`{except}` does not lie inside of `{}`", set.cidr);
+            return Err(DecodeError::new(format!("{path}.except[{at}]"), message));
+        }
+    }
+    Ok(Peer::Cidr { cidr: set.cidr.trunc(), except: set.except.iter().map(IpNet::trunc).collect() })
+}

@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `toPorts` of a CiliumNetworkPolicy: ports and HTTP rules.
+
+use std::sync::Arc;
+
+use weft_api::{
+    object::DecodeError,
+    policy::{CiliumHttpRule, CiliumPort, CiliumPortRule},
+};
+use weft_gateway_api::pattern;
+use weft_ir::{HttpRule, PolicyPort, PortRule, Protocol};
+
+use super::cilium::Verdict;
+
+/// The most ports of one entry (`MaxPorts` of Cilium's API).
+const MAX_PORTS: usize = 40;
+
+/// Translates `toPorts`; nothing given means every port.
+pub(super) fn translate(
+    path: &str,
+    rules: &[CiliumPortRule],
+    verdict: Verdict,
+) -> Result<Vec<PortRule>, DecodeError> {
+    let mut found = Vec::new();
+    for (at, rule) in rules.iter().enumerate() {
+        let path = format!("{path}.toPorts[{at}]");
+        if rule.ports.is_empty() || rule.ports.len() > MAX_PORTS {
+            return Err(DecodeError::new(format!("{path}.ports"), format!("needs 1 to {MAX_PORTS} ports")));
+        }
+        let http = http_rules(&path, rule)?;
+        if http.is_some() && verdict == Verdict::Deny {
+            return Err(DecodeError::new(format!("{path}.rules"), "a deny rule cannot have HTTP rules"));
+        }
+        for (at, port) in rule.ports.iter().enumerate() {
+            found.push(port_rule(&format!("{path}.ports[{at}]"), port, http.clone())?);
+        }
+    }
+    Ok(found)
+}
+
+fn port_rule(path: &str, port: &CiliumPort, http: Option<Vec<HttpRule>>) -> Result<PortRule, DecodeError> {
+    let protocol = match port.protocol.as_deref() {
+        None | Some("" | "ANY") => None,
+        Some("TCP") => Some(Protocol::Tcp),
+        Some("UDP") => Some(Protocol::Udp),
+        Some("SCTP") => Some(Protocol::Sctp),
+        Some(other) => {
+            let message = format!("the protocol `{other}` is not supported");
+            return Err(DecodeError::new(format!("{path}.protocol"), message));
+        }
+    };
+    let number = policy_port(path, port)?;
+    if http.is_some() && protocol != Some(Protocol::Tcp) {
+        return Err(DecodeError::new(format!("{path}.protocol"), "HTTP rules need `protocol: TCP`"));
+    }
+    if http.is_some() && number == PolicyPort::Any {
+        return Err(DecodeError::new(format!("{path}.port"), "HTTP rules need a port"));
+    }
+    Ok(PortRule { port: number, protocol, http })
+}
+
+fn policy_port(path: &str, port: &CiliumPort) -> Result<PolicyPort, DecodeError> {
+    let at_port = || format!("{path}.port");
+    let at_end = || format!("{path}.endPort");
+    if service_name(&port.port) {
+        return match port.end_port {
+            None | Some(0) => Ok(PolicyPort::Named(port.port.to_ascii_lowercase().into())),
+            Some(_) => Err(DecodeError::new(at_end(), "a named port cannot have an end")),
+        };
+    }
+    let Some(first) = number(&port.port) else {
+        return Err(DecodeError::new(
+            at_port(),
+            format!("`{}` is neither a port nor the name of one", port.port),
+        ));
+    };
+    match (first, port.end_port.unwrap_or(0)) {
+        (0, 0) => Ok(PolicyPort::Any),
+        (0, _) => Err(DecodeError::new(at_end(), "every port (`0`) cannot have an end")),
+        (first, 0) => Ok(PolicyPort::Range(first, first)),
+        (first, last) => match u16::try_from(last) {
+            Ok(last) if last >= first => Ok(PolicyPort::Range(first, last)),
+            Ok(_) | Err(_) => {
+                Err(DecodeError::new(at_end(), format!("`{last}` is no port behind `{first}`")))
+            }
+        },
+    }
+}
+
+/// A port in the notations of Go's `ParseUint` with base 0: decimal, or octal with a leading zero.
+/// Empty is 0. Hexadecimal numbers never come here: they hold a letter and so are names.
+fn number(text: &str) -> Option<u16> {
+    if text.is_empty() {
+        return Some(0);
+    }
+    if !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    match text.strip_prefix('0') {
+        Some(octal) if !octal.is_empty() => u16::from_str_radix(octal, 8).ok(),
+        _ => text.parse().ok(),
+    }
+}
+
+/// A service name of RFC 6335 section 5.1: 1 to 15 letters, digits and single hyphens inside, with
+/// at least one letter.
+fn service_name(text: &str) -> bool {
+    (1..=15).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        && text.bytes().any(|byte| byte.is_ascii_alphabetic())
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+        && !text.contains("--")
+}
+
+/// The HTTP rules of an entry. An empty list is no rule, a rule without conditions is one.
+fn http_rules(path: &str, rule: &CiliumPortRule) -> Result<Option<Vec<HttpRule>>, DecodeError> {
+    let Some(rules) = &rule.rules else { return Ok(None) };
+    if rules.http.is_empty() {
+        return Ok(None);
+    }
+    let translate = |(at, rule)| http_rule(&format!("{path}.rules.http[{at}]"), rule);
+    rules.http.iter().enumerate().map(translate).collect::<Result<Vec<_>, _>>().map(Some)
+}
+
+fn http_rule(path: &str, rule: &CiliumHttpRule) -> Result<HttpRule, DecodeError> {
+    let expression = |field: &str, text: &Arc<str>| {
+        if text.is_empty() {
+            return Ok(None);
+        }
+        match pattern::check(text) {
+            Ok(()) => Ok(Some(text.clone())),
+            Err(message) => Err(DecodeError::new(format!("{path}.{field}"), message)),
+        }
+    };
+    let header = |text: &Arc<str>| match text.split_once(' ') {
+        Some((name, value)) => (name.trim_end_matches(':').to_ascii_lowercase().into(), Some(value.into())),
+        None => (text.to_ascii_lowercase().into(), None),
+    };
+    Ok(HttpRule {
+        path: expression("path", &rule.path)?,
+        method: expression("method", &rule.method)?,
+        host: expression("host", &rule.host)?,
+        headers: rule.headers.iter().map(header).collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(port: &str, end_port: Option<i32>) -> Result<PolicyPort, DecodeError> {
+        policy_port("p", &CiliumPort { port: port.into(), end_port, protocol: None })
+    }
+
+    #[test]
+    fn ports_are_numbers_ranges_or_names() {
+        assert_eq!(read("80", None), Ok(PolicyPort::Range(80, 80)));
+        assert_eq!(read("80", Some(90)), Ok(PolicyPort::Range(80, 90)));
+        assert_eq!(read("0", None), Ok(PolicyPort::Any));
+        assert_eq!(read("", None), Ok(PolicyPort::Any));
+        assert_eq!(read("HTTP", None), Ok(PolicyPort::Named("http".into())));
+        assert_eq!(read("010", None), Ok(PolicyPort::Range(8, 8)));
+        assert_eq!(read("0x10", None), Ok(PolicyPort::Named("0x10".into())));
+    }
+
+    #[test]
+    fn what_is_no_port_is_refused() {
+        for (port, end) in [
+            ("65536", None),
+            ("-1", None),
+            ("80", Some(79)),
+            ("80", Some(70_000)),
+            ("http", Some(9)),
+            ("0", Some(9)),
+            ("a_b", None),
+        ] {
+            assert!(read(port, end).is_err(), "{port} {end:?}");
+        }
+    }
+}

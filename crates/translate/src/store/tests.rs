@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+
+use super::*;
+
+const GOOD: &str =
+    "apiVersion: v1\nkind: Service\nmetadata: {name: a, namespace: shop}\nspec:\n  ports:\n  - port: 80\n";
+const OTHER: &str = "apiVersion: v1\nkind: Service\nmetadata:\n  name: b\n  namespace: shop\nspec: {}\n";
+
+fn texts(store: &Store) -> Vec<String> {
+    store.problems().iter().map(ToString::to_string).collect()
+}
+
+fn names(store: &Store) -> Vec<String> {
+    store.objects().iter().filter(|(_, entry)| entry.good.is_some()).map(|(key, _)| key.to_string()).collect()
+}
+
+#[test]
+fn an_object_that_breaks_keeps_its_last_good_version() {
+    let mut store = Store::default();
+    store.apply("f.yaml", &format!("{GOOD}---\n{OTHER}"));
+    assert_eq!(names(&store), ["Service shop/a", "Service shop/b"]);
+    store.apply("f.yaml", &format!("{}---\n{OTHER}", GOOD.replace("80", "80000")));
+    assert_eq!(names(&store), ["Service shop/a", "Service shop/b"]);
+    let expected = "f.yaml:6: Service shop/a: spec.ports[0].port: invalid value: integer `80000`, expected u16; \
+                    the last good version stays";
+    assert_eq!(texts(&store), [expected]);
+    store.apply("f.yaml", OTHER);
+    assert_eq!(names(&store), ["Service shop/b"]);
+    assert!(store.problems().is_empty());
+}
+
+#[test]
+fn an_object_that_never_was_good_holds_nothing() {
+    let mut store = Store::default();
+    store.apply("f.yaml", &format!("{}---\n{OTHER}", GOOD.replace("80", "80000")));
+    assert_eq!(names(&store), ["Service shop/b"]);
+    assert_eq!(store.problems().len(), 1);
+}
+
+#[test]
+fn a_text_that_is_no_yaml_keeps_what_its_file_had() {
+    let mut store = Store::default();
+    store.apply("f.yaml", &format!("{GOOD}---\n{OTHER}"));
+    store.apply("f.yaml", &format!("spec: [\n---\n{OTHER}"));
+    assert_eq!(names(&store), ["Service shop/a", "Service shop/b"]);
+    assert!(store.problems().iter().any(|problem| problem.unreadable && problem.object.is_none()));
+    store.apply("f.yaml", &OTHER.replace("spec: {}", "spec: {"));
+    assert_eq!(names(&store), ["Service shop/b"]);
+    assert!(store.problems()[0].unreadable && store.problems()[0].object.is_some());
+}
+
+#[test]
+fn of_two_objects_with_one_name_the_first_is_used() {
+    let mut store = Store::default();
+    store.apply("b.yaml", GOOD);
+    store.apply("a.yaml", &format!("{GOOD}---\n{GOOD}"));
+    assert_eq!(
+        texts(&store),
+        [
+            "a.yaml:8: Service shop/a: is also at a.yaml:1, which is used",
+            "b.yaml:1: Service shop/a: is also at a.yaml:1, which is used"
+        ]
+    );
+}
+
+#[test]
+fn kinds_of_our_groups_are_named_and_those_of_others_are_not() {
+    let mut store = Store::default();
+    let text = "apiVersion: weft.dev/v1alpha1\nkind: RateLimit\nmetadata: {name: x}\n---\n\
+                apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: x}\n---\nmetadata: {name: x}\n";
+    store.apply("f.yaml", text);
+    assert_eq!(
+        texts(&store),
+        [
+            "f.yaml:1: RateLimit of weft.dev/v1alpha1 is not supported",
+            "f.yaml:9: apiVersion and kind are required"
+        ]
+    );
+}
+
+#[test]
+fn a_list_holds_objects_and_a_change_counts_a_generation() {
+    let mut store = Store::default();
+    let list =
+        "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Service\n  metadata: {name: a}\n";
+    store.apply("f.yaml", list);
+    assert_eq!(names(&store), ["Service default/a"]);
+    store.apply("f.yaml", list);
+    assert!(store.objects().values().all(|entry| entry.generation == 1));
+    store.apply("f.yaml", &list.replace("{name: a}", "{name: a, labels: {x: y}}"));
+    assert!(store.objects().values().all(|entry| entry.generation == 2));
+}

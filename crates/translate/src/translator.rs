@@ -1,0 +1,307 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The whole translation: a store of objects becomes the state of the mesh and the statuses.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde::Serialize;
+use weft_api::{
+    core::Pod,
+    object::{Decoded, Kind, Object, ObjectKey},
+    status::{Condition, ConditionsStatus, GatewayStatus, Status},
+};
+use weft_gateway_api::{Input, Item};
+use weft_ir::{Identity, MeshDefaults, ObjectName, Resource, ResourceKey};
+
+use crate::{
+    identity::Identities,
+    nodes, policy, ratelimit,
+    store::{Entry, Problem, Store},
+    workload,
+};
+
+mod refused;
+
+/// The status of an object.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ObjectStatus {
+    /// The object.
+    pub object: ObjectKey,
+    /// What is to be written.
+    pub status: Status,
+}
+
+impl Serialize for ObjectStatus {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct;
+        let mut fields = serializer.serialize_struct("ObjectStatus", 2)?;
+        fields.serialize_field("object", &self.object.to_string())?;
+        fields.serialize_field("status", &self.status)?;
+        fields.end()
+    }
+}
+
+/// What comes of a store.
+#[derive(Clone, Debug, Default)]
+pub struct Translation {
+    /// The state.
+    pub resources: BTreeMap<ResourceKey, Resource>,
+    /// The statuses, in the order of the objects.
+    pub statuses: Vec<ObjectStatus>,
+    /// What is wrong and in no status.
+    pub problems: Vec<Problem>,
+}
+
+/// The settings of the translation.
+#[derive(Clone, Debug)]
+pub struct Translator {
+    /// The cluster's name, which is a label of every identity.
+    pub cluster: Arc<str>,
+    /// Settings for every node.
+    pub defaults: MeshDefaults,
+}
+
+impl Default for Translator {
+    /// The cluster `default`, as Cilium names it.
+    fn default() -> Translator {
+        Translator { cluster: "default".into(), defaults: MeshDefaults::default() }
+    }
+}
+
+impl Translator {
+    /// Translates every object. `now` is in seconds since 1970 and moves the identities along;
+    /// apart from them the result depends on the store alone.
+    pub fn translate(&self, store: &Store, identities: &mut Identities, now: u64) -> Translation {
+        let mut work = Work { store, translation: Translation::default() };
+        work.translation.problems = store.problems().to_vec();
+        work.add(Resource::MeshDefaults(self.defaults.clone()));
+        work.workloads(&self.cluster, identities, now);
+        work.plain_objects();
+        work.policies();
+        work.rate_limits();
+        work.gateway_api();
+        work.refused();
+        let mut translation = work.translation;
+        translation.statuses.sort_by(|a, b| a.object.cmp(&b.object));
+        translation
+    }
+}
+
+struct Work<'a> {
+    store: &'a Store,
+    translation: Translation,
+}
+
+impl<'a> Work<'a> {
+    fn add(&mut self, resource: Resource) {
+        self.translation.resources.insert(resource.key(), resource);
+    }
+
+    fn problem(&mut self, key: &ObjectKey, message: impl Into<Arc<str>>) {
+        let Some(entry) = self.store.objects().get(key) else { return };
+        let (source, line) = entry.place();
+        self.translation.problems.push(Problem {
+            source: source.clone(),
+            line,
+            object: Some(key.clone()),
+            message: message.into(),
+            unreadable: false,
+        });
+    }
+
+    /// Every object that has a good version, with its generation.
+    fn good(&self) -> impl Iterator<Item = (&'a ObjectKey, &'a Decoded<Object>, &'a Entry)> + use<'a> {
+        let objects = self.store.objects().iter();
+        objects.filter_map(|(key, entry)| Some((key, entry.good.as_deref()?, entry)))
+    }
+
+    fn workloads(&mut self, cluster: &str, identities: &mut Identities, now: u64) {
+        let namespaces = namespaces(self.store);
+        identities.begin(now);
+        for (key, decoded, _) in self.good() {
+            let Object::Pod(pod) = &decoded.object else { continue };
+            if workload::is_live(pod) {
+                self.workload(key, pod, &namespaces, cluster, identities);
+            }
+        }
+        identities.finish(now);
+        for (number, labels) in identities.used() {
+            self.add(Resource::Identity(Identity { number, labels: labels.clone() }));
+        }
+    }
+
+    fn workload(
+        &mut self,
+        key: &ObjectKey,
+        pod: &Pod,
+        namespaces: &BTreeMap<Arc<str>, Labels>,
+        cluster: &str,
+        identities: &mut Identities,
+    ) {
+        let mut of_namespace = namespaces.get(&pod.metadata.namespace).cloned().unwrap_or_default();
+        // The API server gives every namespace this label; a file need not have it.
+        of_namespace.insert("kubernetes.io/metadata.name".into(), pod.metadata.namespace.clone());
+        let labels = workload::identity_labels(pod, &of_namespace, cluster);
+        match identities.number(&labels) {
+            Ok(number) => self.add(Resource::Workload(workload::translate(pod, number))),
+            Err(error) => self.problem(key, error.to_string()),
+        }
+    }
+
+    fn plain_objects(&mut self) {
+        for (_, decoded, _) in self.good() {
+            let resource = match &decoded.object {
+                Object::Node(node) => Some(Resource::Node(nodes::node(node))),
+                Object::Service(service) => nodes::service(service).map(Resource::Service),
+                Object::EndpointSlice(slice) => nodes::endpoints(slice).map(Resource::Endpoints),
+                _ => None,
+            };
+            if let Some(resource) = resource {
+                self.add(resource);
+            }
+        }
+    }
+
+    fn policies(&mut self) {
+        for (key, decoded, entry) in self.good() {
+            let unknown = decoded.unknown.clone();
+            let policies = match &decoded.object {
+                Object::CiliumNetworkPolicy(object) => {
+                    policy::cilium(&Decoded { object: object.clone(), unknown })
+                }
+                Object::NetworkPolicy(object) => {
+                    policy::kubernetes(&Decoded { object: object.clone(), unknown })
+                }
+                _ => continue,
+            };
+            // The store took the object only because this worked.
+            for policy in policies.unwrap_or_else(|_error| policy::stand_in(key, &serde_json::Value::Null)) {
+                self.add(Resource::Policy(policy));
+            }
+            if entry.refused.is_none() {
+                let valid =
+                    Condition::new("Valid", true, entry.generation, "Valid", "the policy is enforced");
+                self.conditions(key, vec![valid]);
+            }
+        }
+    }
+
+    fn rate_limits(&mut self) {
+        let mut candidates = Vec::new();
+        for (_, decoded, entry) in self.good() {
+            let Object::RateLimitPolicy(object) = &decoded.object else { continue };
+            let created = object.metadata.created();
+            let of_object = Decoded { object: object.clone(), unknown: decoded.unknown.clone() };
+            if let Ok(limit) = ratelimit::translate(&of_object) {
+                candidates.push(ratelimit::Candidate { limit, created, generation: entry.generation });
+            }
+        }
+        let store = self.store;
+        for (key, condition, limit) in
+            ratelimit::decide(candidates, |target| store.objects().contains_key(target))
+        {
+            if let Some(limit) = limit {
+                self.add(Resource::RateLimit(limit));
+            }
+            self.conditions(&key, vec![condition]);
+        }
+    }
+
+    fn gateway_api(&mut self) {
+        let stand_ins = refused::routes(self.store);
+        let mut input = Input { namespaces: namespaces(self.store), ..Input::default() };
+        for (_, decoded, entry) in self.good() {
+            match &decoded.object {
+                Object::GatewayClass(object) => input.classes.push(item(object, decoded, entry)),
+                Object::Gateway(object) => input.gateways.push(item(object, decoded, entry)),
+                Object::HttpRoute(object) => input.routes.push(item(object, decoded, entry)),
+                Object::ReferenceGrant(object) => input.grants.push(object),
+                Object::Service(object) => {
+                    let metadata = &object.metadata;
+                    let name =
+                        ObjectName { namespace: metadata.namespace.clone(), name: metadata.name.clone() };
+                    input.services.insert(name, object);
+                }
+                Object::Node(object) => {
+                    let addresses = nodes::node(object).addresses.into_iter();
+                    input.node_addresses.extend(addresses.map(|address| Arc::from(address.to_string())));
+                }
+                _ => {}
+            }
+        }
+        for (generation, reason, route) in &stand_ins {
+            let refused = Some(&**reason);
+            input.routes.push(Item { object: route, unknown: &[], generation: *generation, refused });
+        }
+        let output = weft_gateway_api::translate(&input);
+        for resource in output.resources {
+            self.add(resource);
+        }
+        for (object, status) in output.statuses {
+            self.translation.statuses.push(ObjectStatus { object, status });
+        }
+        for (key, note) in output.notes {
+            self.problem(&key, note);
+        }
+    }
+
+    /// Closes what a refused object without a good version names, and says in the status of every
+    /// refused one why.
+    fn refused(&mut self) {
+        for (key, entry) in self.store.objects() {
+            let Some(refused) = &entry.refused else { continue };
+            let kept = match &entry.good {
+                Some(_) => "the last good version stays",
+                None => "what it names is closed",
+            };
+            if is_policy(key.kind) {
+                if entry.good.is_none() {
+                    for policy in policy::stand_in(key, &refused.value) {
+                        self.add(Resource::Policy(policy));
+                    }
+                }
+                let message = format!("{}; {kept}", refused.error);
+                let valid = Condition::new("Valid", false, entry.generation, "Invalid", &message);
+                self.conditions(key, vec![valid]);
+                continue;
+            }
+            let message = refused.error.to_string();
+            let accepted = Condition::new("Accepted", false, entry.generation, "Invalid", &message);
+            match self.translation.statuses.iter_mut().find(|status| status.object == *key) {
+                Some(status) => refused::overwrite(&mut status.status, &accepted),
+                None => match key.kind {
+                    Kind::GatewayClass | Kind::RateLimitPolicy => self.conditions(key, vec![accepted]),
+                    Kind::Gateway => {
+                        let status = GatewayStatus { conditions: vec![accepted], ..GatewayStatus::default() };
+                        let status = Status::Gateway(status);
+                        self.translation.statuses.push(ObjectStatus { object: key.clone(), status });
+                    }
+                    _ => {}
+                },
+            }
+        }
+    }
+
+    fn conditions(&mut self, key: &ObjectKey, conditions: Vec<Condition>) {
+        let status = Status::Conditions(ConditionsStatus { conditions });
+        self.translation.statuses.push(ObjectStatus { object: key.clone(), status });
+    }
+}
+
+type Labels = BTreeMap<Arc<str>, Arc<str>>;
+
+fn namespaces(store: &Store) -> BTreeMap<Arc<str>, Labels> {
+    let good = store.objects().values().filter_map(|entry| entry.good.as_deref());
+    good.filter_map(|decoded| match &decoded.object {
+        Object::Namespace(object) => Some((object.metadata.name.clone(), object.metadata.labels.clone())),
+        _ => None,
+    })
+    .collect()
+}
+
+fn item<'a, T>(object: &'a T, decoded: &'a Decoded<Object>, entry: &Entry) -> Item<'a, T> {
+    Item { object, unknown: &decoded.unknown, generation: entry.generation, refused: None }
+}
+
+fn is_policy(kind: Kind) -> bool {
+    matches!(kind, Kind::CiliumNetworkPolicy | Kind::CiliumClusterwideNetworkPolicy | Kind::NetworkPolicy)
+}

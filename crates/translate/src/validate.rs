@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What an object must satisfy by itself to be taken into the store. On Kubernetes the API server
+//! has checked most of it.
+
+use weft_api::object::{DecodeError, Decoded, Kind, Object, decode};
+use weft_gateway_api::{validate_gateway, validate_route};
+
+use crate::{nodes, policy, ratelimit};
+
+/// Reads an object and checks it. The error names the first field that is wrong.
+pub(crate) fn read(kind: Kind, value: &serde_json::Value) -> Result<Decoded<Object>, DecodeError> {
+    let mut decoded = decode(kind, value)?;
+    if kind.namespaced() {
+        default_namespace(&mut decoded.object);
+    }
+    check(&decoded)?;
+    Ok(decoded)
+}
+
+fn check(decoded: &Decoded<Object>) -> Result<(), DecodeError> {
+    let unknown = decoded.unknown.clone();
+    match &decoded.object {
+        Object::Gateway(gateway) => validate_gateway(gateway),
+        Object::HttpRoute(route) => validate_route(route),
+        Object::CiliumNetworkPolicy(policy) => {
+            policy::cilium(&Decoded { object: policy.clone(), unknown }).map(drop)
+        }
+        Object::NetworkPolicy(policy) => {
+            policy::kubernetes(&Decoded { object: policy.clone(), unknown }).map(drop)
+        }
+        Object::RateLimitPolicy(policy) => {
+            ratelimit::translate(&Decoded { object: policy.clone(), unknown }).map(drop)
+        }
+        Object::ReferenceGrant(_) => policy::refuse_unknown(&unknown),
+        Object::Service(service) => {
+            let wrong = nodes::cluster_ips(service)
+                .into_iter()
+                .find(|text| text.parse::<std::net::IpAddr>().is_err());
+            match wrong {
+                Some(text) => Err(DecodeError::new("spec.clusterIPs", format!("`{text}` is no IP address"))),
+                None => Ok(()),
+            }
+        }
+        Object::EndpointSlice(slice) => {
+            let fqdn = &*slice.address_type == "FQDN";
+            for (at, endpoint) in slice.endpoints.iter().enumerate() {
+                let first = endpoint.addresses.first().map(AsRef::as_ref).unwrap_or("");
+                if !fqdn && first.parse::<std::net::IpAddr>().is_err() {
+                    let path = format!("endpoints[{at}].addresses[0]");
+                    return Err(DecodeError::new(path, format!("`{first}` is no IP address")));
+                }
+            }
+            Ok(())
+        }
+        Object::Namespace(_) | Object::Node(_) | Object::Pod(_) | Object::GatewayClass(_) => Ok(()),
+    }
+}
+
+/// An object without a namespace is in `default`, as kubectl has it.
+fn default_namespace(object: &mut Object) {
+    let metadata = match object {
+        Object::Pod(object) => &mut object.metadata,
+        Object::Service(object) => &mut object.metadata,
+        Object::EndpointSlice(object) => &mut object.metadata,
+        Object::Gateway(object) => &mut object.metadata,
+        Object::HttpRoute(object) => &mut object.metadata,
+        Object::ReferenceGrant(object) => &mut object.metadata,
+        Object::CiliumNetworkPolicy(object) => &mut object.metadata,
+        Object::NetworkPolicy(object) => &mut object.metadata,
+        Object::RateLimitPolicy(object) => &mut object.metadata,
+        Object::Namespace(_) | Object::Node(_) | Object::GatewayClass(_) => return,
+    };
+    if metadata.namespace.is_empty() {
+        metadata.namespace = "default".into();
+    }
+}

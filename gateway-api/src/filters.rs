@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Filters of rules and of backends.
+
+use std::sync::Arc;
+
+use weft_api::httproute::{
+    HeaderModifier, HttpHeader, HttpRouteFilter, PathModifier, RequestRedirect, UrlRewrite,
+};
+use weft_ir::{HeaderChanges, PathChange, Redirect, Rewrite, RouteFilter};
+
+/// Translates the filters of a rule; one that is not supported becomes [`RouteFilter::Invalid`].
+pub(crate) fn translate(
+    path: &str,
+    filters: &[HttpRouteFilter],
+    refuse: &mut impl FnMut(String),
+) -> Vec<RouteFilter> {
+    let one = |(at, filter): (usize, &HttpRouteFilter)| match translate_one(filter) {
+        Ok(filter) => filter,
+        Err(message) => {
+            refuse(format!("{path}[{at}]: {message}"));
+            RouteFilter::Invalid
+        }
+    };
+    filters.iter().enumerate().map(one).collect()
+}
+
+/// Translates the filters of a backend, which can only change headers.
+pub(crate) fn translate_for_backend(
+    path: &str,
+    filters: &[HttpRouteFilter],
+    refuse: &mut impl FnMut(String),
+) -> Vec<RouteFilter> {
+    let mut translated = translate(path, filters, refuse);
+    for (at, filter) in translated.iter_mut().enumerate() {
+        if matches!(filter, RouteFilter::Redirect(_) | RouteFilter::Rewrite(_)) {
+            refuse(format!("{path}[{at}]: {} is not supported at a backend", filters[at].kind));
+            *filter = RouteFilter::Invalid;
+        }
+    }
+    translated
+}
+
+fn translate_one(filter: &HttpRouteFilter) -> Result<RouteFilter, String> {
+    let missing = |field: &str| format!("a filter of type {} needs {field}", filter.kind);
+    match &*filter.kind {
+        "RequestHeaderModifier" => match &filter.request_header_modifier {
+            Some(changes) => Ok(RouteFilter::RequestHeaders(header_changes(changes))),
+            None => Err(missing("requestHeaderModifier")),
+        },
+        "ResponseHeaderModifier" => match &filter.response_header_modifier {
+            Some(changes) => Ok(RouteFilter::ResponseHeaders(header_changes(changes))),
+            None => Err(missing("responseHeaderModifier")),
+        },
+        "RequestRedirect" => match &filter.request_redirect {
+            Some(redirect) => translate_redirect(redirect).map(RouteFilter::Redirect),
+            None => Err(missing("requestRedirect")),
+        },
+        "URLRewrite" => match &filter.url_rewrite {
+            Some(rewrite) => translate_rewrite(rewrite).map(RouteFilter::Rewrite),
+            None => Err(missing("urlRewrite")),
+        },
+        other => Err(format!("filters of type {other} are not supported")),
+    }
+}
+
+/// Of several entries with one name only the first counts (`HTTPHeaderFilter`).
+fn header_changes(changes: &HeaderModifier) -> HeaderChanges {
+    let pairs = |headers: &[HttpHeader]| {
+        let mut found: Vec<(Arc<str>, Arc<str>)> = Vec::with_capacity(headers.len());
+        for header in headers {
+            let name: Arc<str> = header.name.to_ascii_lowercase().into();
+            if found.iter().all(|(earlier, _)| *earlier != name) {
+                found.push((name, header.value.clone()));
+            }
+        }
+        found
+    };
+    HeaderChanges {
+        set: pairs(&changes.set),
+        add: pairs(&changes.add),
+        remove: changes.remove.iter().map(|name| name.to_ascii_lowercase().into()).collect(),
+    }
+}
+
+fn translate_redirect(redirect: &RequestRedirect) -> Result<Redirect, String> {
+    Ok(Redirect {
+        scheme: redirect.scheme.clone(),
+        hostname: redirect.hostname.clone(),
+        path: redirect.path.as_ref().map(path_change).transpose()?,
+        port: redirect.port,
+        status: redirect.status_code.unwrap_or(302),
+    })
+}
+
+fn translate_rewrite(rewrite: &UrlRewrite) -> Result<Rewrite, String> {
+    Ok(Rewrite {
+        hostname: rewrite.hostname.clone(),
+        path: rewrite.path.as_ref().map(path_change).transpose()?,
+    })
+}
+
+fn path_change(change: &PathModifier) -> Result<PathChange, String> {
+    match (&*change.kind, &change.replace_full_path, &change.replace_prefix_match) {
+        ("ReplaceFullPath", Some(path), None) => Ok(PathChange::Full(path.clone())),
+        ("ReplacePrefixMatch", None, Some(path)) => Ok(PathChange::Prefix(path.clone())),
+        (kind, _, _) => Err(format!("path: type {kind} needs the field of its name, and no other")),
+    }
+}

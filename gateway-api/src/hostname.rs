@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Hostnames of listeners and routes: exact, `*.suffix`, or empty for any.
+
+/// Whether some host matches both.
+pub fn intersect(left: &str, right: &str) -> bool {
+    if left.is_empty() || right.is_empty() || left.eq_ignore_ascii_case(right) {
+        return true;
+    }
+    match (left.strip_prefix('*'), right.strip_prefix('*')) {
+        (None, None) => false,
+        (Some(suffix), None) => covers(suffix, right),
+        (None, Some(suffix)) => covers(suffix, left),
+        (Some(left), Some(right)) => ends_with(left, right) || ends_with(right, left),
+    }
+}
+
+/// Whether a name has at least one label before the suffix `.example.com`.
+fn covers(suffix: &str, name: &str) -> bool {
+    name.len() > suffix.len() && ends_with(name, suffix)
+}
+
+fn ends_with(name: &str, suffix: &str) -> bool {
+    name.len() >= suffix.len()
+        && name.as_bytes()[name.len() - suffix.len()..].eq_ignore_ascii_case(suffix.as_bytes())
+}
+
+/// Whether a text is a hostname of the Gateway API: RFC 1123 labels in lower case, at most 253
+/// bytes, with an optional `*.` in front, and not an IP address.
+pub fn valid(hostname: &str) -> bool {
+    let name = hostname.strip_prefix("*.").unwrap_or(hostname);
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && label.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    hostname.len() <= 253 && name.split('.').all(label) && name.parse::<std::net::IpAddr>().is_err()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wildcard_covers_one_or_more_labels() {
+        assert!(intersect("*.example.com", "a.example.com"));
+        assert!(intersect("*.example.com", "a.b.example.com"));
+        assert!(!intersect("*.example.com", "example.com"));
+        assert!(intersect("*.example.com", "*.b.example.com"));
+        assert!(!intersect("*.example.com", "*.example.org"));
+        assert!(!intersect("*.example.com", "a.badexample.com"));
+        assert!(intersect("", "a.example.com"));
+    }
+
+    #[test]
+    fn addresses_and_upper_case_are_no_hostnames() {
+        assert!(valid("*.example.com") && valid("checkout"));
+        for name in ["", "*", "1.2.3.4", "A.com", "a..b", "-a.com", "a_b", "a.*.com"] {
+            assert!(!valid(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a route attaches to: listeners of Gateways, and Services (GAMMA).
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use weft_api::{
+    core::{L4Protocol, Service},
+    gateway::{self as api, FromNamespaces},
+    httproute::{HttpRoute, ParentReference},
+};
+use weft_ir::{ObjectName, RouteParent};
+
+use crate::{gateway::GatewayState, hostname, input::Input, selector};
+
+/// What came of one parent reference.
+pub(crate) enum Attachment {
+    /// The parent is not ours, and so no status is written; the text says what is noted instead.
+    NotOurs(Option<String>),
+    /// Attached to all of these.
+    Accepted(Vec<RouteParent>),
+    /// Not attached: reason and message.
+    Refused(&'static str, String),
+}
+
+/// Looks up one parent and attaches the route where that is allowed.
+pub(crate) fn attach(
+    input: &Input<'_>,
+    gateways: &mut BTreeMap<ObjectName, GatewayState<'_>>,
+    route: &HttpRoute,
+    parent: &ParentReference,
+) -> Attachment {
+    let group = parent.group.as_deref().unwrap_or(api::GROUP);
+    let kind = parent.kind.as_deref().unwrap_or("Gateway");
+    let namespace = parent.namespace.as_ref().unwrap_or(&route.metadata.namespace);
+    let name = ObjectName { namespace: namespace.clone(), name: parent.name.clone() };
+    match (group, kind) {
+        (api::GROUP, "Gateway") => match gateways.get_mut(&name) {
+            Some(gateway) => to_gateway(input, gateway, route, parent),
+            None => Attachment::NotOurs(missing_gateway(input, &name)),
+        },
+        ("", "Service") => to_service(input, route, parent, &name),
+        _ => Attachment::NotOurs(Some(format!("parents of kind {group}/{kind} are not supported"))),
+    }
+}
+
+/// A Gateway of another controller is no concern of ours; one that does not exist is.
+fn missing_gateway(input: &Input<'_>, name: &ObjectName) -> Option<String> {
+    let exists = input.gateways.iter().any(|item| {
+        item.object.metadata.name == name.name && item.object.metadata.namespace == name.namespace
+    });
+    (!exists).then(|| format!("Gateway {name} does not exist"))
+}
+
+fn to_gateway(
+    input: &Input<'_>,
+    gateway: &mut GatewayState<'_>,
+    route: &HttpRoute,
+    parent: &ParentReference,
+) -> Attachment {
+    let named = |listener: &api::Listener| {
+        parent.section_name.as_ref().is_none_or(|section| *section == listener.name)
+            && parent.port.is_none_or(|port| port == listener.port)
+    };
+    let (mut any_named, mut any_allowed) = (false, false);
+    let mut attached = Vec::new();
+    for (index, listener) in gateway.listeners.iter().enumerate() {
+        if !named(listener.spec) {
+            continue;
+        }
+        any_named = true;
+        if !listener.takes_http_routes || !allows(input, &gateway.name.namespace, listener.spec, route) {
+            continue;
+        }
+        any_allowed = true;
+        let own = listener.spec.hostname.as_deref().unwrap_or_default();
+        let hostnames = &route.spec.hostnames;
+        if hostnames.is_empty() || hostnames.iter().any(|name| hostname::intersect(own, name)) {
+            attached.push(index);
+        }
+    }
+    if !any_named {
+        return Attachment::Refused(
+            "NoMatchingParent",
+            format!("Gateway {} has no such listener", gateway.name),
+        );
+    }
+    if !any_allowed {
+        let message = format!("no listener of Gateway {} takes HTTPRoutes of this namespace", gateway.name);
+        return Attachment::Refused("NotAllowedByListeners", message);
+    }
+    if attached.is_empty() {
+        let message = format!("no hostname of the route fits a listener of Gateway {}", gateway.name);
+        return Attachment::Refused("NoMatchingListenerHostname", message);
+    }
+    let mut parents = Vec::new();
+    for index in attached {
+        gateway.listeners[index].attached += 1;
+        if gateway.serves(index) {
+            parents.push(RouteParent::Listener {
+                gateway: gateway.name.clone(),
+                listener: gateway.listeners[index].spec.name.clone(),
+            });
+        }
+    }
+    Attachment::Accepted(parents)
+}
+
+fn allows(input: &Input<'_>, gateway_namespace: &str, listener: &api::Listener, route: &HttpRoute) -> bool {
+    let namespaces = &listener.allowed_routes.namespaces;
+    match namespaces.from {
+        FromNamespaces::All => true,
+        FromNamespaces::Same => &*route.metadata.namespace == gateway_namespace,
+        FromNamespaces::None => false,
+        FromNamespaces::Selector => namespaces.selector.as_ref().is_some_and(|wanted| {
+            selector::matches(wanted, &input.namespace_labels(&route.metadata.namespace))
+        }),
+    }
+}
+
+fn to_service(
+    input: &Input<'_>,
+    route: &HttpRoute,
+    parent: &ParentReference,
+    name: &ObjectName,
+) -> Attachment {
+    if name.namespace != route.metadata.namespace {
+        let message = "routes for a Service of another namespace (consumer routes) are not supported";
+        return Attachment::Refused("UnsupportedValue", message.into());
+    }
+    let Some(service) = input.services.get(name) else {
+        return Attachment::Refused("NoMatchingParent", format!("Service {name} does not exist"));
+    };
+    if !has_address(service) {
+        let message = format!("Service {name} has no address of its own that requests could be sent to");
+        return Attachment::Refused("UnsupportedValue", message);
+    }
+    match service_port(service, parent.port, parent.section_name.as_ref()) {
+        Ok(port) => Attachment::Accepted(vec![RouteParent::Service { service: name.clone(), port }]),
+        Err(message) => Attachment::Refused("NoMatchingParent", format!("Service {name} {message}")),
+    }
+}
+
+/// A headless or external Service has no address at which the mesh could meet its requests.
+fn has_address(service: &Service) -> bool {
+    &*service.spec.cluster_ip != "None" && &*service.spec.kind != "ExternalName"
+}
+
+/// The one TCP port that a parent reference names, or every port.
+fn service_port(
+    service: &Service,
+    port: Option<u16>,
+    section: Option<&Arc<str>>,
+) -> Result<Option<u16>, String> {
+    if port.is_none() && section.is_none() {
+        return Ok(None);
+    }
+    let found = service.spec.ports.iter().find(|candidate| {
+        candidate.protocol == L4Protocol::Tcp
+            && port.is_none_or(|port| port == candidate.port)
+            && section.is_none_or(|section| *section == candidate.name)
+    });
+    match found {
+        Some(found) => Ok(Some(found.port)),
+        None => Err("has no such TCP port".into()),
+    }
+}
