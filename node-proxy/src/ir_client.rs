@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The node's end of the state stream.
+//!
+//! One task keeps a stream to the controller, starts it again when it ends, and hands out each commit
+//! as it is complete. The consumer applies a commit and says so with [`AckHandle::applied`]: only then
+//! is the controller told, and the state written to disk, from which the next start begins. The data
+//! path never waits for any of it.
+
+use std::{io, path::PathBuf, sync::Arc};
+
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
+use weft_identity::{JoinToken, tls, tls::TlsError};
+use weft_ir::{
+    stream::{Position, Rejection},
+    subscribe::{Commit, Subscriber},
+};
+
+mod backoff;
+mod codec;
+mod connect;
+mod link;
+mod saved;
+
+/// What the client needs.
+#[derive(Clone, Debug)]
+pub struct IrClientConfig {
+    /// The controller's `host:port`.
+    pub address: String,
+    /// The join token that the controller wrote.
+    pub token: JoinToken,
+    /// This node's name.
+    pub node: Arc<str>,
+    /// The directory that keeps the last good state; made if it is not there.
+    pub state_dir: PathBuf,
+}
+
+/// Why the client cannot start. That the controller is away is no such reason.
+#[derive(Debug, thiserror::Error)]
+pub enum IrClientError {
+    /// The state directory cannot be used.
+    #[error("cannot use the state directory {}", path.display())]
+    StateDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// No TLS configuration.
+    #[error("cannot set up TLS to the controller")]
+    Tls(#[from] TlsError),
+}
+
+/// The running client. Dropping it ends the stream.
+#[derive(Debug)]
+pub struct IrClient {
+    states: watch::Receiver<Option<Arc<Commit>>>,
+    link: watch::Receiver<LinkStatus>,
+    acks: AckHandle,
+    task: JoinHandle<()>,
+    saver: JoinHandle<()>,
+}
+
+/// Whether the node hears from the controller.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LinkStatus {
+    /// A stream is open.
+    pub connected: bool,
+    /// Why the last try or stream ended.
+    pub error: Option<Arc<str>>,
+}
+
+/// Says what the node has applied.
+#[derive(Clone, Debug)]
+pub struct AckHandle {
+    applied: mpsc::Sender<Applied>,
+}
+
+#[derive(Debug)]
+struct Applied {
+    position: Position,
+    refused: Vec<Rejection>,
+}
+
+impl IrClient {
+    /// Restores the saved state and starts to connect. Must be called in a tokio runtime.
+    ///
+    /// # Errors
+    /// When the state directory cannot be used. A damaged state is logged and left behind.
+    pub fn spawn(config: IrClientConfig) -> Result<IrClient, IrClientError> {
+        let path = saved::prepare(&config.state_dir)
+            .map_err(|source| IrClientError::StateDirectory { path: config.state_dir.clone(), source })?;
+        let tls = tls::controller_client(&config.token)?;
+        let restored = saved::read(&path);
+        let subscriber = match &restored {
+            Some(restored) => {
+                let revision = restored.commit.position.revision;
+                tracing::info!(revision, "restored the saved state");
+                Subscriber::restored(config.node.clone(), &restored.commit, restored.same_schema)
+            }
+            None => Subscriber::new(config.node.clone()),
+        };
+        let (states, states_rx) = watch::channel(restored.map(|restored| Arc::new(restored.commit)));
+        let (status, link) = watch::channel(LinkStatus::default());
+        let (save, to_save) = watch::channel(None);
+        let (applied, acks) = mpsc::channel(8);
+        let saver = tokio::spawn(saved::keep(path, to_save));
+        let dial = connect::Dial { address: config.address, token: config.token, tls };
+        let link_task = link::Link { dial, subscriber, states, status, save, acks };
+        let task = tokio::spawn(link_task.run());
+        Ok(IrClient { states: states_rx, link, acks: AckHandle { applied }, task, saver })
+    }
+
+    /// The state to apply, and each that follows; nothing while the node has none. A commit that comes
+    /// before the last one was applied takes its place, and its `changed` and `removed` hold both.
+    pub fn states(&self) -> watch::Receiver<Option<Arc<Commit>>> {
+        self.states.clone()
+    }
+
+    /// Whether the node hears from the controller.
+    pub fn link(&self) -> watch::Receiver<LinkStatus> {
+        self.link.clone()
+    }
+
+    /// Says what the node has applied.
+    pub fn acks(&self) -> AckHandle {
+        self.acks.clone()
+    }
+}
+
+impl Drop for IrClient {
+    fn drop(&mut self) {
+        // The saver ends by itself, once it has written what is left.
+        self.task.abort();
+    }
+}
+
+impl IrClient {
+    /// Ends the stream, and waits until the last applied state is on disk.
+    pub async fn shutdown(mut self) {
+        self.task.abort();
+        if let Err(error) = (&mut self.saver).await {
+            tracing::error!(%error, "the last state was not saved");
+        }
+    }
+}
+
+impl AckHandle {
+    /// The node has applied this commit: its tables are live, except for the resources that it names.
+    /// Every refused resource of the state is named each time, not only those of the last commit.
+    pub async fn applied(&self, position: Position, refused: Vec<Rejection>) {
+        // The client has ended when nobody listens.
+        drop(self.applied.send(Applied { position, refused }).await);
+    }
+}
+
+#[cfg(test)]
+mod tests;
