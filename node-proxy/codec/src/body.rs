@@ -235,7 +235,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_over_the_limit_is_replayed_from_its_first_byte() {
-        let source = Replay::body(vec![Bytes::from_static(b"ab"), Bytes::from_static(b"cd")], None, Body::empty());
+        let source =
+            Replay::body(vec![Bytes::from_static(b"ab"), Bytes::from_static(b"cd")], None, Body::empty());
         let mut replay = source.buffer(3).await.expect("no error").expect_err("too long");
         assert_eq!(replay.content_length(), Some(4));
         let mut content = Vec::new();
@@ -250,7 +251,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_within_the_limit_becomes_bytes() {
-        let source = Replay::body(vec![Bytes::from_static(b"ab"), Bytes::from_static(b"cd")], None, Body::empty());
+        let source =
+            Replay::body(vec![Bytes::from_static(b"ab"), Bytes::from_static(b"cd")], None, Body::empty());
         assert_eq!(source.buffer(4).await.expect("no error").expect("short"), "abcd");
     }
 }

@@ -246,10 +246,6 @@ impl Block {
         &self.wire
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.fields.len()
-    }
-
     fn append(&mut self, name: &[u8], value: &[u8]) {
         let at = self.added.len();
         let value_at = at + name.len();
@@ -269,7 +265,7 @@ impl Block {
         })
     }
 
-    fn remove(&mut self, name: &str) -> bool {
+    pub(crate) fn remove(&mut self, name: &str) -> bool {
         let Some(first) = self.find(name) else { return false };
         let mut fields = std::mem::take(&mut self.fields);
         let mut at = 0;

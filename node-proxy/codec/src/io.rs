@@ -2,13 +2,15 @@
 //! Byte streams of any transport (TCP, TLS, HBONE), and the raw stream after an upgrade.
 
 use std::{
+    cell::RefCell,
+    future::Future,
     io,
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// A connected byte stream.
@@ -41,7 +43,11 @@ impl std::fmt::Debug for RawStream {
 }
 
 impl AsyncRead for RawStream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if self.prefix.is_empty() {
             return Pin::new(&mut self.io).poll_read(cx, buf);
         }
@@ -130,23 +136,23 @@ impl Direction {
                 self.done = true;
                 continue;
             }
-            match ready!(poll_read_bytes(from, cx, RELAY_CHUNK))? {
-                Some(bytes) => self.buf = bytes,
-                None => self.eof = true,
-            }
+            let mut read = BytesMut::new();
+            self.eof = ready!(poll_read_into(from, cx, RELAY_CHUNK, &mut read))? == 0;
+            self.buf = read.freeze();
         }
     }
 }
 
-/// Reads once through the thread's scratch buffer, so that a waiting stream holds no memory; none at
+/// Reads once through the thread's scratch buffer, so that a waiting stream holds no memory; 0 bytes at
 /// the end of the stream.
-pub(crate) fn poll_read_bytes<A: AsyncRead + Unpin + ?Sized>(
+pub(crate) fn poll_read_into<A: AsyncRead + Unpin + ?Sized>(
     from: &mut A,
     cx: &mut Context<'_>,
     limit: usize,
-) -> Poll<io::Result<Option<Bytes>>> {
+    into: &mut BytesMut,
+) -> Poll<io::Result<usize>> {
     thread_local! {
-        static SCRATCH: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
+        static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     }
     SCRATCH.with(|scratch| {
         // A reader that re-enters (a transport that is itself a codec) takes a buffer of its own.
@@ -155,15 +161,12 @@ pub(crate) fn poll_read_bytes<A: AsyncRead + Unpin + ?Sized>(
             buf.resize(SCRATCH_BYTES, 0);
         }
         let mut read = ReadBuf::new(&mut buf[..limit.min(SCRATCH_BYTES)]);
-        let polled = Pin::new(from).poll_read(cx, &mut read);
-        let result = match polled {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Ready(Ok(())) if read.filled().is_empty() => Poll::Ready(Ok(None)),
-            Poll::Ready(Ok(())) => Poll::Ready(Ok(Some(Bytes::copy_from_slice(read.filled())))),
-        };
-        *scratch.borrow_mut() = buf;
-        result
+        let polled = Pin::new(from).poll_read(cx, &mut read).map_ok(|()| {
+            into.extend_from_slice(read.filled());
+            read.filled().len()
+        });
+        scratch.replace(buf);
+        polled
     })
 }
 
@@ -185,21 +188,11 @@ pub async fn relay(mut a: RawStream, mut b: RawStream, idle: Duration) -> (Relay
         if moved {
             deadline.as_mut().reset(tokio::time::Instant::now() + idle);
         }
-        if deadline.as_mut().poll_deadline(cx) {
+        if deadline.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         Poll::Pending
     })
     .await;
     (RelayBytes { a_to_b: there.bytes, b_to_a: back.bytes }, result)
-}
-
-trait PollDeadline {
-    fn poll_deadline(self, cx: &mut Context<'_>) -> bool;
-}
-
-impl PollDeadline for Pin<&mut tokio::time::Sleep> {
-    fn poll_deadline(self, cx: &mut Context<'_>) -> bool {
-        std::future::Future::poll(self, cx).is_ready()
-    }
 }

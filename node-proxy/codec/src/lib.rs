@@ -22,3 +22,4 @@ pub mod io;
 pub mod message;
 pub mod serve;
 mod sniff;
+mod timer;

@@ -1,0 +1,499 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Heads and trailers, strictly: what RFC 9112 lets a recipient refuse is refused, because a reader
+//! behind us may understand it differently (request smuggling, RFC 9112 section 11.2).
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderName, Method, StatusCode, Version};
+use weft_ebpf_common::reason::Reason;
+
+use super::scan::{self, HEAD_TOO_LARGE, MAX_METHOD_BYTES, TARGET_TOO_LONG};
+use crate::{
+    config::H1Config,
+    error::ProtocolError,
+    headers::{Block, Headers},
+    message::{RequestHead, ResponseHead},
+};
+
+/// How the content of a message is delimited (RFC 9112 section 6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Length {
+    Bytes(u64),
+    Chunked,
+    /// Neither field: none for a request, until the connection ends for a response.
+    Unsaid,
+}
+
+/// What the head says about its message and connection, besides the head itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Framing {
+    pub(crate) length: Length,
+    /// The connection can carry another message after this one.
+    pub(crate) keep_alive: bool,
+    /// The client waits for `100 Continue`.
+    pub(crate) expects_continue: bool,
+}
+
+/// Parses a complete request head.
+pub(crate) fn request(
+    head: Bytes,
+    config: &H1Config,
+    scheme: &Scheme,
+) -> Result<(RequestHead, Framing), ProtocolError> {
+    let line = RequestLine::parse(&head, config)?;
+    let fields_at = line.end;
+    let fields = Fields::parse(head, fields_at, config.max_headers)?;
+    let length = fields.length()?;
+    if line.version == Version::HTTP_10 && length == Length::Chunked {
+        return Err(ProtocolError::bad_request("transfer-encoding in an HTTP/1.0 request"));
+    }
+    if line.version == Version::HTTP_11 && fields.host.is_none() {
+        return Err(ProtocolError::bad_request("an HTTP/1.1 request without host"));
+    }
+    let wire = fields.block.wire().clone();
+    let from_host = match &fields.host {
+        Some(host) if !host.is_empty() => Some(authority(wire.slice(host.clone()))?),
+        _ => None,
+    };
+    let from_target = line.authority.map(|range| authority(wire.slice(range))).transpose()?;
+    let target = path_and_query(&wire, line.target)?;
+    let framing = Framing {
+        length,
+        keep_alive: fields.keeps_alive(line.version),
+        expects_continue: fields.expects_continue && line.version == Version::HTTP_11,
+    };
+    let upgrade = fields.upgrade(&wire).filter(|_| line.version == Version::HTTP_11);
+    let head = RequestHead {
+        method: line.method,
+        target,
+        // The authority of an absolute target replaces Host (RFC 9112 section 3.2.2).
+        authority: from_target.or(from_host),
+        scheme: scheme.clone(),
+        version: line.version,
+        headers: Headers::from_block(fields.end_to_end()),
+        upgrade,
+    };
+    Ok((head, framing))
+}
+
+/// Parses a complete response head. Every error is the upstream's.
+pub(crate) fn response(head: Bytes, config: &H1Config) -> Result<(ResponseHead, Framing), ProtocolError> {
+    let (version, status, fields_at) = status_line(&head)?;
+    let fields = Fields::parse(head, fields_at, config.max_headers)?;
+    let length = fields.length()?;
+    if version == Version::HTTP_10 && length == Length::Chunked {
+        return Err(ProtocolError::bad_request("transfer-encoding in an HTTP/1.0 response"));
+    }
+    let framing = Framing { length, keep_alive: fields.keeps_alive(version), expects_continue: false };
+    let upgrade = fields.upgrade(fields.block.wire());
+    let headers = Headers::from_block(fields.end_to_end());
+    Ok((ResponseHead { status, version, headers, upgrade }, framing))
+}
+
+/// Parses a complete trailer section. Framing and connection-specific fields are left out: they mean
+/// nothing there (RFC 9110 section 6.5.1).
+pub(crate) fn trailers(section: Bytes, max_fields: usize) -> Result<Headers, ProtocolError> {
+    let fields = Fields::parse(section, 0, max_fields)?;
+    let mut headers = Headers::from_block(fields.end_to_end());
+    headers.remove(&http::header::CONTENT_LENGTH);
+    Ok(headers)
+}
+
+struct RequestLine {
+    method: Method,
+    version: Version,
+    authority: Option<Range<usize>>,
+    target: TargetPart,
+    /// Where the fields start.
+    end: usize,
+}
+
+/// Where path and query are: in the received bytes, or spelled out because the target has no path.
+enum TargetPart {
+    At(Range<usize>),
+    RootWithQuery(Range<usize>),
+    Root,
+    Asterisk,
+}
+
+impl RequestLine {
+    fn parse(head: &[u8], config: &H1Config) -> Result<RequestLine, ProtocolError> {
+        let end = line_end(head, 0)?;
+        let line = &head[..end];
+        let method_len = line.iter().position(|byte| !scan::is_token(*byte)).unwrap_or(line.len());
+        if method_len == 0 || line.get(method_len) != Some(&b' ') {
+            return Err(ProtocolError::bad_request("the request line does not start with a method"));
+        }
+        if method_len > MAX_METHOD_BYTES {
+            return Err(NOT_IMPLEMENTED);
+        }
+        let target_at = method_len + 1;
+        let target_len = line[target_at..]
+            .iter()
+            .position(|byte| !matches!(byte, 0x21..=0x7e))
+            .ok_or(ProtocolError::bad_request("the request line has no version"))?;
+        let target = target_at..target_at + target_len;
+        if target.is_empty() || line[target.end] != b' ' {
+            return Err(ProtocolError::bad_request("the request target has a byte that must be encoded"));
+        }
+        if target_len > config.max_target_bytes {
+            return Err(TARGET_TOO_LONG);
+        }
+        let version = match &line[target.end + 1..] {
+            b"HTTP/1.1" => Version::HTTP_11,
+            b"HTTP/1.0" => Version::HTTP_10,
+            [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => {
+                return Err(VERSION_NOT_SUPPORTED);
+            }
+            _ => return Err(ProtocolError::bad_request("the request line does not end with a version")),
+        };
+        let method = Method::from_bytes(&line[..method_len])
+            .ok()
+            .ok_or(ProtocolError::bad_request("the method is not a token"))?;
+        let (authority, target) = target_form(head, target, &method)?;
+        Ok(RequestLine { method, version, authority, target, end: end + 2 })
+    }
+}
+
+/// The four forms of a target (RFC 9112 section 3.2).
+fn target_form(
+    head: &[u8],
+    at: Range<usize>,
+    method: &Method,
+) -> Result<(Option<Range<usize>>, TargetPart), ProtocolError> {
+    if method == Method::CONNECT {
+        return Err(NOT_IMPLEMENTED);
+    }
+    let target = &head[at.clone()];
+    if target[0] == b'/' {
+        return Ok((None, TargetPart::At(at)));
+    }
+    if target == b"*" {
+        return match *method {
+            Method::OPTIONS => Ok((None, TargetPart::Asterisk)),
+            _ => Err(ProtocolError::bad_request("a target of * for a method other than OPTIONS")),
+        };
+    }
+    let has_scheme =
+        |scheme: &[u8]| target.get(..scheme.len()).is_some_and(|t| t.eq_ignore_ascii_case(scheme));
+    let skipped = match () {
+        () if has_scheme(b"http://") => 7,
+        () if has_scheme(b"https://") => 8,
+        () => return Err(ProtocolError::bad_request("the request target has no form that is known")),
+    };
+    let authority_len = target[skipped..]
+        .iter()
+        .position(|byte| matches!(byte, b'/' | b'?'))
+        .unwrap_or(target.len() - skipped);
+    let rest = at.start + skipped + authority_len..at.end;
+    let part = match head[rest.clone()].first() {
+        Some(b'/') => TargetPart::At(rest),
+        Some(_) => TargetPart::RootWithQuery(rest),
+        // RFC 9112 section 3.2.4: the asterisk form stands for a URI without path.
+        None if *method == Method::OPTIONS => TargetPart::Asterisk,
+        None => TargetPart::Root,
+    };
+    Ok((Some(at.start + skipped..at.start + skipped + authority_len), part))
+}
+
+fn path_and_query(wire: &Bytes, part: TargetPart) -> Result<PathAndQuery, ProtocolError> {
+    let bytes = match part {
+        TargetPart::Root => return Ok(PathAndQuery::from_static("/")),
+        TargetPart::Asterisk => return Ok(PathAndQuery::from_static("*")),
+        TargetPart::At(range) => wire.slice(range),
+        TargetPart::RootWithQuery(range) => [b"/", &wire[range]].concat().into(),
+    };
+    // The `http` crate would cut a fragment off silently; a client never sends one (RFC 9112 section 3.2).
+    if memchr::memchr(b'#', &bytes).is_some() {
+        return Err(ProtocolError::bad_request("the request target has a fragment"));
+    }
+    PathAndQuery::from_maybe_shared(bytes)
+        .ok()
+        .ok_or(ProtocolError::bad_request("the request target has a byte that must be encoded"))
+}
+
+/// Host and optional port; user information is refused (RFC 9110 section 4.2.4).
+pub(crate) fn authority(bytes: Bytes) -> Result<Authority, ProtocolError> {
+    const INVALID: ProtocolError = ProtocolError::bad_request("host is not a host with an optional port");
+    Authority::from_maybe_shared(bytes).ok().filter(is_host_and_port).ok_or(INVALID)
+}
+
+/// Whether the authority is a host, and nothing or a colon and a port (which may be empty, RFC 3986
+/// section 3.2.3) behind it.
+pub(crate) fn is_host_and_port(authority: &Authority) -> bool {
+    let (text, host) = (authority.as_str(), authority.host());
+    let port_ok = match text.strip_prefix(host) {
+        Some("") => true,
+        Some(rest) => rest.strip_prefix(':').is_some_and(is_port),
+        None => false,
+    };
+    port_ok && !host.is_empty() && !text.contains('@')
+}
+
+fn is_port(text: &str) -> bool {
+    text.is_empty() || (text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u16>().is_ok())
+}
+
+fn status_line(head: &[u8]) -> Result<(Version, StatusCode, usize), ProtocolError> {
+    const INVALID: ProtocolError = ProtocolError::bad_request("the status line is malformed");
+    let end = line_end(head, 0)?;
+    let line = &head[..end];
+    let version = match line.get(..9) {
+        Some(b"HTTP/1.1 ") => Version::HTTP_11,
+        Some(b"HTTP/1.0 ") => Version::HTTP_10,
+        _ => return Err(INVALID),
+    };
+    let status = line.get(9..12).and_then(|code| StatusCode::from_bytes(code).ok()).ok_or(INVALID)?;
+    // Some servers leave out the space before an empty reason phrase.
+    match line.get(12) {
+        None | Some(b' ') => Ok((version, status, end + 2)),
+        Some(_) => Err(INVALID),
+    }
+}
+
+/// Where the line that starts at `from` ends, before its CRLF. The line holds no control byte.
+fn line_end(head: &[u8], from: usize) -> Result<usize, ProtocolError> {
+    let end = from + scan::value_len(&head[from..]);
+    match head.get(end..end + 2) {
+        Some(b"\r\n") => Ok(end),
+        _ => Err(ProtocolError::bad_request("a control byte in the head")),
+    }
+}
+
+const NOT_IMPLEMENTED: ProtocolError =
+    ProtocolError::new(Reason::BadRequest, StatusCode::NOT_IMPLEMENTED, "the method is not supported");
+
+const VERSION_NOT_SUPPORTED: ProtocolError = ProtocolError::new(
+    Reason::BadRequest,
+    StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+    "the request line names a version that is not HTTP/1.0 or HTTP/1.1",
+);
+
+/// The fields of one section, with what the codec itself needs of them.
+struct Fields {
+    block: Block,
+    host: Option<Range<usize>>,
+    content_length: Option<u64>,
+    chunked: bool,
+    close: bool,
+    says_keep_alive: bool,
+    says_upgrade: bool,
+    upgrade: Option<Range<usize>>,
+    expects_continue: bool,
+    /// Fields that `Connection` names besides the well-known options.
+    nominated: Vec<Range<usize>>,
+}
+
+impl Fields {
+    fn parse(wire: Bytes, from: usize, max_fields: usize) -> Result<Fields, ProtocolError> {
+        let mut fields = Fields {
+            block: Block::new(wire.clone(), 16.min(max_fields)),
+            host: None,
+            content_length: None,
+            chunked: false,
+            close: false,
+            says_keep_alive: false,
+            says_upgrade: false,
+            upgrade: None,
+            expects_continue: false,
+            nominated: Vec::new(),
+        };
+        let mut at = from;
+        let mut count = 0;
+        while wire.get(at..at + 2) != Some(b"\r\n") {
+            count += 1;
+            if count > max_fields {
+                return Err(HEAD_TOO_LARGE);
+            }
+            let (name, value, next) = field_line(&wire, at)?;
+            at = next;
+            fields.take(&wire, name, value)?;
+        }
+        Ok(fields)
+    }
+
+    fn take(&mut self, wire: &Bytes, name: Range<usize>, value: Range<usize>) -> Result<(), ProtocolError> {
+        let text = &wire[value.clone()];
+        match Special::of(&wire[name.clone()]) {
+            Special::None => {}
+            Special::Expect => self.expects_continue |= text.eq_ignore_ascii_case(b"100-continue"),
+            Special::ContentLength => {
+                if self.content_length.is_some() {
+                    return Err(ProtocolError::bad_request("content-length is given twice"));
+                }
+                self.content_length = Some(decimal(text)?);
+            }
+            Special::TransferEncoding => return self.take_transfer_encoding(text),
+            Special::Host => {
+                if self.host.replace(value).is_some() {
+                    return Err(ProtocolError::bad_request("host is given twice"));
+                }
+                return Ok(());
+            }
+            Special::Connection => {
+                self.take_connection(wire, value);
+                return Ok(());
+            }
+            Special::Upgrade => {
+                if self.upgrade.replace(value).is_some() {
+                    return Err(ProtocolError::bad_request("upgrade is given twice"));
+                }
+                return Ok(());
+            }
+            Special::Te if !text.eq_ignore_ascii_case(b"trailers") => return Ok(()),
+            Special::Te => {}
+            Special::Hop => return Ok(()),
+        }
+        if self.block.push(name, value) { Ok(()) } else { Err(HEAD_TOO_LARGE) }
+    }
+
+    fn take_transfer_encoding(&mut self, text: &[u8]) -> Result<(), ProtocolError> {
+        if self.chunked {
+            return Err(ProtocolError::bad_request("transfer-encoding is given twice"));
+        }
+        if text.eq_ignore_ascii_case(b"chunked") {
+            self.chunked = true;
+            return Ok(());
+        }
+        let mut codings = text.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+        let chunked_last = codings.next_back().is_some_and(|last| last.eq_ignore_ascii_case(b"chunked"));
+        let others_are_tokens = codings.all(|coding| {
+            !coding.is_empty()
+                && coding.iter().copied().all(scan::is_token)
+                && !coding.eq_ignore_ascii_case(b"chunked")
+        });
+        // RFC 9112 section 6.1: a coding that is not understood is answered with 501.
+        if chunked_last && others_are_tokens {
+            return Err(ProtocolError::new(
+                Reason::BadRequest,
+                StatusCode::NOT_IMPLEMENTED,
+                "transfer-encoding other than chunked",
+            ));
+        }
+        Err(ProtocolError::bad_request("transfer-encoding does not end with one chunked"))
+    }
+
+    fn take_connection(&mut self, wire: &[u8], value: Range<usize>) {
+        let mut at = value.start;
+        for option in wire[value].split(|byte| *byte == b',') {
+            let start = at + (option.len() - option.trim_ascii_start().len());
+            at += option.len() + 1;
+            let option = option.trim_ascii();
+            if option.eq_ignore_ascii_case(b"close") {
+                self.close = true;
+            } else if option.eq_ignore_ascii_case(b"keep-alive") {
+                self.says_keep_alive = true;
+            } else if option.eq_ignore_ascii_case(b"upgrade") {
+                self.says_upgrade = true;
+            } else if !option.is_empty()
+                && !matches!(Special::of(option), Special::ContentLength | Special::Te)
+            {
+                self.nominated.push(start..start + option.len());
+            }
+        }
+    }
+
+    fn length(&self) -> Result<Length, ProtocolError> {
+        match (self.content_length, self.chunked) {
+            (Some(_), true) => {
+                Err(ProtocolError::bad_request("both content-length and transfer-encoding are given"))
+            }
+            (Some(bytes), false) => Ok(Length::Bytes(bytes)),
+            (None, true) => Ok(Length::Chunked),
+            (None, false) => Ok(Length::Unsaid),
+        }
+    }
+
+    fn keeps_alive(&self, version: Version) -> bool {
+        !self.close && (version == Version::HTTP_11 || self.says_keep_alive)
+    }
+
+    fn upgrade(&self, wire: &Bytes) -> Option<Bytes> {
+        let range = self.upgrade.clone().filter(|range| self.says_upgrade && !range.is_empty())?;
+        Some(wire.slice(range))
+    }
+
+    /// The fields that go on, without those that `Connection` names (RFC 9110 section 7.6.1).
+    fn end_to_end(mut self) -> Block {
+        let wire = self.block.wire().clone();
+        for nominated in self.nominated.drain(..) {
+            if let Ok(name) = HeaderName::from_bytes(&wire[nominated]) {
+                self.block.remove(name.as_str());
+            }
+        }
+        self.block
+    }
+}
+
+/// The fields that decide framing or belong to the connection.
+enum Special {
+    None,
+    Host,
+    ContentLength,
+    TransferEncoding,
+    Connection,
+    Upgrade,
+    Te,
+    Expect,
+    /// Only dropped.
+    Hop,
+}
+
+impl Special {
+    fn of(name: &[u8]) -> Special {
+        let is = |wanted: &[u8]| name.eq_ignore_ascii_case(wanted);
+        match name.len() {
+            2 if is(b"te") => Special::Te,
+            4 if is(b"host") => Special::Host,
+            6 if is(b"expect") => Special::Expect,
+            7 if is(b"upgrade") => Special::Upgrade,
+            10 if is(b"connection") => Special::Connection,
+            10 if is(b"keep-alive") => Special::Hop,
+            14 if is(b"content-length") => Special::ContentLength,
+            16 if is(b"proxy-connection") => Special::Hop,
+            17 if is(b"transfer-encoding") => Special::TransferEncoding,
+            _ => Special::None,
+        }
+    }
+}
+
+/// One field line: its name, its value without surrounding whitespace, and where the next line starts.
+fn field_line(wire: &[u8], at: usize) -> Result<(Range<usize>, Range<usize>, usize), ProtocolError> {
+    let name_len = wire[at..].iter().position(|byte| !scan::is_token(*byte)).unwrap_or(0);
+    // An empty name is also a folded line (RFC 9112 section 5.2); a space is refused by section 5.1.
+    if name_len == 0 || wire[at + name_len] != b':' {
+        return Err(ProtocolError::bad_request("a header line does not start with a name and a colon"));
+    }
+    let after = at + name_len + 1;
+    let end = line_end(wire, after)?;
+    let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
+    let mut start = after;
+    while start < end && is_blank(&wire[start]) {
+        start += 1;
+    }
+    let mut stop = end;
+    while stop > start && is_blank(&wire[stop - 1]) {
+        stop -= 1;
+    }
+    Ok((at..at + name_len, start..stop, end + 2))
+}
+
+/// Digits only (RFC 9110 section 8.6): no sign, no list, no overflow.
+fn decimal(text: &[u8]) -> Result<u64, ProtocolError> {
+    const INVALID: ProtocolError = ProtocolError::bad_request("content-length is not a number");
+    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
+        return Err(INVALID);
+    }
+    text.iter()
+        .try_fold(0u64, |sum, digit| sum.checked_mul(10)?.checked_add(u64::from(digit - b'0')))
+        .filter(|length| *length <= MAX_LENGTH)
+        .ok_or(INVALID)
+}
+
+/// Lengths above the largest offset of a file cannot be meant, and leave room for sums.
+const MAX_LENGTH: u64 = i64::MAX as u64;
+
+#[cfg(test)]
+mod tests;
