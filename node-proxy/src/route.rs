@@ -53,6 +53,17 @@ pub struct Matched<'a> {
     pub prefix: Option<usize>,
 }
 
+/// Whether all expressions and header names of a route can be used.
+pub fn check(route: &Route) -> Result<(), BadExpression> {
+    for wanted in &route.matches {
+        Conditions::compile(wanted)?;
+        if let PathMatch::Regex(expression) = &wanted.path {
+            conditions::anchored(expression)?;
+        }
+    }
+    Ok(())
+}
+
 /// How the hostnames of routes count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hostnames {

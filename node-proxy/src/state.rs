@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+//! All that a worker needs to know at one revision.
+//!
+//! A state never changes. The control thread compiles a new one from each snapshot of the IR (see
+//! [`compile`]), reusing every part whose resources are the same; a worker swaps its handle between two
+//! requests, and requests that run keep the state that they started with.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use ipnet::IpNet;
+use weft_ebpf_common::identity;
+use weft_ir::{AppProtocol, IdentityNumber, Node, ObjectName, Workload};
+
+pub mod compile;
+mod listeners;
+mod tables;
+#[cfg(test)]
+mod tests;
+
+pub use listeners::{ListenPoint, VirtualHost};
+
+use crate::{cluster::Cluster, ratelimit::RateLimiter, route::RouteTable, slots::Slot};
+
+/// The whole state at one revision.
+#[derive(Debug, Default)]
+pub struct MeshState {
+    /// The revision of the snapshot that it was compiled from; 0 before the first.
+    pub revision: u64,
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) services: Arc<HashMap<(IpAddr, u16), Arc<ServiceTarget>>>,
+    pub(crate) clusters: Vec<Option<Arc<Cluster>>>,
+    pub(crate) listen_points: Arc<BTreeMap<SocketAddr, Arc<ListenPoint>>>,
+}
+
+/// Who is behind an address.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// The security identity.
+    pub identity: IdentityNumber,
+    /// Where it is, as seen from this node.
+    pub place: Place,
+    /// The workload, if it is one.
+    pub workload: Option<Arc<Workload>>,
+}
+
+/// Where a peer is, as seen from this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A pod of this node.
+    LocalPod,
+    /// A pod of another node.
+    RemotePod,
+    /// This node itself.
+    Host,
+    /// Another node.
+    OtherNode,
+    /// Outside of the cluster.
+    Outside,
+    /// An address of the cluster that nothing is known about.
+    Unknown,
+}
+
+/// Peers by address.
+#[derive(Debug, Default)]
+pub(crate) struct Peers {
+    known: HashMap<IpAddr, Peer>,
+    pod_cidrs: Vec<IpNet>,
+    /// This node, once the controller has said which it is.
+    own: Option<Arc<Node>>,
+}
+
+/// What a port of a Service's address stands for.
+#[derive(Debug)]
+pub struct ServiceTarget {
+    /// Namespace and name.
+    pub name: ObjectName,
+    /// `namespace/name:port`.
+    pub label: Arc<str>,
+    /// What is spoken there.
+    pub protocol: AppProtocol,
+    /// Where requests go when no route is attached.
+    pub cluster: Slot,
+    /// The routes that are attached.
+    pub routes: Option<Arc<RouteTable>>,
+    /// Rate limits on the Service.
+    pub limits: Vec<Arc<RateLimiter>>,
+}
+
+impl MeshState {
+    /// Who is behind an address.
+    pub fn peer(&self, address: IpAddr) -> Peer {
+        self.peers.find(address)
+    }
+
+    /// What a port of a Service's address stands for.
+    pub fn service(&self, address: SocketAddr) -> Option<&Arc<ServiceTarget>> {
+        self.services.get(&(address.ip(), address.port()))
+    }
+
+    /// The cluster in a slot; nothing where the Service or its port does not exist.
+    pub fn cluster(&self, slot: Slot) -> Option<&Arc<Cluster>> {
+        let cluster = self.clusters.get(slot.index as usize)?.as_ref()?;
+        (cluster.slot == slot).then_some(cluster)
+    }
+
+    /// The addresses on which Gateways listen, and what is served there. Port 0.0.0.0 and `[::]` stand
+    /// for every address of the node.
+    pub fn listen_points(&self) -> &BTreeMap<SocketAddr, Arc<ListenPoint>> {
+        &self.listen_points
+    }
+
+    /// The address of this node of the given family from which traffic of a Gateway goes onward: an
+    /// ingress address, else the node's own.
+    pub fn ingress_address(&self, ipv6: bool) -> Option<IpAddr> {
+        let own = self.peers.own.as_ref()?;
+        let all = own.ingress_addresses.iter().chain(&own.addresses);
+        all.copied().find(|address| address.is_ipv6() == ipv6)
+    }
+
+    /// The node's own address of the given family.
+    pub fn node_address(&self, ipv6: bool) -> Option<IpAddr> {
+        let own = self.peers.own.as_ref()?;
+        own.addresses.iter().copied().find(|address| address.is_ipv6() == ipv6)
+    }
+}
+
+impl Peers {
+    fn find(&self, address: IpAddr) -> Peer {
+        if let Some(peer) = self.known.get(&address) {
+            return peer.clone();
+        }
+        if address.is_loopback() {
+            return Peer::of_node(identity::HOST, Place::Host);
+        }
+        if self.pod_cidrs.iter().any(|cidr| cidr.contains(&address)) {
+            return Peer::of_node(identity::UNKNOWN, Place::Unknown);
+        }
+        Peer::of_node(identity::WORLD, Place::Outside)
+    }
+}
+
+impl Peer {
+    /// Traffic that entered through a Gateway of this node.
+    pub fn ingress() -> Peer {
+        Peer::of_node(identity::INGRESS, Place::Host)
+    }
+
+    /// Whether the node decides its ingress policy.
+    pub fn is_local(&self) -> bool {
+        matches!(self.place, Place::LocalPod)
+    }
+
+    fn of_node(number: u32, place: Place) -> Peer {
+        Peer { identity: IdentityNumber(number), place, workload: None }
+    }
+
+    fn of_workload(workload: Workload, own_node: &str) -> Peer {
+        let place = if *workload.node == *own_node { Place::LocalPod } else { Place::RemotePod };
+        Peer { identity: workload.identity, place, workload: Some(Arc::new(workload)) }
+    }
+}

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The listeners of Gateways, by address and hostname.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+};
+
+use weft_ir::Listener;
+
+use crate::route::RouteTable;
+
+/// One address and port on which Gateways listen.
+#[derive(Debug, Default)]
+pub struct ListenPoint {
+    exact: HashMap<Box<[u8]>, Arc<VirtualHost>>,
+    /// By the suffix after `*.`.
+    wildcard: HashMap<Box<[u8]>, Arc<VirtualHost>>,
+    any: Option<Arc<VirtualHost>>,
+}
+
+/// What is served for one hostname of a listen point.
+#[derive(Debug)]
+pub struct VirtualHost {
+    /// `namespace/gateway/listener` of the first listener, for flows and logs.
+    pub label: Arc<str>,
+    /// The routes attached to the listeners.
+    pub routes: Arc<RouteTable>,
+}
+
+impl ListenPoint {
+    /// The listener with the most specific hostname for a host, which is in lower case and has no
+    /// port. No other listener serves the request, even when this one has no rule for it (listener
+    /// isolation).
+    pub fn find(&self, host: &[u8]) -> Option<&Arc<VirtualHost>> {
+        self.exact.get(host).or_else(|| self.find_wildcard(host)).or(self.any.as_ref())
+    }
+
+    fn find_wildcard(&self, host: &[u8]) -> Option<&Arc<VirtualHost>> {
+        if self.wildcard.is_empty() {
+            return None;
+        }
+        let mut rest = host;
+        while let Some(dot) = rest.iter().position(|byte| *byte == b'.') {
+            rest = rest.get(dot + 1..)?;
+            if let Some(found) = self.wildcard.get(rest) {
+                return Some(found);
+            }
+        }
+        None
+    }
+
+    pub(super) fn add(&mut self, hostname: &str, host: Arc<VirtualHost>) {
+        match hostname.strip_prefix("*.") {
+            Some(suffix) => {
+                self.wildcard.insert(suffix.as_bytes().into(), host);
+            }
+            None if hostname.is_empty() => self.any = Some(host),
+            None => {
+                self.exact.insert(hostname.as_bytes().into(), host);
+            }
+        }
+    }
+}
+
+/// Listeners with the same address, port and hostname; more than one only where several Gateways share
+/// the node's addresses, and then all their routes serve together.
+pub(super) type Shared<'a> = BTreeMap<(SocketAddr, String), Vec<&'a Listener>>;
+
+/// Sorts listeners by where they listen. One that listens on every address also serves the addresses
+/// that others of the same port name.
+pub(super) fn by_address<'a>(listeners: &[&'a Listener]) -> Shared<'a> {
+    let mut addresses: BTreeMap<u16, BTreeSet<IpAddr>> = BTreeMap::new();
+    for listener in listeners {
+        addresses.entry(listener.port).or_default().extend(own_addresses(listener));
+    }
+    let mut shared: Shared<'a> = BTreeMap::new();
+    for listener in listeners {
+        let own = match (listener.addresses.is_empty(), addresses.get(&listener.port)) {
+            (true, Some(all)) => all.iter().copied().collect(),
+            _ => own_addresses(listener),
+        };
+        for address in own {
+            let key = (SocketAddr::new(address, listener.port), listener.hostname.to_ascii_lowercase());
+            shared.entry(key).or_default().push(listener);
+        }
+    }
+    shared
+}
+
+fn own_addresses(listener: &Listener) -> Vec<IpAddr> {
+    if listener.addresses.is_empty() {
+        return vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+    }
+    listener.addresses.clone()
+}

@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+use std::time::Duration;
+
+use weft_ir::{
+    BackendService, Endpoint, EndpointPort, Endpoints, Listener, MeshDefaults, PathMatch, Protocol,
+    RateLimit, RateLimitTarget, Resource, Route, RouteAction, RouteBackend, RouteMatch, RouteParent,
+    RouteTimeouts, Service, ServicePort, Snapshot,
+};
+
+use super::{compile::Compiler, *};
+
+fn name(name: &str) -> ObjectName {
+    ObjectName::new("shop", name)
+}
+
+fn service(name_: &str, last: u8) -> Resource {
+    Resource::Service(Service {
+        name: name(name_),
+        addresses: vec![IpAddr::from([10, 96, 0, last])],
+        ports: vec![ServicePort {
+            name: "http".into(),
+            port: 80,
+            protocol: Protocol::Tcp,
+            app_protocol: AppProtocol::Http,
+        }],
+    })
+}
+
+fn endpoints(service: &str, last: u8) -> Resource {
+    Resource::Endpoints(Endpoints {
+        name: name(service),
+        service: service.into(),
+        ports: vec![EndpointPort { name: "http".into(), port: 8080, protocol: Protocol::Tcp }],
+        endpoints: vec![Endpoint {
+            address: IpAddr::from([10, 0, 0, last]),
+            ready: true,
+            serving: true,
+            terminating: false,
+        }],
+    })
+}
+
+fn route(name_: &str, parent: RouteParent, backend: &str) -> Route {
+    let service = Some(BackendService { name: name(backend), port: 80 });
+    Route {
+        origin: name(name_),
+        rule: 0,
+        created: 1,
+        parents: vec![parent],
+        hostnames: vec![],
+        matches: vec![RouteMatch {
+            path: PathMatch::Prefix("/".into()),
+            method: None,
+            headers: vec![],
+            query: vec![],
+        }],
+        action: RouteAction {
+            filters: vec![],
+            backends: vec![RouteBackend { service, weight: 1, filters: vec![] }],
+            timeouts: RouteTimeouts::default(),
+            retry: None,
+        },
+    }
+}
+
+fn to_service(service: &str) -> RouteParent {
+    RouteParent::Service { service: name(service), port: None }
+}
+
+fn limit(requests: u32) -> Resource {
+    Resource::RateLimit(RateLimit {
+        name: name("limit"),
+        target: RateLimitTarget::Route(name("r")),
+        requests,
+        interval: Duration::from_secs(1),
+        burst: 1,
+        per_client: false,
+    })
+}
+
+fn snapshot(revision: u64, resources: Vec<Resource>) -> Snapshot {
+    let mut snapshot = Snapshot { revision, ..Snapshot::default() };
+    resources.into_iter().for_each(|resource| snapshot.insert(resource));
+    snapshot
+}
+
+fn vip(last: u8) -> SocketAddr {
+    SocketAddr::from(([10, 96, 0, last], 80))
+}
+
+fn table(state: &MeshState, address: SocketAddr) -> Arc<RouteTable> {
+    let target = state.service(address).expect("a service");
+    Arc::clone(target.routes.as_ref().expect("routes"))
+}
+
+#[test]
+fn what_did_not_change_is_the_same_object_in_the_next_state() {
+    let mut compiler = Compiler::new("node-a".into());
+    let mut snapshot = snapshot(
+        1,
+        vec![
+            service("web", 1),
+            endpoints("web", 1),
+            service("api", 2),
+            endpoints("api", 2),
+            Resource::Route(route("r", to_service("web"), "web")),
+        ],
+    );
+    let (first, _) = compiler.compile(&snapshot);
+    snapshot.revision = 2;
+    snapshot.insert(endpoints("api", 3));
+    let (second, _) = compiler.compile(&snapshot);
+    assert_eq!(second.revision, 2);
+    assert!(Arc::ptr_eq(&table(&first, vip(1)), &table(&second, vip(1))));
+    let cluster = |state: &MeshState, address| {
+        let slot = state.service(address).expect("a service").cluster;
+        Arc::clone(state.cluster(slot).expect("a cluster"))
+    };
+    assert!(Arc::ptr_eq(&cluster(&first, vip(1)), &cluster(&second, vip(1))));
+    assert!(!Arc::ptr_eq(&cluster(&first, vip(2)), &cluster(&second, vip(2))));
+    assert_eq!(cluster(&second, vip(2)).endpoints[0].address, ([10, 0, 0, 3], 8080).into());
+}
+
+#[test]
+fn a_rate_limit_keeps_its_bucket_until_it_changes() {
+    let mut compiler = Compiler::new("node-a".into());
+    let resources = vec![service("web", 1), Resource::Route(route("r", to_service("web"), "web")), limit(1)];
+    let mut snapshot = snapshot(1, resources);
+    let limiter = |state: &MeshState| {
+        let head = weft_codec::message::RequestHead::new(
+            http::Method::GET,
+            http::uri::PathAndQuery::from_static("/"),
+            None,
+        );
+        let table = table(state, vip(1));
+        Arc::clone(&table.find(b"", &head).expect("a match").rule.limits[0])
+    };
+    let first = limiter(&compiler.compile(&snapshot).0);
+    snapshot.insert(Resource::Route(Route { created: 2, ..route("r", to_service("web"), "web") }));
+    let second = limiter(&compiler.compile(&snapshot).0);
+    assert!(Arc::ptr_eq(&first, &second), "a change of the route is no change of the limit");
+    snapshot.insert(limit(2));
+    let third = limiter(&compiler.compile(&snapshot).0);
+    assert!(!Arc::ptr_eq(&first, &third));
+}
+
+#[test]
+fn a_backend_may_appear_after_its_route() {
+    let mut compiler = Compiler::new("node-a".into());
+    let mut snapshot =
+        snapshot(1, vec![service("web", 1), Resource::Route(route("r", to_service("web"), "later"))]);
+    let backend = |state: &MeshState| {
+        let head = weft_codec::message::RequestHead::new(
+            http::Method::GET,
+            http::uri::PathAndQuery::from_static("/"),
+            None,
+        );
+        let table = table(state, vip(1));
+        let slot = table.find(b"", &head).expect("a match").rule.backends[0].cluster.expect("a slot");
+        state.cluster(slot).map(|cluster| cluster.label.to_string())
+    };
+    assert_eq!(backend(&compiler.compile(&snapshot).0), None);
+    snapshot.insert(service("later", 9));
+    assert_eq!(backend(&compiler.compile(&snapshot).0).as_deref(), Some("shop/later:80"));
+}
+
+#[test]
+fn an_unknown_address_of_a_pod_network_is_never_world() {
+    let mut compiler = Compiler::new("node-a".into());
+    let defaults = MeshDefaults { pod_cidrs: vec!["10.0.0.0/8".parse().expect("a prefix")] };
+    let (state, _) = compiler.compile(&snapshot(1, vec![Resource::MeshDefaults(defaults)]));
+    assert_eq!(state.peer(IpAddr::from([10, 1, 2, 3])).place, Place::Unknown);
+    assert_eq!(state.peer(IpAddr::from([192, 0, 2, 1])).place, Place::Outside);
+    assert_eq!(state.peer(IpAddr::from([127, 0, 0, 1])).place, Place::Host);
+}
+
+#[test]
+fn the_most_specific_listener_serves_alone() {
+    let mut compiler = Compiler::new("node-a".into());
+    let listener = |listener: &str, hostname: &str| {
+        Resource::Listener(Listener {
+            gateway: name("gw"),
+            name: listener.into(),
+            addresses: vec![],
+            port: 8000,
+            hostname: hostname.into(),
+        })
+    };
+    let to_listener =
+        |listener: &str| RouteParent::Listener { gateway: name("gw"), listener: listener.into() };
+    let (state, _) = compiler.compile(&snapshot(
+        1,
+        vec![
+            listener("any", ""),
+            listener("wide", "*.test"),
+            listener("exact", "A.test"),
+            Resource::Route(route("r", to_listener("any"), "web")),
+        ],
+    ));
+    assert_eq!(state.listen_points().len(), 2, "IPv4 and IPv6");
+    let point = &state.listen_points()[&SocketAddr::from(([0, 0, 0, 0], 8000))];
+    let label = |host: &str| point.find(host.as_bytes()).map(|host| host.label.to_string());
+    assert_eq!(label("a.test").as_deref(), Some("shop/gw/exact"));
+    assert_eq!(label("b.a.test").as_deref(), Some("shop/gw/wide"));
+    assert_eq!(label("other").as_deref(), Some("shop/gw/any"));
+    assert!(point.find(b"a.test").expect("a listener").routes.is_empty());
+}
+
+#[test]
+fn a_route_that_cannot_be_used_is_reported() {
+    let mut compiler = Compiler::new("node-a".into());
+    let mut bad = route("r", to_service("web"), "web");
+    bad.matches[0].path = PathMatch::Regex("(".into());
+    let mut snapshot = snapshot(1, vec![service("web", 1), Resource::Route(bad)]);
+    let (_, rejected) = compiler.compile(&snapshot);
+    assert_eq!(rejected.len(), 1);
+    assert_eq!(rejected[0].key.to_string(), "route/shop/r/0");
+    snapshot.insert(service("other", 3));
+    assert_eq!(compiler.compile(&snapshot).1, rejected, "it stays reported while it is there");
+}
