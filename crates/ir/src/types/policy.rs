@@ -154,7 +154,7 @@ pub enum PolicyPort {
 }
 
 /// Conditions on an HTTP request, all of which must hold. Expressions match the whole string.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct HttpRule {
     /// Regular expression over the request target, query included.
     pub path: Option<Arc<str>>,

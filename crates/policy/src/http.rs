@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Apache-2.0
+//! HTTP rules, compiled so that thousands cost about as much as one.
+//!
+//! Method, authority and target become one line-separated text, and the expressions of a rule one
+//! anchored pattern over it; all patterns of a port share one automaton. Only rules with header
+//! conditions need more: the automaton names those whose other conditions hold, and their headers are
+//! then compared.
+
+pub(crate) mod pattern;
+
+use std::{
+    borrow::Cow,
+    collections::{BTreeSet, HashMap},
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use regex_automata::{
+    Anchored, Input, PatternSet,
+    meta::{Config, Regex},
+    util::syntax,
+};
+use regex_syntax::hir::Hir;
+use weft_ebpf_common::reason::Reason;
+use weft_ir::HttpRule;
+
+use crate::Warning;
+use pattern::{MAX_SET_COST, parse, rule_pattern};
+
+/// What is asked about a request.
+pub struct HttpRequest<'a> {
+    /// The method.
+    pub method: &'a [u8],
+    /// The authority, with its port where the client sent one; empty when there is none.
+    pub authority: &'a [u8],
+    /// The target as received: path and query.
+    pub target: &'a [u8],
+    /// The value of a header by its lower-case name; several values joined with `,` (as Envoy compares).
+    pub header: &'a dyn Fn(&str) -> Option<Cow<'a, [u8]>>,
+}
+
+impl fmt::Debug for HttpRequest<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = String::from_utf8_lossy;
+        write!(f, "{} {} {}", text(self.method), text(self.authority), text(self.target))
+    }
+}
+
+/// The answer about a request. Names are those of policies, `namespace/name`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HttpDecision {
+    /// A rule of this policy allows it.
+    Allow(Arc<str>),
+    /// No rule allows it; the name is that of the first policy with HTTP rules here.
+    Deny(Reason, Option<Arc<str>>),
+}
+
+/// The rules for the requests of one connection: those about its peer and those about anybody.
+#[derive(Clone, Debug, Default)]
+pub struct HttpRules {
+    sets: [Option<Arc<RequestRules>>; 4],
+}
+
+impl HttpRules {
+    /// Decides about a request.
+    pub fn decide(&self, request: &HttpRequest<'_>) -> HttpDecision {
+        let sets = || self.sets.iter().flatten();
+        match sets().find_map(|set| set.allowed_by(request)) {
+            Some(policy) => HttpDecision::Allow(policy),
+            None => HttpDecision::Deny(Reason::HttpPolicyDenied, sets().map(|set| set.first.clone()).next()),
+        }
+    }
+
+    /// One lookup finds at most four sets: peer or anybody, with the protocol or with any.
+    pub(crate) fn add(&mut self, set: Arc<RequestRules>) {
+        if let Some(free) = self.sets.iter_mut().find(|slot| slot.is_none()) {
+            *free = Some(set);
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.sets[0].is_none()
+    }
+}
+
+/// The HTTP rules that one policy rule has for a port.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct HttpSource {
+    pub(crate) policy: Arc<str>,
+    pub(crate) rules: Arc<[HttpRule]>,
+}
+
+/// HTTP rules that meet on one port range, any of which allows.
+#[derive(Debug)]
+pub(crate) struct RequestRules {
+    /// The policy of the first rule, named in denials.
+    first: Arc<str>,
+    plain: Patterns,
+    with_headers: Patterns,
+    warnings: Vec<Warning>,
+}
+
+/// One automaton, and for each of its patterns what else is known about the rule.
+#[derive(Debug, Default)]
+struct Patterns {
+    automaton: Option<Regex>,
+    rules: Vec<PatternRule>,
+}
+
+#[derive(Debug)]
+struct PatternRule {
+    policy: Arc<str>,
+    headers: Vec<(Arc<str>, Option<Arc<str>>)>,
+}
+
+impl RequestRules {
+    fn compile(sources: &[HttpSource]) -> RequestRules {
+        let first = sources.first().map_or_else(|| Arc::from(""), |source| source.policy.clone());
+        let mut build = Build::default();
+        for source in sources {
+            source.rules.iter().for_each(|rule| build.add(&source.policy, rule));
+        }
+        let (plain, with_headers) = match (build.plain.finish(), build.with_headers.finish()) {
+            (Some(plain), Some(with_headers)) if build.cost <= MAX_SET_COST => (plain, with_headers),
+            _ => {
+                build.warnings.push(Warning::HttpRulesTooLarge { policy: first.clone() });
+                (Patterns::default(), Patterns::default())
+            }
+        };
+        RequestRules { first, plain, with_headers, warnings: build.warnings }
+    }
+
+    /// The policy of a rule that allows the request.
+    fn allowed_by(&self, request: &HttpRequest<'_>) -> Option<Arc<str>> {
+        let parts = [request.method, request.authority, request.target];
+        if parts.iter().any(|part| part.contains(&b'\n')) {
+            // A line end would let one part be read as another; no valid request has one.
+            return None;
+        }
+        let text = parts.join(&b'\n');
+        let rule =
+            self.plain.first(&text).or_else(|| self.with_headers.first_with_headers(&text, request))?;
+        Some(rule.policy.clone())
+    }
+}
+
+impl Patterns {
+    fn first(&self, text: &[u8]) -> Option<&PatternRule> {
+        let input = Input::new(text).anchored(Anchored::Yes).earliest(true);
+        let found = self.automaton.as_ref()?.search_half(&input)?;
+        self.rules.get(found.pattern().as_usize())
+    }
+
+    fn first_with_headers(&self, text: &[u8], request: &HttpRequest<'_>) -> Option<&PatternRule> {
+        let automaton = self.automaton.as_ref()?;
+        let mut found = PatternSet::new(automaton.pattern_len());
+        automaton.which_overlapping_matches(&Input::new(text).anchored(Anchored::Yes), &mut found);
+        let rules = found.iter().filter_map(|pattern| self.rules.get(pattern.as_usize()));
+        rules
+            .into_iter()
+            .find(|rule| rule.headers.iter().all(|(name, value)| has(request, name, value.as_deref())))
+    }
+}
+
+fn has(request: &HttpRequest<'_>, name: &str, wanted: Option<&str>) -> bool {
+    match ((request.header)(name), wanted) {
+        (None, _) => false,
+        (Some(_), None) => true,
+        (Some(value), Some(wanted)) => *value == *wanted.as_bytes(),
+    }
+}
+
+#[derive(Default)]
+struct Build {
+    plain: PatternsBuild,
+    with_headers: PatternsBuild,
+    cost: u64,
+    warnings: Vec<Warning>,
+}
+
+#[derive(Default)]
+struct PatternsBuild {
+    hirs: Vec<Hir>,
+    rules: Vec<PatternRule>,
+}
+
+impl Build {
+    /// Adds a rule, or leaves it out with a warning where an expression does not compile: it can only
+    /// allow, so that without it less is allowed.
+    fn add(&mut self, policy: &Arc<str>, rule: &HttpRule) {
+        let part = |text: &Option<Arc<str>>| text.as_deref().map(parse).transpose();
+        let parsed = part(&rule.method).and_then(|method| Ok((method, part(&rule.host)?, part(&rule.path)?)));
+        let (method, host, path) = match parsed {
+            Ok(parts) => parts,
+            Err(error) => {
+                self.warnings.push(Warning::Pattern { policy: policy.clone(), error });
+                return;
+            }
+        };
+        let (hir, cost) = rule_pattern([method, host, path]);
+        self.cost = self.cost.saturating_add(cost);
+        let target = if rule.headers.is_empty() { &mut self.plain } else { &mut self.with_headers };
+        target.hirs.push(hir);
+        target.rules.push(PatternRule { policy: policy.clone(), headers: rule.headers.clone() });
+    }
+}
+
+impl PatternsBuild {
+    /// Builds the automaton; nothing when it is too large.
+    fn finish(&mut self) -> Option<Patterns> {
+        let (hirs, rules) = (std::mem::take(&mut self.hirs), std::mem::take(&mut self.rules));
+        if hirs.is_empty() {
+            return Some(Patterns::default());
+        }
+        let config = Config::new()
+            .utf8_empty(false)
+            // Every rule adds states that a search may visit; the cache of each thread grows with them, up
+            // to a limit that the search survives by starting its cache again.
+            .hybrid_cache_capacity((hirs.len() * 8192).clamp(1 << 20, 16 << 20))
+            .nfa_size_limit(Some(64 << 20));
+        let automaton = Regex::builder()
+            .configure(config)
+            .syntax(syntax::Config::new().utf8(false))
+            .build_many_from_hir(&hirs)
+            .ok()?;
+        Some(Patterns { automaton: Some(automaton), rules })
+    }
+}
+
+/// Compiled HTTP rules by what they were compiled from, kept from one state to the next.
+#[derive(Debug, Default)]
+pub(crate) struct HttpCache {
+    compiled: Mutex<HashMap<Vec<HttpSource>, Arc<RequestRules>>>,
+    before: HashMap<Vec<HttpSource>, Arc<RequestRules>>,
+}
+
+impl HttpCache {
+    /// A cache for the next state. What that one does not use is gone in the one after it.
+    pub(crate) fn carry_over(&self) -> HttpCache {
+        let before = self.compiled.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        HttpCache { compiled: Mutex::default(), before }
+    }
+
+    pub(crate) fn compile(
+        &self,
+        sources: Vec<HttpSource>,
+        warnings: &mut BTreeSet<Warning>,
+    ) -> Arc<RequestRules> {
+        let compiled = || self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = compiled().get(&sources).or_else(|| self.before.get(&sources)).cloned();
+        let rules = known.unwrap_or_else(|| Arc::new(RequestRules::compile(&sources)));
+        warnings.extend(rules.warnings.iter().cloned());
+        compiled().insert(sources, rules.clone());
+        rules
+    }
+}
+
+#[cfg(test)]
+mod tests;

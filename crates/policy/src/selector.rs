@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Identities and their labels, and the selectors that choose among them.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use weft_ebpf_common::identity;
+use weft_ir::{IdentityNumber, Operator, Requirement, Resource, Selector, Snapshot};
+
+/// Labels as `source:key` to value.
+pub type Labels = BTreeMap<Arc<str>, Arc<str>>;
+
+/// The label that names the namespace of a workload (Cilium's derived label).
+const NAMESPACE: &str = "k8s:io.kubernetes.pod.namespace";
+
+/// Cilium's labels of the reserved identities. `unknown` is left out on purpose: no selector matches it.
+const RESERVED: [(u32, &str); 5] = [
+    (identity::HOST, "reserved:host"),
+    (identity::WORLD, "reserved:world"),
+    (identity::REMOTE_NODE, "reserved:remote-node"),
+    (identity::KUBE_APISERVER, "reserved:kube-apiserver"),
+    (identity::INGRESS, "reserved:ingress"),
+];
+
+/// Every identity that a selector can match.
+#[derive(Debug, Default)]
+pub(crate) struct IdentityTable {
+    labels: BTreeMap<IdentityNumber, Arc<Labels>>,
+    by_namespace: HashMap<Arc<str>, Vec<IdentityNumber>>,
+}
+
+impl IdentityTable {
+    /// Collects the identities of the state, the reserved ones, and those of CIDR prefixes (`local`).
+    pub(crate) fn build(
+        snapshot: &Snapshot,
+        local: impl Iterator<Item = (IdentityNumber, Labels)>,
+    ) -> IdentityTable {
+        let mut table = IdentityTable::default();
+        for (number, label) in RESERVED {
+            let labels = Labels::from([(Arc::from(label), Arc::from(""))]);
+            table.labels.insert(IdentityNumber(number), Arc::new(labels));
+        }
+        for (number, labels) in local {
+            table.labels.insert(number, Arc::new(labels));
+        }
+        for (_, resource) in snapshot.of_kind("identity") {
+            let Resource::Identity(identity) = resource else { continue };
+            if !is_allocated(identity.number) {
+                continue;
+            }
+            if let Some(namespace) = identity.labels.get(NAMESPACE) {
+                table.by_namespace.entry(namespace.clone()).or_default().push(identity.number);
+            }
+            table.labels.insert(identity.number, Arc::new(identity.labels.clone()));
+        }
+        table
+    }
+
+    /// The labels of an identity.
+    pub(crate) fn labels(&self, number: IdentityNumber) -> Option<&Arc<Labels>> {
+        self.labels.get(&number)
+    }
+
+    /// The namespace of a workload's identity.
+    pub(crate) fn namespace(&self, number: IdentityNumber) -> Option<&str> {
+        self.labels.get(&number)?.get(NAMESPACE).map(AsRef::as_ref)
+    }
+
+    /// Every identity, in order.
+    pub(crate) fn numbers(&self) -> impl Iterator<Item = IdentityNumber> {
+        self.labels.keys().copied()
+    }
+
+    /// The identities that a selector matches, in order.
+    pub(crate) fn select(&self, selector: &Selector) -> Vec<IdentityNumber> {
+        let matched =
+            |number: &IdentityNumber| self.labels.get(number).is_some_and(|labels| matches(selector, labels));
+        match namespaces(selector) {
+            Some(names) => {
+                let mut numbers: Vec<IdentityNumber> = names
+                    .iter()
+                    .filter_map(|name| self.by_namespace.get(name))
+                    .flatten()
+                    .copied()
+                    .filter(matched)
+                    .collect();
+                numbers.sort_unstable();
+                numbers.dedup();
+                numbers
+            }
+            None => self.numbers().filter(|number| matched(number)).collect(),
+        }
+    }
+}
+
+/// Whether the controller gave this number to a set of labels.
+pub(crate) fn is_allocated(number: IdentityNumber) -> bool {
+    (identity::FIRST_ALLOCATED..identity::LOCAL_SCOPE).contains(&number.0)
+}
+
+/// Whether this node gave the number to a prefix.
+pub(crate) fn is_local_prefix(number: IdentityNumber) -> bool {
+    number.0 & identity::LOCAL_SCOPE != 0
+}
+
+/// Whether all requirements hold for the labels.
+pub(crate) fn matches(selector: &Selector, labels: &Labels) -> bool {
+    selector.requirements.iter().all(|requirement| holds(requirement, labels))
+}
+
+/// The namespaces that the selector is limited to, where it says so: most selectors do, and then only
+/// the identities of those namespaces need to be looked at.
+fn namespaces(selector: &Selector) -> Option<&[Arc<str>]> {
+    selector.requirements.iter().find_map(|requirement| match &requirement.operator {
+        Operator::In(values) if &*requirement.key == NAMESPACE => Some(values.as_slice()),
+        _ => None,
+    })
+}
+
+fn holds(requirement: &Requirement, labels: &Labels) -> bool {
+    let mut values = values_of(&requirement.key, labels);
+    match &requirement.operator {
+        Operator::In(wanted) => values.any(|value| wanted.contains(value)),
+        Operator::NotIn(unwanted) => !values.any(|value| unwanted.contains(value)),
+        Operator::Exists => values.next().is_some(),
+        Operator::DoesNotExist => values.next().is_none(),
+    }
+}
+
+/// The values of a key; the source `any` stands for every source, so there can be several.
+fn values_of<'a>(key: &'a str, labels: &'a Labels) -> impl Iterator<Item = &'a Arc<str>> {
+    let any_source = key.strip_prefix("any:");
+    let exact = if any_source.is_none() { labels.get(key) } else { None };
+    let scanned = any_source.into_iter().flat_map(move |wanted| {
+        labels.iter().filter_map(move |(key, value)| {
+            let name = key.split_once(':').map_or(&**key, |(_, name)| name);
+            (name == wanted).then_some(value)
+        })
+    });
+    exact.into_iter().chain(scanned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(pairs: &[(&str, &str)]) -> Labels {
+        pairs.iter().map(|(key, value)| (Arc::from(*key), Arc::from(*value))).collect()
+    }
+
+    fn holds_for(key: &str, operator: Operator) -> bool {
+        let labels = labels(&[("k8s:app", "client"), ("k8s:io.kubernetes.pod.namespace", "shop")]);
+        matches(&Selector { requirements: vec![Requirement { key: key.into(), operator }] }, &labels)
+    }
+
+    #[test]
+    fn the_operators_are_those_of_kubernetes() {
+        let client = || vec![Arc::from("client")];
+        assert!(holds_for("k8s:app", Operator::In(client())));
+        assert!(!holds_for("k8s:app", Operator::NotIn(client())));
+        assert!(holds_for("k8s:missing", Operator::NotIn(client())));
+        assert!(holds_for("k8s:app", Operator::Exists));
+        assert!(!holds_for("k8s:missing", Operator::Exists));
+        assert!(holds_for("k8s:missing", Operator::DoesNotExist));
+        assert!(!holds_for("k8s:app", Operator::DoesNotExist));
+        assert!(!holds_for("k8s:app", Operator::In(Vec::new())));
+    }
+
+    #[test]
+    fn the_source_any_matches_every_source_and_another_source_does_not() {
+        let client = || vec![Arc::from("client")];
+        assert!(holds_for("any:app", Operator::In(client())));
+        assert!(!holds_for("any:app", Operator::DoesNotExist));
+        assert!(!holds_for("reserved:app", Operator::In(client())));
+    }
+
+    #[test]
+    fn a_key_with_colons_is_compared_after_the_source() {
+        let labels = labels(&[("k8s:a:b", "1")]);
+        let selector = |key: &str| Selector {
+            requirements: vec![Requirement { key: key.into(), operator: Operator::Exists }],
+        };
+        assert!(matches(&selector("any:a:b"), &labels));
+        assert!(!matches(&selector("any:b"), &labels));
+    }
+}

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Everything about policy in one state, for one node.
+
+use std::{net::IpAddr, ptr, sync::Arc};
+
+use weft_ir::{IdentityNumber, NamedPort, ResourceKey, Snapshot};
+
+use crate::{
+    AddressTable, EndpointPolicy, Labels,
+    addresses::{PrefixNumbers, apiserver_addresses, apiserver_is_local},
+    http::HttpCache,
+    rejected::Rejected,
+    rules::{RuleSet, named_ports},
+};
+
+/// The policies of one revision. A clone shares everything with the original.
+#[derive(Clone, Debug)]
+pub struct PolicySet {
+    node: Arc<str>,
+    snapshot: Snapshot,
+    numbers: PrefixNumbers,
+    addresses: Arc<AddressTable>,
+    rules: Arc<RuleSet>,
+}
+
+impl PolicySet {
+    /// Compiles the policies of a state for the node of this name.
+    pub fn compile(snapshot: &Snapshot, node: &str) -> PolicySet {
+        PolicySet::compile_with_rejected(snapshot, node, &[])
+    }
+
+    /// The same, with the keys of resources that this node could not read. A policy among them that the
+    /// state holds no earlier version of closes all workloads of its namespace.
+    pub fn compile_with_rejected(snapshot: &Snapshot, node: &str, rejected: &[ResourceKey]) -> PolicySet {
+        let numbers = PrefixNumbers::default().renew(snapshot);
+        let rejected = Rejected::of(rejected, snapshot);
+        PolicySet {
+            node: node.into(),
+            snapshot: snapshot.clone(),
+            addresses: Arc::new(AddressTable::build(snapshot, node, &numbers)),
+            rules: Arc::new(RuleSet::build(snapshot, node, &numbers, rejected, HttpCache::default())),
+            numbers,
+        }
+    }
+
+    /// Compiles the next state, reusing what did not change: prefixes keep their numbers, HTTP rules
+    /// stay compiled, and all endpoint policies stay where nothing that they are made of changed.
+    pub fn next(&self, snapshot: &Snapshot, rejected: &[ResourceKey]) -> PolicySet {
+        let numbers = self.numbers.renew(snapshot);
+        let rejected = Rejected::of(rejected, snapshot);
+        let addresses = AddressTable::build(snapshot, &self.node, &numbers);
+        let addresses =
+            if addresses == *self.addresses { self.addresses.clone() } else { Arc::new(addresses) };
+        let rules = if self.rules_hold(snapshot, &numbers, &rejected) {
+            self.rules.clone()
+        } else {
+            let http = self.rules.http.carry_over();
+            Arc::new(RuleSet::build(snapshot, &self.node, &numbers, rejected, http))
+        };
+        PolicySet { node: self.node.clone(), snapshot: snapshot.clone(), numbers, addresses, rules }
+    }
+
+    /// The state's revision.
+    pub fn revision(&self) -> u64 {
+        self.snapshot.revision
+    }
+
+    /// The identity of an address.
+    pub fn identity_of(&self, address: IpAddr) -> IdentityNumber {
+        self.addresses.identity_of(address)
+    }
+
+    /// Every address and prefix with its identity; the same pointer as long as nothing changed.
+    pub fn addresses(&self) -> &Arc<AddressTable> {
+        &self.addresses
+    }
+
+    /// The labels of an identity; none for `unknown`.
+    pub fn labels(&self, identity: IdentityNumber) -> Option<&Arc<Labels>> {
+        self.rules.identities.labels(identity)
+    }
+
+    /// The policy of workloads with this identity and these named ports. Compiled at the first call and
+    /// kept, behind a lock: data workers keep the result instead of asking for each request.
+    pub fn endpoint(&self, identity: IdentityNumber, ports: &[NamedPort]) -> Arc<EndpointPolicy> {
+        self.rules.endpoint(identity, ports)
+    }
+
+    /// Whether the compiled rules are those of the new state too.
+    fn rules_hold(&self, snapshot: &Snapshot, numbers: &PrefixNumbers, rejected: &Rejected) -> bool {
+        let unchanged = |kind| {
+            let (old, new) = (self.snapshot.of_kind(kind), snapshot.of_kind(kind));
+            old.map(|(_, resource)| ptr::from_ref(resource))
+                .eq(new.map(|(_, resource)| ptr::from_ref(resource)))
+        };
+        unchanged("policy")
+            && unchanged("identity")
+            && *numbers == self.numbers
+            && *rejected == self.rules.rejected
+            && named_ports(snapshot) == self.rules.named_ports
+            && apiserver_addresses(snapshot) == apiserver_addresses(&self.snapshot)
+            && apiserver_is_local(snapshot, &self.node) == apiserver_is_local(&self.snapshot, &self.node)
+    }
+}

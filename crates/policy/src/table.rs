@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The tables of one direction: rules turned into disjoint port ranges per peer and protocol.
+//!
+//! A question is answered by at most four lookups: the peer's identity and anybody, each with the
+//! protocol and with any protocol. In one such list the ranges do not overlap, so that a longest-prefix
+//! lookup finds the only one. Between the lists a deny wins over an allow, an allow over HTTP rules.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use weft_ebpf_common::{identity::HOST, reason::Reason};
+use weft_ir::IdentityNumber;
+
+use crate::{
+    HttpRules,
+    effect::{ALLOW_LOCALHOST, Action, Effect},
+    http::{HttpSource, RequestRules},
+    rules::PeerSet,
+};
+
+/// The answer about a connection or a packet. Names are those of policies, `namespace/name`.
+#[derive(Clone, Debug)]
+pub enum L4Verdict {
+    /// It may pass; by which policy, where one was needed.
+    Allow(Option<Arc<str>>),
+    /// It may not; by which policy: the one with the deny rule, or the first that closes the direction.
+    Deny(Reason, Option<Arc<str>>),
+    /// Each of its requests is to be decided.
+    Http(HttpRules),
+}
+
+/// Whom an entry is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Peer {
+    /// Anybody.
+    Any,
+    /// This identity.
+    Identity(IdentityNumber),
+}
+
+/// Which IP protocol an entry is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// Every protocol; such an entry is always about every port.
+    Any,
+    /// The one of this number (IANA protocol numbers).
+    Number(u8),
+}
+
+/// Which destination ports an entry is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Ports {
+    /// Every port.
+    Any,
+    /// From the first to the last, both included.
+    Range(u16, u16),
+}
+
+impl Ports {
+    /// The port prefixes (first port, number of leading bits that count) that make up the ports, for a
+    /// longest-prefix table. At most 30 for a range, by the usual split at powers of two.
+    pub fn prefixes(self) -> Vec<(u16, u8)> {
+        let (mut first, last) = match self {
+            Ports::Any => (0, u32::from(u16::MAX)),
+            Ports::Range(first, last) => (u32::from(first), u32::from(last)),
+        };
+        let mut prefixes = Vec::new();
+        while first <= last {
+            let aligned = if first == 0 { 16 } else { first.trailing_zeros().min(16) };
+            let fits = (last - first + 1).ilog2();
+            let bits = aligned.min(fits);
+            // `first` is at most `last`, a port, and `bits` at most 16, so both casts keep the value.
+            prefixes.push((first as u16, 16 - bits as u8));
+            first += 1 << bits;
+        }
+        prefixes
+    }
+}
+
+/// What the kernel does with what an entry matches. Of several entries the greatest wins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum KernelVerdict {
+    /// To the proxy, which decides.
+    Redirect,
+    /// Passes.
+    Allow,
+    /// Dropped.
+    Deny,
+}
+
+/// One entry of the kernel's policy table. What no entry matches passes where the direction is not
+/// enforced, and is dropped where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KernelEntry {
+    /// The other end.
+    pub peer: Peer,
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The destination ports; entries of the same peer and protocol never overlap.
+    pub ports: Ports,
+    /// What is done.
+    pub verdict: KernelVerdict,
+}
+
+/// What holds for one range of ports.
+#[derive(Clone, Debug)]
+pub(crate) enum Cell {
+    Deny(Arc<str>),
+    Allow(Arc<str>),
+    Http(Arc<RequestRules>),
+}
+
+#[derive(Clone, Debug)]
+struct Segment {
+    first: u16,
+    last: u16,
+    cell: Cell,
+}
+
+/// Disjoint ranges in order, by protocol.
+#[derive(Debug, Default)]
+struct PeerTable {
+    protocols: Vec<(Protocol, Vec<Segment>)>,
+}
+
+/// All tables of a direction. Identities about which the same is said share theirs.
+#[derive(Debug, Default)]
+pub(crate) struct Tables {
+    any: Arc<PeerTable>,
+    identities: HashMap<IdentityNumber, Arc<PeerTable>>,
+}
+
+impl Tables {
+    /// Builds the tables; `http` compiles the HTTP rules that meet on one range.
+    pub(crate) fn build(
+        effects: &[Effect],
+        http: &mut dyn FnMut(Vec<HttpSource>) -> Arc<RequestRules>,
+    ) -> Tables {
+        let mut any = Vec::new();
+        let mut by_identity: BTreeMap<IdentityNumber, Vec<usize>> = BTreeMap::new();
+        for (index, effect) in effects.iter().enumerate() {
+            match &effect.peers {
+                PeerSet::Any => any.push(index),
+                PeerSet::Identities(numbers) => {
+                    for number in numbers.iter() {
+                        by_identity.entry(*number).or_default().push(index);
+                    }
+                }
+            }
+        }
+        let mut shared: HashMap<Vec<usize>, Arc<PeerTable>> = HashMap::new();
+        let any = Arc::new(PeerTable::build(effects, &any, http));
+        let mut identities = HashMap::with_capacity(by_identity.len());
+        for (number, indices) in by_identity {
+            let table = match shared.get(&indices) {
+                Some(table) => table.clone(),
+                None => {
+                    let table = Arc::new(PeerTable::build(effects, &indices, http));
+                    shared.insert(indices, table.clone());
+                    table
+                }
+            };
+            identities.insert(number, table);
+        }
+        Tables { any, identities }
+    }
+
+    /// Only the local host may pass.
+    pub(crate) fn allow_localhost() -> Tables {
+        let cell = Cell::Allow(ALLOW_LOCALHOST.into());
+        let segments = vec![Segment { first: 0, last: u16::MAX, cell }];
+        let table = PeerTable { protocols: vec![(Protocol::Any, segments)] };
+        let identities = HashMap::from([(IdentityNumber(HOST), Arc::new(table))]);
+        Tables { any: Arc::default(), identities }
+    }
+
+    /// The cells that are about a packet.
+    pub(crate) fn find(&self, peer: IdentityNumber, protocol: u8, port: u16) -> impl Iterator<Item = &Cell> {
+        let tables = [self.identities.get(&peer), Some(&self.any)];
+        tables.into_iter().flatten().flat_map(move |table| table.find(protocol, port))
+    }
+
+    /// The tables as entries for the kernel, in order.
+    pub(crate) fn entries(&self) -> Vec<KernelEntry> {
+        let identities = self.identities.iter().map(|(number, table)| (Peer::Identity(*number), table));
+        let mut entries: Vec<KernelEntry> =
+            [(Peer::Any, &self.any)].into_iter().chain(identities).flat_map(|(p, t)| t.entries(p)).collect();
+        entries.sort_unstable();
+        entries
+    }
+
+    /// Whether anything is said at all.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.any.protocols.is_empty() && self.identities.is_empty()
+    }
+}
+
+impl PeerTable {
+    fn build(
+        effects: &[Effect],
+        indices: &[usize],
+        http: &mut dyn FnMut(Vec<HttpSource>) -> Arc<RequestRules>,
+    ) -> PeerTable {
+        let mut by_protocol: BTreeMap<Protocol, Vec<&Effect>> = BTreeMap::new();
+        for effect in indices.iter().filter_map(|index| effects.get(*index)) {
+            by_protocol.entry(effect.protocol).or_default().push(effect);
+        }
+        let segments = |(protocol, effects): (Protocol, Vec<&Effect>)| (protocol, sweep(&effects, http));
+        PeerTable { protocols: by_protocol.into_iter().map(segments).collect() }
+    }
+
+    fn find(&self, protocol: u8, port: u16) -> impl Iterator<Item = &Cell> {
+        let asked = move |(found, _): &&(Protocol, Vec<Segment>)| match found {
+            Protocol::Any => true,
+            Protocol::Number(number) => *number == protocol,
+        };
+        self.protocols.iter().filter(asked).filter_map(move |(_, segments)| {
+            let at = segments.partition_point(|segment| segment.last < port);
+            segments.get(at).filter(|segment| segment.first <= port).map(|segment| &segment.cell)
+        })
+    }
+
+    fn entries(&self, peer: Peer) -> impl Iterator<Item = KernelEntry> {
+        self.protocols.iter().flat_map(move |(protocol, segments)| {
+            merged(segments).into_iter().map(move |(first, last, verdict)| {
+                let ports =
+                    if (first, last) == (0, u16::MAX) { Ports::Any } else { Ports::Range(first, last) };
+                KernelEntry { peer, protocol: *protocol, ports, verdict }
+            })
+        })
+    }
+}
+
+/// Joins neighbouring ranges that are the same to the kernel.
+fn merged(segments: &[Segment]) -> Vec<(u16, u16, KernelVerdict)> {
+    let mut ranges: Vec<(u16, u16, KernelVerdict)> = Vec::new();
+    for segment in segments {
+        let verdict = match segment.cell {
+            Cell::Deny(_) => KernelVerdict::Deny,
+            Cell::Allow(_) => KernelVerdict::Allow,
+            Cell::Http(_) => KernelVerdict::Redirect,
+        };
+        match ranges.last_mut() {
+            Some((_, last, same)) if *same == verdict && last.checked_add(1) == Some(segment.first) => {
+                *last = segment.last;
+            }
+            _ => ranges.push((segment.first, segment.last, verdict)),
+        }
+    }
+    ranges
+}
+
+/// Cuts overlapping ranges into disjoint ones, each with what wins there.
+fn sweep(effects: &[&Effect], http: &mut dyn FnMut(Vec<HttpSource>) -> Arc<RequestRules>) -> Vec<Segment> {
+    // Ports as u32, so that one past the last port can be said.
+    let mut changes: BTreeMap<u32, Vec<(usize, bool)>> = BTreeMap::new();
+    for (index, effect) in effects.iter().enumerate() {
+        changes.entry(u32::from(effect.ports.0)).or_default().push((index, true));
+        changes.entry(u32::from(effect.ports.1) + 1).or_default().push((index, false));
+    }
+    let mut active: BTreeSet<usize> = BTreeSet::new();
+    let mut segments = Vec::new();
+    let mut starts = changes.iter().peekable();
+    while let Some((start, change)) = starts.next() {
+        for (index, begins) in change {
+            if *begins {
+                active.insert(*index)
+            } else {
+                active.remove(index)
+            };
+        }
+        let Some((end, _)) = starts.peek() else { break };
+        if let Some(cell) = cell_of(effects, &active, http) {
+            // Both are ports: a start has an effect that begins there, an end is at most 65536.
+            segments.push(Segment { first: *start as u16, last: (**end - 1) as u16, cell });
+        }
+    }
+    segments
+}
+
+/// Deny beats allow, and an allow without HTTP rules beats HTTP rules, since rules add up.
+fn cell_of(
+    effects: &[&Effect],
+    active: &BTreeSet<usize>,
+    http: &mut dyn FnMut(Vec<HttpSource>) -> Arc<RequestRules>,
+) -> Option<Cell> {
+    let active = || active.iter().filter_map(|index| effects.get(*index));
+    if let Some(deny) = active().find(|effect| matches!(effect.action, Action::Deny)) {
+        return Some(Cell::Deny(deny.policy.clone()));
+    }
+    if let Some(allow) = active().find(|effect| matches!(effect.action, Action::Allow)) {
+        return Some(Cell::Allow(allow.policy.clone()));
+    }
+    let sources: Vec<HttpSource> = active()
+        .filter_map(|effect| match &effect.action {
+            Action::Http(rules) => Some(HttpSource { policy: effect.policy.clone(), rules: rules.clone() }),
+            Action::Deny | Action::Allow => None,
+        })
+        .collect();
+    if sources.is_empty() { None } else { Some(Cell::Http(http(sources))) }
+}
