@@ -2,10 +2,11 @@
 //! What the kernel programs and user space must agree on: reasons, identity numbers, map layouts.
 //!
 //! This crate never allocates, never touches the kernel and depends on nothing.
-//! Read [`reason`] first, then [`identity`].
+//! Read [`reason`] first, then [`identity`], then [`layout`].
 #![no_std]
 
 pub mod identity;
+pub mod layout;
 pub mod reason;
 
 pub use reason::Reason;

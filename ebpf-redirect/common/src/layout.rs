@@ -1,0 +1,434 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+//! Keys and values of the maps that the kernel programs and user space share.
+//!
+//! Every type is plain numbers with explicit padding: the kernel compares keys byte by byte. Ports
+//! and addresses are in network order, everything else in the machine's. A change of any type here
+//! takes a new number in [`VERSION`]'s names, so that a daemon never reads a map of another layout.
+
+use core::mem::{offset_of, size_of};
+use core::net::IpAddr;
+
+/// The suffix of every map's name.
+pub const VERSION: u32 = 1;
+
+/// An IPv6 address, or an IPv4 address mapped into IPv6 (RFC 4291 section 2.5.5.2), in network order.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Address(pub [u32; 4]);
+
+/// The third word of a mapped IPv4 address.
+pub const MAPPED: u32 = 0xffff_u32.to_be();
+
+impl Address {
+    /// A mapped IPv4 address; the word is in network order.
+    #[inline(always)]
+    pub const fn v4(word: u32) -> Address {
+        Address([0, 0, MAPPED, word])
+    }
+
+    /// Whether it is a mapped IPv4 address.
+    #[inline(always)]
+    pub const fn is_v4(&self) -> bool {
+        self.0[0] == 0 && self.0[1] == 0 && self.0[2] == MAPPED
+    }
+
+    /// The address as the standard library has it.
+    pub fn ip(self) -> IpAddr {
+        let mut bytes = [0; 16];
+        for (chunk, word) in bytes.chunks_exact_mut(4).zip(self.0) {
+            chunk.copy_from_slice(&word.to_ne_bytes());
+        }
+        core::net::Ipv6Addr::from(bytes).to_canonical()
+    }
+}
+
+impl From<IpAddr> for Address {
+    fn from(address: IpAddr) -> Address {
+        let bytes = match address {
+            IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+            IpAddr::V6(address) => address.octets(),
+        };
+        let mut words = [0; 4];
+        for (word, chunk) in words.iter_mut().zip(bytes.chunks_exact(4)) {
+            *word = u32::from_ne_bytes([chunk[0], chunk[1], chunk[2], chunk[3]]);
+        }
+        Address(words)
+    }
+}
+
+/// Settings of the programs: the one entry of `weft_config_v1`, written by user space.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// The bits of the packet mark that are ours.
+    pub mark_mask: u32,
+    /// Mark of packets on their way to a socket of the proxy.
+    pub to_proxy: u32,
+    /// Mark of the proxy's own sockets.
+    pub from_proxy: u32,
+    /// Index of our device, at whose ingress sockets are assigned.
+    pub device: u32,
+    /// How many entries of `weft_listeners_v1` are valid; 0 means that there is no proxy.
+    pub listeners: u32,
+    /// Changes when an established flow must be decided again.
+    pub epoch: u32,
+    /// First port of the proxy's block (host order).
+    pub first_port: u16,
+    /// Last port of the proxy's block (host order).
+    pub last_port: u16,
+    /// Shortest time between two equal drop events, in milliseconds.
+    pub drop_interval_ms: u32,
+    /// Idle time after which a flow without TCP state is forgotten, in seconds.
+    pub datagram_idle_s: u32,
+    /// Idle time after which an established TCP flow is forgotten, in seconds.
+    pub stream_idle_s: u32,
+}
+
+/// Most workers of the proxy: the size of `weft_listeners_v1`.
+pub const MAX_LISTENERS: u32 = 64;
+
+/// A service's address and port.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServiceKey {
+    /// The address.
+    pub address: Address,
+    /// The port; 0 with protocol 0 marks the address itself.
+    pub port_be: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Zero.
+    pub pad: u8,
+}
+
+/// What is behind a service's address and port.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Service {
+    /// Stable number, key of the counters.
+    pub id: u32,
+    /// Number of the current list of backends.
+    pub list: u32,
+    /// Length of the list.
+    pub backends: u32,
+    /// [`SERVICE_KEPT`].
+    pub flags: u32,
+}
+
+/// Connections keep the service's address and are redirected to the proxy.
+pub const SERVICE_KEPT: u32 = 1;
+
+/// One place in a list of backends.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BackendKey {
+    /// Number of the list.
+    pub list: u32,
+    /// Index, from 0.
+    pub slot: u32,
+}
+
+/// An address and a port.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Endpoint {
+    /// The address.
+    pub address: Address,
+    /// The port.
+    pub port_be: u16,
+    /// Zero.
+    pub pad: u16,
+}
+
+/// Finds the service that a socket asked for by what it was given.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReverseKey {
+    /// The socket's cookie.
+    pub cookie: u64,
+    /// The backend.
+    pub backend: Endpoint,
+    /// Zero.
+    pub pad: u32,
+}
+
+/// Counters of a service, per CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServiceCounters {
+    /// Connections and datagrams sent straight to a backend.
+    pub translated: u64,
+    /// Connections handed to the proxy.
+    pub redirected: u64,
+    /// Connections refused for want of a backend.
+    pub refused: u64,
+}
+
+/// A workload on this node, by its address.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Workload {
+    /// Number of the workload in events.
+    pub id: u32,
+    /// The host-side device that leads to it.
+    pub ifindex: u32,
+    /// Its identity.
+    pub identity: u32,
+    /// The set of policy entries that holds for it.
+    pub policy: u32,
+    /// `WORKLOAD_*`.
+    pub flags: u32,
+}
+
+/// Egress is denied unless an entry allows it.
+pub const WORKLOAD_EGRESS_ENFORCED: u32 = 1;
+/// Ingress is denied unless an entry allows it.
+pub const WORKLOAD_INGRESS_ENFORCED: u32 = 2;
+/// Its device is a port of a bridge.
+pub const WORKLOAD_BRIDGED: u32 = 4;
+/// Its policy is not known yet: nothing may pass.
+pub const WORKLOAD_UNRESOLVED: u32 = 8;
+
+/// Data of a key of `weft_policy_v1`, a trie: everything up to the port is compared as a whole.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PolicyKey {
+    /// The set.
+    pub set: u32,
+    /// The peer's identity, or [`ANY_IDENTITY`].
+    pub identity: u32,
+    /// [`EGRESS`] or [`INGRESS`].
+    pub direction: u8,
+    /// IP protocol number, or 0 for any.
+    pub protocol: u8,
+    /// Destination port.
+    pub port_be: u16,
+}
+
+/// Matches every peer. Not 0, which is a real identity: unknown.
+pub const ANY_IDENTITY: u32 = u32::MAX;
+/// Bits of a policy key before the port.
+pub const POLICY_PREFIX: u32 = 80;
+/// Seen from the workload that opens the connection.
+pub const EGRESS: u8 = 0;
+/// Seen from the workload that is connected to.
+pub const INGRESS: u8 = 1;
+
+/// No entry.
+pub const VERDICT_NONE: u32 = 0;
+/// Let it pass in the kernel.
+pub const VERDICT_ALLOW: u32 = 1;
+/// Hand it to the proxy.
+pub const VERDICT_REDIRECT: u32 = 2;
+/// Drop it. The highest number that matches wins.
+pub const VERDICT_DENY: u32 = 3;
+
+/// A flow, as its opener sent the first packet.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FlowKey {
+    /// The opener.
+    pub source: Address,
+    /// The other side.
+    pub destination: Address,
+    /// The opener's port, or the identifier of an ICMP echo.
+    pub source_port_be: u16,
+    /// The other side's port, or the identifier of an ICMP echo.
+    pub destination_port_be: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Which end is the local workload: [`EGRESS`] or [`INGRESS`].
+    pub direction: u8,
+    /// Zero.
+    pub pad: u16,
+}
+
+/// What is known of a flow.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flow {
+    /// When it was opened, in nanoseconds of the monotonic clock.
+    pub opened_ns: u64,
+    /// The last packet.
+    pub seen_ns: u64,
+    /// Packets of the opener.
+    pub packets: u64,
+    /// Bytes of the opener, IP headers included.
+    pub bytes: u64,
+    /// Packets of the other side.
+    pub reply_packets: u64,
+    /// Bytes of the other side.
+    pub reply_bytes: u64,
+    /// The configuration's epoch when it was decided.
+    pub epoch: u32,
+    /// `FLOW_*`.
+    pub flags: u32,
+    /// Identity of the peer of the local workload.
+    pub peer: u32,
+    /// Number of the local workload.
+    pub workload: u32,
+}
+
+/// The opener has sent a FIN.
+pub const FLOW_FIN: u32 = 1;
+/// The other side has sent a FIN.
+pub const FLOW_REPLY_FIN: u32 = 2;
+/// One side has sent an RST.
+pub const FLOW_RESET: u32 = 4;
+/// The other side has answered.
+pub const FLOW_REPLIED: u32 = 8;
+
+/// A record of the ring buffer `weft_events_v1`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Event {
+    /// Time, in nanoseconds of the monotonic clock.
+    pub time_ns: u64,
+    /// When the flow was opened; 0 where there is none.
+    pub opened_ns: u64,
+    /// The opener, or the sender of a dropped packet.
+    pub source: Address,
+    /// The other side.
+    pub destination: Address,
+    /// The service address asked for (translation events).
+    pub service: Endpoint,
+    /// Port of `source`.
+    pub source_port_be: u16,
+    /// Port of `destination`.
+    pub destination_port_be: u16,
+    /// `EVENT_*`.
+    pub kind: u8,
+    /// [`EGRESS`] or [`INGRESS`], seen from `workload`.
+    pub direction: u8,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// TCP flags of the packet.
+    pub tcp_flags: u8,
+    /// Number of the `Reason`; 0 for none.
+    pub reason: u16,
+    /// Zero.
+    pub pad: u16,
+    /// Identity of `source`.
+    pub source_identity: u32,
+    /// Identity of `destination`.
+    pub destination_identity: u32,
+    /// Number of the local workload; 0 for none.
+    pub workload: u32,
+    /// Number of the service; 0 for none.
+    pub service_id: u32,
+    /// Equal drops since the last such event, which had no event of their own.
+    pub suppressed: u32,
+    /// Process that asked (translation events), else 0.
+    pub process: u32,
+    /// Packets of the opener.
+    pub packets: u64,
+    /// Bytes of the opener.
+    pub bytes: u64,
+    /// Packets of the other side.
+    pub reply_packets: u64,
+    /// Bytes of the other side.
+    pub reply_bytes: u64,
+}
+
+/// A flow was allowed and stays in the kernel.
+pub const EVENT_OPEN: u8 = 1;
+/// A flow ended.
+pub const EVENT_CLOSE: u8 = 2;
+/// A packet was dropped.
+pub const EVENT_DROP: u8 = 3;
+/// A connection was handed to the proxy.
+pub const EVENT_REDIRECT: u8 = 4;
+/// A socket was given a backend.
+pub const EVENT_TRANSLATE: u8 = 5;
+
+/// Key of `weft_metrics_v1`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MetricKey {
+    /// Number of the `Reason`; 0 for none.
+    pub reason: u16,
+    /// `METRIC_*`.
+    pub outcome: u8,
+    /// [`EGRESS`] or [`INGRESS`].
+    pub direction: u8,
+}
+
+/// Passed in the kernel.
+pub const METRIC_PASS: u8 = 0;
+/// Handed to the proxy.
+pub const METRIC_REDIRECT: u8 = 1;
+/// Dropped.
+pub const METRIC_DROP: u8 = 2;
+/// Handed to a connection that the proxy has.
+pub const METRIC_PROXIED: u8 = 3;
+/// Came from the proxy.
+pub const METRIC_FROM_PROXY: u8 = 4;
+
+/// Packets and bytes, per CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Metric {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// Key of `weft_drops_v1`, which limits the rate of drop events.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DropKey {
+    /// Sender.
+    pub source: Address,
+    /// Receiver.
+    pub destination: Address,
+    /// Number of the `Reason`.
+    pub reason: u16,
+    /// Destination port.
+    pub port_be: u16,
+}
+
+/// Value of `weft_drops_v1`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DropState {
+    /// When the last event was sent, in nanoseconds of the monotonic clock.
+    pub sent_ns: u64,
+    /// Drops since then.
+    pub suppressed: u64,
+}
+
+const _: () = {
+    assert!(size_of::<Config>() == 40);
+    assert!(size_of::<ServiceKey>() == 20);
+    assert!(size_of::<Service>() == 16);
+    assert!(size_of::<BackendKey>() == 8);
+    assert!(size_of::<Endpoint>() == 20);
+    assert!(size_of::<ReverseKey>() == 32);
+    assert!(size_of::<ServiceCounters>() == 24);
+    assert!(size_of::<Workload>() == 20);
+    assert!(size_of::<PolicyKey>() == 12);
+    assert!(offset_of!(PolicyKey, port_be) * 8 == POLICY_PREFIX as usize);
+    assert!(size_of::<FlowKey>() == 40);
+    assert!(size_of::<Flow>() == 64);
+    assert!(size_of::<Event>() == 136);
+    assert!(offset_of!(Event, packets) == 104);
+    assert!(size_of::<MetricKey>() == 4);
+    assert!(size_of::<Metric>() == 16);
+    assert!(size_of::<DropKey>() == 36);
+    assert!(size_of::<DropState>() == 16);
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_both_families_come_back() {
+        for text in ["10.96.0.1", "fd00::1", "::", "0.0.0.0"] {
+            let address: IpAddr = text.parse().expect("address");
+            assert_eq!(Address::from(address).ip(), address);
+            assert_eq!(Address::from(address).is_v4(), address.is_ipv4());
+        }
+    }
+}

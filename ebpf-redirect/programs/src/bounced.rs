@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+//! Ingress of our own device: what the other hooks sent around, and what processes of the node send
+//! to a service whose address is kept, which a route leads here.
+
+use aya_ebpf::{
+    bindings::{__sk_buff, TC_ACT_SHOT},
+    helpers::generated::bpf_skb_change_type,
+    macros::classifier,
+    programs::TcContext,
+};
+use weft_ebpf_common::{
+    Reason, identity,
+    layout::{Config, EGRESS, EVENT_REDIRECT, METRIC_REDIRECT, SERVICE_KEPT},
+};
+
+use crate::{
+    event,
+    maps::config,
+    packet::{self, KIND_ERROR, KIND_FLOW, Packet, Parsed, TCP},
+    proxy,
+    service::{self, Counted},
+};
+
+const PACKET_HOST: u32 = 0;
+
+/// The entry point.
+#[classifier]
+pub fn bounced(ctx: TcContext) -> i32 {
+    let Some(config) = config() else { return TC_ACT_SHOT as i32 };
+    let skb = ctx.skb.skb;
+    // What the devices say to each other (neighbour discovery) has no reader here.
+    let Parsed::Ip(packet) = packet::parse(&ctx) else { return TC_ACT_SHOT as i32 };
+    // The frame is addressed to a pod; without this the stack drops it as somebody else's.
+    if unsafe { bpf_skb_change_type(skb, PACKET_HOST) } != 0 {
+        return drop(&packet, Reason::ProxyAssignFailed);
+    }
+    hand_over(skb, &packet, config)
+}
+
+#[inline(always)]
+fn drop(packet: &Packet, reason: Reason) -> i32 {
+    event::drop(packet, reason, EGRESS, 0);
+    TC_ACT_SHOT as i32
+}
+
+#[inline(always)]
+fn hand_over(skb: *mut __sk_buff, packet: &Packet, config: &Config) -> i32 {
+    let mark = unsafe { (*skb).mark } & config.mark_mask;
+    if packet.protocol != TCP {
+        // Link-local chatter of the device itself is nobody's loss.
+        if service::is_address(&packet.receiver) {
+            return drop(packet, Reason::ServiceNotTranslated);
+        }
+        return TC_ACT_SHOT as i32;
+    }
+    match packet.kind {
+        KIND_FLOW => {}
+        KIND_ERROR if proxy::knows(skb, packet, config) => {
+            proxy::mark(skb, config.mark_mask, config.to_proxy);
+            return proxy::DELIVER;
+        }
+        KIND_ERROR => return TC_ACT_SHOT as i32,
+        _ => return drop(packet, Reason::FragmentUnsupported),
+    }
+    if proxy::assign_known(skb, packet, config) {
+        return proxy::DELIVER;
+    }
+    // Decided by the hook that sent it here, or sent by a process of the node to a kept address.
+    if mark != config.to_proxy {
+        let kept = service::at(&packet.destination, packet.destination_port_be, packet.protocol);
+        match kept {
+            Some(service) if service.flags & SERVICE_KEPT != 0 && mark != config.from_proxy => {
+                host_client(packet, service.id);
+            }
+            _ => return drop(packet, Reason::ServiceNotTranslated),
+        }
+    }
+    match proxy::assign_listener(skb, packet, config) {
+        0 => proxy::DELIVER,
+        179 => drop(packet, Reason::ProxyAssignFailed),
+        _ => drop(packet, Reason::ProxyUnavailable),
+    }
+}
+
+#[inline(always)]
+fn host_client(packet: &Packet, service_id: u32) {
+    if !packet.opens() {
+        return;
+    }
+    event::count(0, METRIC_REDIRECT, EGRESS, packet.length);
+    service::count(service_id, Counted::Redirected);
+    let mut event = event::about(packet, EVENT_REDIRECT, EGRESS, 0);
+    event.source_identity = identity::HOST;
+    event.service_id = service_id;
+    event::send(event);
+}

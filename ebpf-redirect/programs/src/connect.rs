@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+//! `connect` and `sendmsg` of sockets: a service's address becomes that of one of its backends.
+//!
+//! The cost is two lookups, however many services there are. An IPv6 socket that asks for a mapped
+//! IPv4 address is the same case, since the maps hold all addresses in that form.
+
+use aya_ebpf::{
+    EbpfContext,
+    bindings::{BPF_ANY, bpf_sock_addr},
+    helpers::generated::{bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_ktime_get_ns},
+    macros::cgroup_sock_addr,
+    programs::SockAddrContext,
+};
+use weft_ebpf_common::{
+    Reason,
+    layout::{
+        Address, BackendKey, EGRESS, EVENT_DROP, EVENT_TRANSLATE, Endpoint, Event, METRIC_DROP, ReverseKey,
+        SERVICE_KEPT, Service,
+    },
+};
+
+use crate::{
+    event,
+    maps::{BACKENDS, REVERSE},
+    service::{self, Counted},
+};
+
+/// Go on.
+pub(crate) const PROCEED: i32 = 1;
+/// The call fails with EPERM.
+const REFUSE: i32 = 0;
+
+/// `connect` of IPv4 sockets.
+#[cgroup_sock_addr(connect4)]
+pub fn connect4(ctx: SockAddrContext) -> i32 {
+    translate4(&ctx, true)
+}
+
+/// `sendmsg` with an address of IPv4 sockets.
+#[cgroup_sock_addr(sendmsg4)]
+pub fn sendmsg4(ctx: SockAddrContext) -> i32 {
+    translate4(&ctx, false)
+}
+
+/// `connect` of IPv6 sockets.
+#[cgroup_sock_addr(connect6)]
+pub fn connect6(ctx: SockAddrContext) -> i32 {
+    translate6(&ctx, true)
+}
+
+/// `sendmsg` with an address of IPv6 sockets.
+#[cgroup_sock_addr(sendmsg6)]
+pub fn sendmsg6(ctx: SockAddrContext) -> i32 {
+    translate6(&ctx, false)
+}
+
+#[inline(always)]
+fn translate4(ctx: &SockAddrContext, connect: bool) -> i32 {
+    let asked = asked4(ctx.sock_addr);
+    match choose(ctx, &asked, connect) {
+        Choice::Leave => PROCEED,
+        Choice::Refuse => REFUSE,
+        Choice::Take(backend) => {
+            write4(ctx.sock_addr, &backend);
+            PROCEED
+        }
+    }
+}
+
+#[inline(always)]
+fn translate6(ctx: &SockAddrContext, connect: bool) -> i32 {
+    let asked = asked6(ctx.sock_addr);
+    match choose(ctx, &asked, connect) {
+        Choice::Leave => PROCEED,
+        Choice::Refuse => REFUSE,
+        Choice::Take(backend) => {
+            write6(ctx.sock_addr, &backend);
+            PROCEED
+        }
+    }
+}
+
+/// The address that an IPv4 call names. The verifier wants each word to be read on its own.
+#[inline(always)]
+pub(crate) fn asked4(sock_addr: *mut bpf_sock_addr) -> Endpoint {
+    let (word, port) = unsafe {
+        ((&raw const (*sock_addr).user_ip4).read_volatile(), (&raw const (*sock_addr).user_port).read_volatile())
+    };
+    Endpoint { address: Address::v4(word), port_be: port as u16, pad: 0 }
+}
+
+/// The address that an IPv6 call names.
+#[inline(always)]
+pub(crate) fn asked6(sock_addr: *mut bpf_sock_addr) -> Endpoint {
+    let words = unsafe {
+        let words = &raw const (*sock_addr).user_ip6;
+        let first = words.cast::<u32>();
+        [
+            first.read_volatile(),
+            first.add(1).read_volatile(),
+            first.add(2).read_volatile(),
+            first.add(3).read_volatile(),
+        ]
+    };
+    let port = unsafe { (&raw const (*sock_addr).user_port).read_volatile() };
+    Endpoint { address: Address(words), port_be: port as u16, pad: 0 }
+}
+
+/// Replaces the address of an IPv4 call.
+#[inline(always)]
+pub(crate) fn write4(sock_addr: *mut bpf_sock_addr, to: &Endpoint) {
+    unsafe {
+        (&raw mut (*sock_addr).user_ip4).write_volatile(to.address.0[3]);
+        (&raw mut (*sock_addr).user_port).write_volatile(u32::from(to.port_be));
+    }
+}
+
+/// Replaces the address of an IPv6 call.
+#[inline(always)]
+pub(crate) fn write6(sock_addr: *mut bpf_sock_addr, to: &Endpoint) {
+    unsafe {
+        let first = (&raw mut (*sock_addr).user_ip6).cast::<u32>();
+        first.write_volatile(to.address.0[0]);
+        first.add(1).write_volatile(to.address.0[1]);
+        first.add(2).write_volatile(to.address.0[2]);
+        first.add(3).write_volatile(to.address.0[3]);
+        (&raw mut (*sock_addr).user_port).write_volatile(u32::from(to.port_be));
+    }
+}
+
+enum Choice {
+    Leave,
+    Refuse,
+    Take(Endpoint),
+}
+
+#[inline(always)]
+fn choose(ctx: &SockAddrContext, asked: &Endpoint, connect: bool) -> Choice {
+    let protocol = unsafe { (&raw const (*ctx.sock_addr).protocol).read_volatile() } as u8;
+    let Some(service) = service::at(&asked.address, asked.port_be, protocol) else { return Choice::Leave };
+    // The hooks of packets hand it to the proxy.
+    if service.flags & SERVICE_KEPT != 0 {
+        return Choice::Leave;
+    }
+    let found = if service.backends == 0 {
+        None
+    } else {
+        let slot = unsafe { bpf_get_prandom_u32() } % service.backends;
+        unsafe { BACKENDS.get(&BackendKey { list: service.list, slot }) }
+    };
+    let Some(backend) = found else {
+        service::count(service.id, Counted::Refused);
+        event::count(Reason::NoServiceBackend as u16, METRIC_DROP, EGRESS, 0);
+        tell(ctx, asked, &Endpoint::default(), service, protocol, EVENT_DROP);
+        return Choice::Refuse;
+    };
+    let cookie = unsafe { bpf_get_socket_cookie(ctx.sock_addr.cast()) };
+    let key = ReverseKey { cookie, backend: *backend, pad: 0 };
+    let _full = REVERSE.insert(&key, asked, u64::from(BPF_ANY));
+    service::count(service.id, Counted::Translated);
+    if connect {
+        tell(ctx, asked, backend, service, protocol, EVENT_TRANSLATE);
+    }
+    Choice::Take(*backend)
+}
+
+#[inline(always)]
+fn tell(
+    ctx: &SockAddrContext,
+    asked: &Endpoint,
+    backend: &Endpoint,
+    service: &Service,
+    protocol: u8,
+    kind: u8,
+) {
+    let dropped = kind == EVENT_DROP;
+    event::send(Event {
+        time_ns: unsafe { bpf_ktime_get_ns() },
+        opened_ns: 0,
+        source: Address::default(),
+        destination: if dropped { asked.address } else { backend.address },
+        service: *asked,
+        source_port_be: 0,
+        destination_port_be: if dropped { asked.port_be } else { backend.port_be },
+        kind,
+        direction: EGRESS,
+        protocol,
+        tcp_flags: 0,
+        reason: if dropped { Reason::NoServiceBackend as u16 } else { 0 },
+        pad: 0,
+        source_identity: 0,
+        destination_identity: 0,
+        workload: 0,
+        service_id: service.id,
+        suppressed: 0,
+        process: ctx.tgid(),
+        packets: 0,
+        bytes: 0,
+        reply_packets: 0,
+        reply_bytes: 0,
+    });
+}

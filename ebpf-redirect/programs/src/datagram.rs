@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+//! `recvmsg` and `getpeername`: a socket that asked for a service sees the service's address.
+
+use aya_ebpf::{
+    helpers::generated::bpf_get_socket_cookie, macros::cgroup_sock_addr, programs::SockAddrContext,
+};
+use weft_ebpf_common::layout::{Endpoint, ReverseKey};
+
+use crate::{
+    connect::{PROCEED, asked4, asked6, write4, write6},
+    maps::REVERSE,
+};
+
+/// `recvmsg` of IPv4 sockets.
+#[cgroup_sock_addr(recvmsg4)]
+pub fn recvmsg4(ctx: SockAddrContext) -> i32 {
+    back4(&ctx)
+}
+
+/// `getpeername` of IPv4 sockets.
+#[cgroup_sock_addr(getpeername4)]
+pub fn getpeername4(ctx: SockAddrContext) -> i32 {
+    back4(&ctx)
+}
+
+/// `recvmsg` of IPv6 sockets.
+#[cgroup_sock_addr(recvmsg6)]
+pub fn recvmsg6(ctx: SockAddrContext) -> i32 {
+    back6(&ctx)
+}
+
+/// `getpeername` of IPv6 sockets.
+#[cgroup_sock_addr(getpeername6)]
+pub fn getpeername6(ctx: SockAddrContext) -> i32 {
+    back6(&ctx)
+}
+
+#[inline(always)]
+fn back4(ctx: &SockAddrContext) -> i32 {
+    if let Some(service) = asked_for(ctx, asked4(ctx.sock_addr)) {
+        write4(ctx.sock_addr, service);
+    }
+    PROCEED
+}
+
+#[inline(always)]
+fn back6(ctx: &SockAddrContext) -> i32 {
+    if let Some(service) = asked_for(ctx, asked6(ctx.sock_addr)) {
+        write6(ctx.sock_addr, service);
+    }
+    PROCEED
+}
+
+#[inline(always)]
+fn asked_for(ctx: &SockAddrContext, backend: Endpoint) -> Option<&'static Endpoint> {
+    let cookie = unsafe { bpf_get_socket_cookie(ctx.sock_addr.cast()) };
+    unsafe { REVERSE.get(&ReverseKey { cookie, backend, pad: 0 }) }
+}

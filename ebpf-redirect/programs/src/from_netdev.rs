@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+//! Ingress of every device that is neither a pod's nor ours: uplinks, overlays, bridges.
+//!
+//! Policy is decided where the pod is. Here the packets of connections that the proxy has are handed
+//! over, before the stack's early demultiplexing finds the transparent socket: `ip_forward` drops a
+//! packet that carries one.
+
+use aya_ebpf::{
+    bindings::{__sk_buff, TC_ACT_UNSPEC},
+    macros::classifier,
+    programs::TcContext,
+};
+use weft_ebpf_common::layout::Config;
+
+use crate::{
+    maps::{WORKLOADS, config},
+    packet::{self, KIND_ERROR, KIND_FLOW, Packet, Parsed, TCP},
+    proxy, service,
+};
+
+/// The entry point.
+#[classifier]
+pub fn from_netdev(ctx: TcContext) -> i32 {
+    let Some(config) = config() else { return TC_ACT_UNSPEC };
+    let skb = ctx.skb.skb;
+    // Marks are of this node; a packet that carries one of ours here was handed over already.
+    if unsafe { (*skb).mark } & config.mark_mask == config.to_proxy {
+        return TC_ACT_UNSPEC;
+    }
+    match packet::parse(&ctx) {
+        Parsed::Ip(packet) => hand_over(skb, &packet, config),
+        Parsed::NotIp | Parsed::Invalid => TC_ACT_UNSPEC,
+    }
+}
+
+#[inline(always)]
+fn hand_over(skb: *mut __sk_buff, packet: &Packet, config: &Config) -> i32 {
+    if packet.protocol != TCP {
+        return TC_ACT_UNSPEC;
+    }
+    // The proxy's sockets towards others have the address of a workload here or of a service.
+    let local = &packet.destination;
+    if unsafe { WORKLOADS.get(local) }.is_none() && !service::is_address(local) {
+        return TC_ACT_UNSPEC;
+    }
+    match packet.kind {
+        KIND_FLOW if proxy::assign_known(skb, packet, config) => proxy::DELIVER,
+        KIND_ERROR if proxy::knows(skb, packet, config) => {
+            proxy::mark(skb, config.mark_mask, config.to_proxy);
+            proxy::DELIVER
+        }
+        _ => TC_ACT_UNSPEC,
+    }
+}

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+//! Ingress of a pod's host-side device: everything that the pod sends.
+
+use aya_ebpf::{
+    bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC},
+    macros::classifier,
+    programs::TcContext,
+};
+use weft_ebpf_common::{
+    Reason,
+    layout::{
+        Address, Config, EGRESS, EVENT_REDIRECT, METRIC_PASS, METRIC_REDIRECT, SERVICE_KEPT, VERDICT_ALLOW,
+        VERDICT_DENY, VERDICT_REDIRECT, WORKLOAD_BRIDGED, WORKLOAD_EGRESS_ENFORCED, WORKLOAD_UNRESOLVED, Workload,
+    },
+};
+
+use crate::{
+    event, flow,
+    maps::{WORKLOADS, config},
+    packet::{self, KIND_ERROR, KIND_FLOW, KIND_FRAGMENT, KIND_LINK, Packet, Parsed, TCP},
+    policy, proxy,
+    service::{self, Counted},
+};
+
+/// The entry point.
+#[classifier]
+pub fn from_pod(ctx: TcContext) -> i32 {
+    let Some(config) = config() else { return TC_ACT_SHOT as i32 };
+    let skb = ctx.skb.skb;
+    // What a pod claims about its packets is forgotten.
+    proxy::mark(skb, config.mark_mask, 0);
+    match packet::parse(&ctx) {
+        Parsed::Ip(packet) => decide(skb, &packet, config),
+        Parsed::NotIp => TC_ACT_UNSPEC,
+        Parsed::Invalid => {
+            event::count(Reason::InvalidPacket as u16, weft_ebpf_common::layout::METRIC_DROP, EGRESS, unsafe {
+                (*skb).len
+            });
+            TC_ACT_SHOT as i32
+        }
+    }
+}
+
+#[inline(always)]
+fn drop(packet: &Packet, reason: Reason, workload: u32) -> i32 {
+    event::drop(packet, reason, EGRESS, workload);
+    TC_ACT_SHOT as i32
+}
+
+#[inline(always)]
+fn pass(packet: &Packet) -> i32 {
+    event::count(0, METRIC_PASS, EGRESS, packet.length);
+    TC_ACT_UNSPEC
+}
+
+/// `fe80::/10` or unspecified: what a pod uses on its link before and beside its address.
+#[inline(always)]
+fn link_local(address: &Address) -> bool {
+    address.0[0] & 0xffc0_0000_u32.to_be() == 0xfe80_0000_u32.to_be() || address.0 == [0; 4]
+}
+
+#[inline(always)]
+fn link_scope(address: &Address) -> bool {
+    link_local(address) || address.0[0] & 0xff0f_0000_u32.to_be() == 0xff02_0000_u32.to_be()
+}
+
+#[inline(always)]
+fn decide(skb: *mut __sk_buff, packet: &Packet, config: &Config) -> i32 {
+    if link_local(&packet.sender) && link_scope(&packet.receiver) && packet.kind == KIND_LINK {
+        return pass(packet);
+    }
+    let Some(workload) = (unsafe { WORKLOADS.get(&packet.sender) }) else {
+        return drop(packet, Reason::InvalidSourceIp, 0);
+    };
+    if workload.ifindex != unsafe { (*skb).ifindex } {
+        return drop(packet, Reason::InvalidSourceIp, 0);
+    }
+    match packet.kind {
+        KIND_LINK => pass(packet),
+        _ if workload.flags & WORKLOAD_UNRESOLVED != 0 => drop(packet, Reason::NoPolicyConfig, workload.id),
+        KIND_FLOW => flow(skb, packet, workload, config),
+        KIND_ERROR => error(skb, packet, workload, config),
+        KIND_FRAGMENT => fragment(packet, workload),
+        _ => other(packet, workload),
+    }
+}
+
+#[inline(always)]
+fn flow(skb: *mut __sk_buff, packet: &Packet, workload: &Workload, config: &Config) -> i32 {
+    let port = u16::from_be(packet.destination_port_be);
+    let block = packet.protocol == TCP && port >= config.first_port && port <= config.last_port;
+    if block && to_connection(skb, packet, workload, config) {
+        return delivered(skb, workload, config);
+    }
+    match flow::known(packet, EGRESS, workload, config) {
+        flow::NEW => {}
+        flow::PASS => return pass(packet),
+        code => return drop(packet, reason(code), workload.id),
+    }
+    if packet.protocol == TCP && !block && to_connection(skb, packet, workload, config) {
+        return delivered(skb, workload, config);
+    }
+    if let Some(service) = service::at(&packet.destination, packet.destination_port_be, packet.protocol) {
+        if service.flags & SERVICE_KEPT == 0 {
+            return drop(packet, Reason::ServiceNotTranslated, workload.id);
+        }
+        return redirect(skb, packet, workload, config, service.id);
+    }
+    if service::is_address(&packet.destination) {
+        return drop(packet, Reason::ServiceNotTranslated, workload.id);
+    }
+    let peer = policy::identity(&packet.destination);
+    let port = if packet::has_ports(packet.protocol) { packet.destination_port_be } else { 0 };
+    match flow::decide(EGRESS, peer, packet.protocol, port, workload) {
+        VERDICT_ALLOW => {
+            if !flow::open(packet, EGRESS, workload, peer, config) {
+                return drop(packet, Reason::ConntrackInsertFailed, workload.id);
+            }
+            pass(packet)
+        }
+        VERDICT_REDIRECT if packet.protocol == TCP => redirect(skb, packet, workload, config, 0),
+        VERDICT_REDIRECT => drop(packet, Reason::RedirectUnsupported, workload.id),
+        VERDICT_DENY => drop(packet, Reason::DeniedByRule, workload.id),
+        _ => drop(packet, Reason::PolicyDenied, workload.id),
+    }
+}
+
+/// The reason in a code of [`flow::known`].
+#[inline(always)]
+pub(crate) fn reason(code: u32) -> Reason {
+    match code - flow::DROP {
+        256 => Reason::PolicyTightened,
+        181 => Reason::DeniedByRule,
+        _ => Reason::PolicyDenied,
+    }
+}
+
+/// Hands over to a connection of the proxy here, or finds that it must be done at our device.
+#[inline(always)]
+fn to_connection(skb: *mut __sk_buff, packet: &Packet, workload: &Workload, config: &Config) -> bool {
+    if workload.flags & WORKLOAD_BRIDGED != 0 {
+        proxy::knows(skb, packet, config)
+    } else {
+        proxy::assign_known(skb, packet, config)
+    }
+}
+
+/// A bridge forwards by MAC address, past the route lookup that delivers: our device instead.
+#[inline(always)]
+fn delivered(skb: *mut __sk_buff, workload: &Workload, config: &Config) -> i32 {
+    if workload.flags & WORKLOAD_BRIDGED != 0 { proxy::bounce(skb, config) } else { proxy::DELIVER }
+}
+
+#[inline(always)]
+fn redirect(skb: *mut __sk_buff, packet: &Packet, workload: &Workload, config: &Config, service_id: u32) -> i32 {
+    if config.listeners == 0 {
+        return drop(packet, Reason::ProxyUnavailable, workload.id);
+    }
+    if workload.flags & WORKLOAD_BRIDGED == 0 {
+        match proxy::assign_listener(skb, packet, config) {
+            0 => {}
+            179 => return drop(packet, Reason::ProxyAssignFailed, workload.id),
+            _ => return drop(packet, Reason::ProxyUnavailable, workload.id),
+        }
+    }
+    event::count(0, METRIC_REDIRECT, EGRESS, packet.length);
+    if packet.opens() {
+        if service_id != 0 {
+            service::count(service_id, Counted::Redirected);
+        }
+        let mut event = event::about(packet, EVENT_REDIRECT, EGRESS, workload.id);
+        event.source_identity = workload.identity;
+        event.service_id = service_id;
+        event::send(event);
+    }
+    delivered(skb, workload, config)
+}
+
+#[inline(always)]
+fn error(skb: *mut __sk_buff, packet: &Packet, workload: &Workload, config: &Config) -> i32 {
+    if packet.protocol == TCP && proxy::knows(skb, packet, config) {
+        proxy::mark(skb, config.mark_mask, config.to_proxy);
+        return delivered(skb, workload, config);
+    }
+    if flow::related(packet, config) { pass(packet) } else { other(packet, workload) }
+}
+
+#[inline(always)]
+fn fragment(packet: &Packet, workload: &Workload) -> i32 {
+    if workload.flags & WORKLOAD_EGRESS_ENFORCED == 0 && !service::is_address(&packet.receiver) {
+        return pass(packet);
+    }
+    drop(packet, Reason::FragmentUnsupported, workload.id)
+}
+
+/// No ports and no replies to remember: each packet is decided on its own.
+#[inline(always)]
+fn other(packet: &Packet, workload: &Workload) -> i32 {
+    if service::is_address(&packet.receiver) {
+        return drop(packet, Reason::ServiceNotTranslated, workload.id);
+    }
+    let peer = policy::identity(&packet.receiver);
+    match flow::decide(EGRESS, peer, packet.outer_protocol(), 0, workload) {
+        VERDICT_ALLOW => pass(packet),
+        VERDICT_REDIRECT => drop(packet, Reason::RedirectUnsupported, workload.id),
+        VERDICT_DENY => drop(packet, Reason::DeniedByRule, workload.id),
+        _ => drop(packet, Reason::UnknownL4, workload.id),
+    }
+}

@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+//! The kernel programs: one hook per file, over shared modules.
+//!
+//! Read `packet` first, then `maps`, `flow`, `policy` and `proxy`, then the hooks: `from_pod`,
+//! `to_pod`, `from_netdev`, `bounced`, and the sockets' `connect`, `datagram`, `bind`.
+#![no_std]
+#![no_main]
+
+mod bind;
+mod bounced;
+mod connect;
+mod datagram;
+mod event;
+mod flow;
+mod from_netdev;
+mod from_pod;
+mod maps;
+mod packet;
+mod policy;
+mod proxy;
+mod service;
+mod to_pod;
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// The helpers that look up sockets are for GPL-compatible programs.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

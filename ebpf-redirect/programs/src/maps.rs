@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+//! Every map. User space writes what is not said to be written here.
+
+use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
+    macros::map,
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
+};
+use weft_ebpf_common::layout::{
+    Address, BackendKey, Config, DropKey, DropState, Endpoint, Flow, FlowKey, MAX_LISTENERS, Metric, MetricKey,
+    PolicyKey, ReverseKey, Service, ServiceCounters, ServiceKey, Workload,
+};
+
+/// Settings, one entry.
+#[map(name = "weft_config_v1")]
+pub(crate) static CONFIG: Array<Config> = Array::pinned(1, 0);
+
+/// Ports of the proxy's listeners on 127.0.0.1 and [::1] (host order), one per worker.
+#[map(name = "weft_listeners_v1")]
+pub(crate) static LISTENERS: Array<u32> = Array::pinned(MAX_LISTENERS, 0);
+
+/// Processes of the proxy (thread group numbers). A handful: one, or two while one hands over.
+#[map(name = "weft_owners_v1")]
+pub(crate) static OWNERS: HashMap<u32, u32> = HashMap::pinned(16, 0);
+
+/// Services. 65,536 as in Cilium, times two for the addresses themselves; not preallocated.
+#[map(name = "weft_services_v1")]
+pub(crate) static SERVICES: HashMap<ServiceKey, Service> = HashMap::pinned(131_072, BPF_F_NO_PREALLOC);
+
+/// Backends of services: 4 per service at the largest number of services.
+#[map(name = "weft_backends_v1")]
+pub(crate) static BACKENDS: HashMap<BackendKey, Endpoint> = HashMap::pinned(262_144, BPF_F_NO_PREALLOC);
+
+/// Counters of services, made by user space with the service, written here.
+#[map(name = "weft_service_counters_v1")]
+pub(crate) static SERVICE_COUNTERS: PerCpuHashMap<u32, ServiceCounters> =
+    PerCpuHashMap::pinned(65_536, BPF_F_NO_PREALLOC);
+
+/// What a socket asked for, by what it was given; written here, the oldest is evicted.
+#[map(name = "weft_reverse_v1")]
+pub(crate) static REVERSE: LruHashMap<ReverseKey, Endpoint> = LruHashMap::pinned(65_536, 0);
+
+/// Workloads of this node by address. 4,096 addresses: a node has at most some hundred pods.
+#[map(name = "weft_workloads_v1")]
+pub(crate) static WORKLOADS: HashMap<Address, Workload> = HashMap::pinned(4_096, BPF_F_NO_PREALLOC);
+
+/// Identities of addresses and prefixes, the longest wins. 512,000 as in Cilium.
+#[map(name = "weft_identities_v1")]
+pub(crate) static IDENTITIES: LpmTrie<Address, u32> = LpmTrie::pinned(512_000, 0);
+
+/// Policy entries, the longest port prefix wins within (set, identity, direction, protocol).
+#[map(name = "weft_policy_v1")]
+pub(crate) static POLICY: LpmTrie<PolicyKey, u32> = LpmTrie::pinned(262_144, 0);
+
+/// Flows that stay in the kernel; written here, the oldest is evicted, user space ends idle ones.
+#[map(name = "weft_flows_v1")]
+pub(crate) static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::pinned(131_072, 0);
+
+/// Rate limit of drop events; written here, the oldest is evicted.
+#[map(name = "weft_drops_v1")]
+pub(crate) static DROPS: LruHashMap<DropKey, DropState> = LruHashMap::pinned(4_096, 0);
+
+/// Counters by reason, outcome and direction; written here. 512 exceeds the number of combinations.
+#[map(name = "weft_metrics_v1")]
+pub(crate) static METRICS: PerCpuHashMap<MetricKey, Metric> = PerCpuHashMap::pinned(512, 0);
+
+/// Events for user space. 1 MiB holds 7,000 of them: a burst of the time that the reader may sleep.
+#[map(name = "weft_events_v1")]
+pub(crate) static EVENTS: RingBuf = RingBuf::pinned(1 << 20, 0);
+
+/// Events that found the ring full; written here.
+#[map(name = "weft_lost_v1")]
+pub(crate) static LOST: PerCpuArray<u64> = PerCpuArray::pinned(1, 0);
+
+/// The settings. Without them nothing can be decided.
+#[inline(always)]
+pub(crate) fn config() -> Option<&'static Config> {
+    CONFIG.get(0)
+}

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+//! Egress of a pod's host-side device: everything that anybody sends to the pod.
+
+use aya_ebpf::{
+    bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC},
+    macros::classifier,
+    programs::TcContext,
+};
+use weft_ebpf_common::{
+    Reason, identity,
+    layout::{
+        Config, EVENT_REDIRECT, INGRESS, METRIC_DROP, METRIC_FROM_PROXY, METRIC_PASS, METRIC_REDIRECT,
+        VERDICT_ALLOW, VERDICT_DENY, VERDICT_NONE, VERDICT_REDIRECT, WORKLOAD_INGRESS_ENFORCED,
+        WORKLOAD_UNRESOLVED, Workload,
+    },
+};
+
+use crate::{
+    event, flow,
+    from_pod::reason,
+    maps::{WORKLOADS, config},
+    packet::{self, KIND_ERROR, KIND_FLOW, KIND_FRAGMENT, KIND_LINK, Packet, Parsed, TCP},
+    policy, proxy,
+};
+
+/// The entry point.
+#[classifier]
+pub fn to_pod(ctx: TcContext) -> i32 {
+    let Some(config) = config() else { return TC_ACT_SHOT as i32 };
+    let skb = ctx.skb.skb;
+    match packet::parse(&ctx) {
+        Parsed::Ip(packet) => decide(skb, &packet, config),
+        Parsed::NotIp => TC_ACT_UNSPEC,
+        Parsed::Invalid => {
+            event::count(Reason::InvalidPacket as u16, METRIC_DROP, INGRESS, unsafe { (*skb).len });
+            TC_ACT_SHOT as i32
+        }
+    }
+}
+
+#[inline(always)]
+fn drop(packet: &Packet, reason: Reason, workload: u32) -> i32 {
+    event::drop(packet, reason, INGRESS, workload);
+    TC_ACT_SHOT as i32
+}
+
+#[inline(always)]
+fn pass(packet: &Packet) -> i32 {
+    event::count(0, METRIC_PASS, INGRESS, packet.length);
+    TC_ACT_UNSPEC
+}
+
+#[inline(always)]
+fn decide(skb: *mut __sk_buff, packet: &Packet, config: &Config) -> i32 {
+    if packet.kind == KIND_LINK {
+        return pass(packet);
+    }
+    if proxy::sent(skb, packet, config) {
+        event::count(0, METRIC_FROM_PROXY, INGRESS, packet.length);
+        return TC_ACT_UNSPEC;
+    }
+    let Some(workload) = (unsafe { WORKLOADS.get(&packet.receiver) }) else {
+        return drop(packet, Reason::UnknownDestination, 0);
+    };
+    // A bridge floods what it has not learned to every port; only the right one decides.
+    if workload.ifindex != unsafe { (*skb).ifindex } {
+        return TC_ACT_SHOT as i32;
+    }
+    if workload.flags & WORKLOAD_UNRESOLVED != 0 {
+        return drop(packet, Reason::NoPolicyConfig, workload.id);
+    }
+    match packet.kind {
+        KIND_FLOW => flow(skb, packet, workload, config),
+        KIND_ERROR => error(skb, packet, workload, config),
+        KIND_FRAGMENT if workload.flags & WORKLOAD_INGRESS_ENFORCED == 0 => pass(packet),
+        KIND_FRAGMENT => drop(packet, Reason::FragmentUnsupported, workload.id),
+        _ => other(skb, packet, workload),
+    }
+}
+
+/// Who sends. The node itself is known by a socket of its own that sends: its address is also that of
+/// traffic from outside which the node has translated.
+#[inline(always)]
+fn sender(skb: *mut __sk_buff, packet: &Packet) -> u32 {
+    let peer = policy::identity(&packet.sender);
+    if peer == identity::HOST && unsafe { (*skb).__bindgen_anon_2.sk }.is_null() {
+        return identity::WORLD;
+    }
+    peer
+}
+
+#[inline(always)]
+fn flow(skb: *mut __sk_buff, packet: &Packet, workload: &Workload, config: &Config) -> i32 {
+    let port = u16::from_be(packet.destination_port_be);
+    let block = packet.protocol == TCP && port >= config.first_port && port <= config.last_port;
+    if block && proxy::knows(skb, packet, config) {
+        return proxy::bounce(skb, config);
+    }
+    match flow::known(packet, INGRESS, workload, config) {
+        flow::NEW => {}
+        flow::PASS => return pass(packet),
+        code => return drop(packet, reason(code), workload.id),
+    }
+    if packet.protocol == TCP && !block && proxy::knows(skb, packet, config) {
+        return proxy::bounce(skb, config);
+    }
+    let peer = sender(skb, packet);
+    let port = if packet::has_ports(packet.protocol) { packet.destination_port_be } else { 0 };
+    match flow::decide(INGRESS, peer, packet.protocol, port, workload) {
+        VERDICT_ALLOW => allow(packet, workload, peer, config),
+        // Probes of the node are not held up by policy; a deny rule that names the node is obeyed.
+        VERDICT_NONE if peer == identity::HOST => allow(packet, workload, peer, config),
+        VERDICT_REDIRECT if packet.protocol == TCP => redirect(skb, packet, workload, peer, config),
+        VERDICT_REDIRECT => drop(packet, Reason::RedirectUnsupported, workload.id),
+        VERDICT_DENY => drop(packet, Reason::DeniedByRule, workload.id),
+        _ => drop(packet, Reason::PolicyDenied, workload.id),
+    }
+}
+
+#[inline(always)]
+fn allow(packet: &Packet, workload: &Workload, peer: u32, config: &Config) -> i32 {
+    if !flow::open(packet, INGRESS, workload, peer, config) {
+        return drop(packet, Reason::ConntrackInsertFailed, workload.id);
+    }
+    pass(packet)
+}
+
+/// Sockets can be assigned at ingress only.
+#[inline(always)]
+fn redirect(skb: *mut __sk_buff, packet: &Packet, workload: &Workload, peer: u32, config: &Config) -> i32 {
+    if config.listeners == 0 {
+        return drop(packet, Reason::ProxyUnavailable, workload.id);
+    }
+    event::count(0, METRIC_REDIRECT, INGRESS, packet.length);
+    if packet.opens() {
+        let mut event = event::about(packet, EVENT_REDIRECT, INGRESS, workload.id);
+        event.source_identity = peer;
+        event.destination_identity = workload.identity;
+        event::send(event);
+    }
+    proxy::bounce(skb, config)
+}
+
+#[inline(always)]
+fn error(skb: *mut __sk_buff, packet: &Packet, workload: &Workload, config: &Config) -> i32 {
+    if packet.protocol == TCP && proxy::knows(skb, packet, config) {
+        return proxy::bounce(skb, config);
+    }
+    // Without these, path MTU discovery is a black hole (RFC 1191, RFC 8201).
+    if packet.too_big() || flow::related(packet, config) { pass(packet) } else { other(skb, packet, workload) }
+}
+
+/// No ports and no replies to remember: each packet is decided on its own.
+#[inline(always)]
+fn other(skb: *mut __sk_buff, packet: &Packet, workload: &Workload) -> i32 {
+    let peer = sender(skb, packet);
+    match flow::decide(INGRESS, peer, packet.outer_protocol(), 0, workload) {
+        VERDICT_ALLOW => pass(packet),
+        VERDICT_NONE if peer == identity::HOST => pass(packet),
+        VERDICT_REDIRECT => drop(packet, Reason::RedirectUnsupported, workload.id),
+        VERDICT_DENY => drop(packet, Reason::DeniedByRule, workload.id),
+        _ => drop(packet, Reason::UnknownL4, workload.id),
+    }
+}
