@@ -1,1 +1,310 @@
 // SPDX-License-Identifier: Apache-2.0
+
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
+
+use ipnet::IpNet;
+use proptest::{
+    collection::{btree_map, vec},
+    option,
+    prelude::*,
+    strategy::Union,
+};
+
+use super::*;
+use crate::*;
+
+fn text() -> impl Strategy<Value = Arc<str>> + Clone {
+    "\\PC{0,12}".prop_map(Arc::from)
+}
+
+fn texts() -> impl Strategy<Value = Vec<Arc<str>>> + Clone {
+    vec(text(), 0..3)
+}
+
+fn name() -> impl Strategy<Value = ObjectName> + Clone {
+    (text(), text()).prop_map(|(namespace, name)| ObjectName { namespace, name })
+}
+
+fn addresses() -> impl Strategy<Value = Vec<IpAddr>> {
+    vec(any::<IpAddr>(), 0..3)
+}
+
+fn port() -> std::ops::RangeInclusive<u16> {
+    1..=u16::MAX
+}
+
+fn protocol() -> impl Strategy<Value = Protocol> + Clone {
+    prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp), Just(Protocol::Sctp)]
+}
+
+fn duration() -> impl Strategy<Value = Duration> + Clone {
+    (any::<u64>(), 0..1_000_000_000u32).prop_map(|(seconds, nanos)| Duration::new(seconds, nanos))
+}
+
+fn cidr() -> impl Strategy<Value = IpNet> {
+    (any::<IpAddr>(), 0..=128u8).prop_map(|(address, prefix)| {
+        let longest = if address.is_ipv4() { 32 } else { 128 };
+        IpNet::new(address, prefix % (longest + 1)).unwrap()
+    })
+}
+
+fn workload() -> impl Strategy<Value = Resource> {
+    let ports = vec(
+        (text(), port(), protocol()).prop_map(|(name, port, protocol)| NamedPort { name, port, protocol }),
+        0..3,
+    );
+    (name(), text(), addresses(), any::<u32>(), text(), any::<bool>(), text(), ports).prop_map(
+        |(name, node, addresses, identity, service_account, host_network, owner, ports)| {
+            let identity = IdentityNumber(identity);
+            Resource::Workload(Workload {
+                name,
+                node,
+                addresses,
+                identity,
+                service_account,
+                host_network,
+                owner,
+                ports,
+            })
+        },
+    )
+}
+
+fn node() -> impl Strategy<Value = Resource> {
+    (text(), addresses(), addresses()).prop_map(|(name, addresses, ingress_addresses)| {
+        Resource::Node(Node { name, addresses, ingress_addresses })
+    })
+}
+
+fn identity() -> impl Strategy<Value = Resource> {
+    let labels = btree_map(text(), text(), 0..4);
+    (any::<u32>(), labels).prop_map(|(number, labels): (u32, BTreeMap<_, _>)| {
+        Resource::Identity(Identity { number: IdentityNumber(number), labels })
+    })
+}
+
+fn service() -> impl Strategy<Value = Resource> {
+    let app_protocol = prop_oneof![
+        Just(AppProtocol::Unknown),
+        Just(AppProtocol::Http),
+        Just(AppProtocol::Http2),
+        Just(AppProtocol::Tcp)
+    ];
+    let port = (text(), port(), protocol(), app_protocol)
+        .prop_map(|(name, port, protocol, app_protocol)| ServicePort { name, port, protocol, app_protocol });
+    (name(), addresses(), vec(port, 0..3))
+        .prop_map(|(name, addresses, ports)| Resource::Service(Service { name, addresses, ports }))
+}
+
+fn endpoints() -> impl Strategy<Value = Resource> {
+    let port =
+        (text(), port(), protocol()).prop_map(|(name, port, protocol)| EndpointPort { name, port, protocol });
+    let endpoint =
+        (any::<IpAddr>(), any::<[bool; 3]>()).prop_map(|(address, [ready, serving, terminating])| Endpoint {
+            address,
+            ready,
+            serving,
+            terminating,
+        });
+    (name(), text(), vec(port, 0..3), vec(endpoint, 0..4)).prop_map(|(name, service, ports, endpoints)| {
+        Resource::Endpoints(Endpoints { name, service, ports, endpoints })
+    })
+}
+
+fn listener() -> impl Strategy<Value = Resource> {
+    (name(), text(), addresses(), port(), text()).prop_map(|(gateway, name, addresses, port, hostname)| {
+        Resource::Listener(Listener { gateway, name, addresses, port, hostname })
+    })
+}
+
+fn value() -> impl Strategy<Value = ValueMatch> {
+    let value = prop_oneof![text().prop_map(StringMatch::Exact), text().prop_map(StringMatch::Regex)];
+    (text(), value).prop_map(|(name, value)| ValueMatch { name, value })
+}
+
+fn route_match() -> impl Strategy<Value = RouteMatch> {
+    let path = prop_oneof![
+        text().prop_map(PathMatch::Exact),
+        text().prop_map(PathMatch::Prefix),
+        text().prop_map(PathMatch::Regex)
+    ];
+    (path, option::of(text()), vec(value(), 0..2), vec(value(), 0..2))
+        .prop_map(|(path, method, headers, query)| RouteMatch { path, method, headers, query })
+}
+
+fn path_change() -> impl Strategy<Value = Option<PathChange>> {
+    option::of(prop_oneof![text().prop_map(PathChange::Full), text().prop_map(PathChange::Prefix)])
+}
+
+fn changes() -> impl Strategy<Value = HeaderChanges> {
+    let pairs = || vec((text(), text()), 0..2);
+    (pairs(), pairs(), texts()).prop_map(|(set, add, remove)| HeaderChanges { set, add, remove })
+}
+
+fn filter() -> impl Strategy<Value = RouteFilter> {
+    let redirect = (option::of(text()), option::of(text()), path_change(), option::of(port()), any::<u16>());
+    let redirect = redirect.prop_map(|(scheme, hostname, path, port, status)| {
+        RouteFilter::Redirect(Redirect { scheme, hostname, path, port, status })
+    });
+    let rewrite = (option::of(text()), path_change())
+        .prop_map(|(hostname, path)| RouteFilter::Rewrite(Rewrite { hostname, path }));
+    prop_oneof![
+        changes().prop_map(RouteFilter::RequestHeaders),
+        changes().prop_map(RouteFilter::ResponseHeaders),
+        redirect,
+        rewrite,
+        Just(RouteFilter::Invalid),
+    ]
+}
+
+fn action() -> impl Strategy<Value = RouteAction> {
+    let service = (name(), port()).prop_map(|(name, port)| BackendService { name, port });
+    let backend = (option::of(service), any::<u32>(), vec(filter(), 0..2))
+        .prop_map(|(service, weight, filters)| RouteBackend { service, weight, filters });
+    let timeouts = (option::of(duration()), option::of(duration()))
+        .prop_map(|(request, backend_request)| RouteTimeouts { request, backend_request });
+    let retry = (vec(any::<u16>(), 0..3), any::<u32>(), option::of(duration()))
+        .prop_map(|(codes, attempts, backoff)| RouteRetry { codes, attempts, backoff });
+    (vec(filter(), 0..3), vec(backend, 0..3), timeouts, option::of(retry))
+        .prop_map(|(filters, backends, timeouts, retry)| RouteAction { filters, backends, timeouts, retry })
+}
+
+fn route() -> impl Strategy<Value = Resource> {
+    let parent = prop_oneof![
+        (name(), text()).prop_map(|(gateway, listener)| RouteParent::Listener { gateway, listener }),
+        (name(), option::of(port())).prop_map(|(service, port)| RouteParent::Service { service, port }),
+    ];
+    let all =
+        (name(), any::<u32>(), any::<i64>(), vec(parent, 0..3), texts(), vec(route_match(), 0..3), action());
+    all.prop_map(|(origin, rule, created, parents, hostnames, matches, action)| {
+        Resource::Route(Route { origin, rule, created, parents, hostnames, matches, action })
+    })
+}
+
+fn rate_limit() -> impl Strategy<Value = Resource> {
+    let target =
+        prop_oneof![name().prop_map(RateLimitTarget::Route), name().prop_map(RateLimitTarget::Service)];
+    (name(), target, any::<u32>(), duration(), any::<u32>(), any::<bool>()).prop_map(
+        |(name, target, requests, interval, burst, per_client)| {
+            Resource::RateLimit(RateLimit { name, target, requests, interval, burst, per_client })
+        },
+    )
+}
+
+fn selector() -> impl Strategy<Value = Selector> {
+    let operator = prop_oneof![
+        texts().prop_map(Operator::In),
+        texts().prop_map(Operator::NotIn),
+        Just(Operator::Exists),
+        Just(Operator::DoesNotExist)
+    ];
+    let requirement = (text(), operator).prop_map(|(key, operator)| Requirement { key, operator });
+    vec(requirement, 0..3).prop_map(|requirements| Selector { requirements })
+}
+
+fn policy_rule() -> impl Strategy<Value = PolicyRule> {
+    let entities = [
+        Entity::All,
+        Entity::World,
+        Entity::Cluster,
+        Entity::Host,
+        Entity::RemoteNode,
+        Entity::KubeApiserver,
+        Entity::Ingress,
+        Entity::None,
+    ];
+    let peer = prop_oneof![
+        Just(Peer::Any),
+        selector().prop_map(Peer::Selector),
+        Union::new(entities.map(Just)).prop_map(Peer::Entity),
+        (cidr(), vec(cidr(), 0..2)).prop_map(|(cidr, except)| Peer::Cidr { cidr, except }),
+    ];
+    let headers = vec((text(), option::of(text())), 0..3);
+    let http = (option::of(text()), option::of(text()), option::of(text()), headers)
+        .prop_map(|(path, method, host, headers)| HttpRule { path, method, host, headers });
+    let port = prop_oneof![
+        Just(PolicyPort::Any),
+        any::<[u16; 2]>().prop_map(|[a, b]| PolicyPort::Range(a.min(b), a.max(b))),
+        text().prop_map(PolicyPort::Named)
+    ];
+    let port = (port, option::of(protocol()), option::of(vec(http, 0..3)))
+        .prop_map(|(port, protocol, http)| PortRule { port, protocol, http });
+    (vec(peer, 0..3), vec(port, 0..3)).prop_map(|(peers, ports)| PolicyRule { peers, ports })
+}
+
+fn policy() -> impl Strategy<Value = Resource> {
+    let direction = || {
+        (any::<bool>(), vec(policy_rule(), 0..3), vec(policy_rule(), 0..2))
+            .prop_map(|(default_deny, allow, deny)| PolicyDirection { default_deny, allow, deny })
+    };
+    let kind = prop_oneof![Just(PolicyKind::CiliumNetworkPolicy), Just(PolicyKind::NetworkPolicy)];
+    (kind, name(), any::<u32>(), selector(), direction(), direction()).prop_map(
+        |(kind, name, index, subject, ingress, egress)| {
+            Resource::Policy(Policy { kind, name, index, subject, ingress, egress })
+        },
+    )
+}
+
+fn resource() -> impl Strategy<Value = Resource> {
+    prop_oneof![
+        workload(),
+        node(),
+        identity(),
+        service(),
+        endpoints(),
+        listener(),
+        route(),
+        rate_limit(),
+        policy(),
+        vec(cidr(), 0..3).prop_map(|pod_cidrs| Resource::MeshDefaults(MeshDefaults { pod_cidrs })),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn any_resource_round_trips(resource in resource()) {
+        prop_assert_eq!(decode(&encode(&resource)), Ok(resource));
+    }
+
+    #[test]
+    fn any_bytes_are_decoded_or_refused(bytes in vec(any::<u8>(), 0..200)) {
+        drop(decode(&bytes));
+        drop(decode_from_node(bytes.clone().into()));
+        drop(decode_to_node(bytes.into()));
+    }
+
+    /// Bytes that are nearly right get further than random ones.
+    #[test]
+    fn a_damaged_resource_is_decoded_or_refused(resource in resource(), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+        let mut bytes = encode(&resource).to_vec();
+        let at = at.index(bytes.len());
+        bytes[at] = byte;
+        if let Ok(decoded) = decode(&bytes) {
+            prop_assert_eq!(decode(&encode(&decoded)), Ok(decoded));
+        }
+        bytes.truncate(at);
+        drop(decode(&bytes));
+    }
+}
+
+#[test]
+fn an_unknown_enum_value_names_its_field() {
+    let name = Some(generated::ObjectName::default());
+    let ports = vec![generated::ServicePort { port: 80, protocol: 77, ..Default::default() }];
+    let service = generated::Service { name, ports, ..Default::default() };
+    let bytes = |service| {
+        generated::Resource { kind: Some(generated::resource::Kind::Service(service)) }.encode_to_vec()
+    };
+    let unknown = |value| Err(WireError::UnknownEnum { field: "service_port.protocol", value });
+    assert_eq!(decode(&bytes(service.clone())), unknown(77));
+    let mut unspecified = service;
+    unspecified.ports[0].protocol = 0;
+    assert_eq!(decode(&bytes(unspecified)), unknown(0));
+}
+
+#[test]
+fn a_kind_that_is_not_known_is_refused() {
+    // Field 99, length-delimited and empty.
+    assert_eq!(decode(&[0x9a, 0x06, 0x00]), Err(WireError::Missing { field: "resource.kind" }));
+    assert_eq!(decode(&[]), Err(WireError::HeldBack));
+}
