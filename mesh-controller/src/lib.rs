@@ -1,4 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `weft-controller`: reads objects, translates them, and serves the state to every node.
+//!
+//! Read [`dir_source`], [`reconcile`], [`serve_ir`] in this order: that is the way of a change.
 
+pub mod args;
+pub mod dir_source;
+pub mod identity_file;
+pub mod reconcile;
 pub mod serve_ir;
+pub mod status;

@@ -12,6 +12,7 @@ pub mod identity;
 mod nodes;
 pub mod policy;
 mod ratelimit;
+pub mod report;
 pub mod store;
 pub mod translator;
 mod validate;

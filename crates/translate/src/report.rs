@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Statuses as lines that people read.
+
+use weft_api::status::{Condition, Status, Truth};
+
+use crate::ObjectStatus;
+
+/// One line for one object: each condition, with reason and message where it does not hold as it
+/// should.
+pub fn line(status: &ObjectStatus) -> String {
+    let mut text = status.object.to_string();
+    match &status.status {
+        Status::Conditions(status) => conditions(&mut text, &status.conditions),
+        Status::Gateway(status) => {
+            conditions(&mut text, &status.conditions);
+            for listener in &status.listeners {
+                let wrong: Vec<Condition> = listener
+                    .conditions
+                    .iter()
+                    .filter(|one| !is_good(one) && one.status != Truth::Unknown)
+                    .cloned()
+                    .collect();
+                text.push_str(&format!("  {}: {} routes", listener.name, listener.attached_routes));
+                conditions(&mut text, &wrong);
+            }
+        }
+        Status::Route(status) => {
+            for parent in &status.parents {
+                if status.parents.len() > 1 {
+                    let kind = parent.parent_ref.kind.as_deref().unwrap_or("Gateway");
+                    text.push_str(&format!("  [{kind} {}]", parent.parent_ref.name));
+                }
+                conditions(&mut text, &parent.conditions);
+            }
+        }
+    }
+    text
+}
+
+fn conditions(text: &mut String, conditions: &[Condition]) {
+    for condition in conditions {
+        if &*condition.kind == "Conflicted" && is_good(condition) {
+            continue;
+        }
+        text.push_str(&format!("  {}={}", condition.kind, condition.status));
+        if !is_good(condition) {
+            text.push_str(&format!(" {}: {}", condition.reason, condition.message));
+        }
+    }
+}
+
+/// `Conflicted` and `PartiallyInvalid` are good when false, all others when true.
+fn is_good(condition: &Condition) -> bool {
+    let negative = matches!(&*condition.kind, "Conflicted" | "PartiallyInvalid");
+    condition.status == Truth::from(!negative)
+}
