@@ -34,7 +34,7 @@ impl Machine {
             kernel: fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
             commit: first_line(Command::new("git").args(["describe", "--always", "--dirty"])),
             versions: vec![
-                first_line(Command::new(peers::envoy::program()).arg("--version")),
+                envoy_version(),
                 first_line(Command::new("haproxy").arg("-v")),
                 first_line(Command::new("h2load").arg("--version")),
             ],
@@ -47,6 +47,12 @@ impl fmt::Display for Machine {
         writeln!(f, "{} cores of {}, {} MB, Linux {}", self.cores, self.cpu, self.memory_mb, self.kernel)?;
         write!(f, "weft {}; {}", self.commit, self.versions.join("; "))
     }
+}
+
+/// `Envoy 1.40.0`, out of `PATH  version: HASH/1.40.0/Clean/RELEASE/BoringSSL`.
+fn envoy_version() -> String {
+    let line = first_line(Command::new(peers::envoy::program()).arg("--version"));
+    format!("Envoy {}", line.split('/').rev().nth(3).unwrap_or(&line))
 }
 
 fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {

@@ -12,7 +12,8 @@ use crate::load::Shape;
 use crate::peers::{Running, Setup};
 use crate::process::{self, PROXY_CORE, Process};
 
-/// The Envoy binary: `WEFT_BENCH_ENVOY`, which `cargo xtask bench` sets, or `envoy` of the PATH.
+/// The Envoy binary: `WEFT_BENCH_ENVOY`, which `cargo xtask bench` sets to the one that it installed, or
+/// `envoy` of the PATH.
 pub(crate) fn program() -> PathBuf {
     env::var_os("WEFT_BENCH_ENVOY").map_or_else(|| PathBuf::from("envoy"), PathBuf::from)
 }

@@ -145,8 +145,10 @@ fn a_test_is_ignored_only_for_want_of_root() {
 
 #[test]
 fn modules_are_not_in_mod_rs() {
-    let wrong = files("rs").into_iter().filter(|path| path.ends_with("mod.rs"));
-    assert_none("use foo.rs and foo/bar.rs", wrong.map(|path| below_root(&path)).collect());
+    // In a folder of tests, cargo would take `support.rs` for a test program: there it is `support/mod.rs`.
+    let modules = files("rs").into_iter().filter(|path| path.ends_with("mod.rs"));
+    let wrong = modules.map(|path| below_root(&path)).filter(|path| !path.contains("/tests/"));
+    assert_none("use foo.rs and foo/bar.rs", wrong.collect());
 }
 
 #[test]

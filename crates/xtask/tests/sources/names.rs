@@ -50,8 +50,11 @@ pub(crate) fn glob_imports(sources: &[Source]) -> Vec<String> {
     found
 }
 
+/// An indented `type` belongs to a trait, whose author chose the name.
 fn declared_type(line: &str) -> Option<&str> {
-    declared(line, &["struct ", "enum ", "trait ", "type ", "union "])
+    let keywords = ["struct ", "enum ", "trait ", "union ", "type "];
+    let count = if line.starts_with(' ') { keywords.len() - 1 } else { keywords.len() };
+    declared(line, &keywords[..count])
 }
 
 fn declared_function(line: &str) -> Option<&str> {
