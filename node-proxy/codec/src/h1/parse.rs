@@ -229,7 +229,12 @@ pub(crate) fn is_host_and_port(authority: &Authority) -> bool {
         Some(rest) => rest.strip_prefix(':').is_some_and(is_port),
         None => false,
     };
-    port_ok && !host.is_empty() && !text.contains('@')
+    // Of the characters that RFC 3986 allows, those that no name uses (`,`, `;`, `%`, ...) are refused:
+    // a reader behind us may split at them.
+    let is_named = |byte: u8| {
+        byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b':' | b'[' | b']')
+    };
+    port_ok && !host.is_empty() && text.bytes().all(is_named)
 }
 
 fn is_port(text: &str) -> bool {

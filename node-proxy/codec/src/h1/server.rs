@@ -167,8 +167,7 @@ async fn refuse(conn: &Rc<RefCell<Conn>>, error: &ProtocolError) {
     let Some(status) = error.status else { return };
     let head = ResponseHead::new(status);
     let plan = ResponsePlan { is_head: false, version: Version::HTTP_11, close: true };
-    let out = &mut conn.borrow_mut().wire.output;
-    encode::response(out.tail(), &head, &plan, Encoder::Length(0), Some(0));
+    encode::response(conn.borrow_mut().wire.output.tail(), &head, &plan, Encoder::Length(0), Some(0));
     close(conn).await;
 }
 
@@ -255,6 +254,8 @@ async fn respond(
     let start = {
         let conn = &mut *conn.borrow_mut();
         plan.close |= !conn.can_drain();
+        // An interim response may not follow the final one.
+        conn.wants_continue = false;
         let start = conn.wire.output.sent;
         encode::response(conn.wire.output.tail(), &response.head, &plan, encoder, length);
         start
@@ -430,6 +431,3 @@ async fn drain_request(conn: &Rc<RefCell<Conn>>) -> bool {
     let limit = conn.borrow().config.h1.head_timeout;
     tokio::time::timeout(limit, drained).await.unwrap_or(false)
 }
-
-#[cfg(test)]
-mod tests;

@@ -257,6 +257,3 @@ async fn send(
         observer.delivered(Delivery { sent_bytes, received_bytes: received.get(), failure });
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,1 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+use http::header::{ACCEPT, CONTENT_LENGTH, TE};
+use proptest::prelude::*;
 
+use super::*;
+
+fn parse(head: &[u8]) -> Result<(RequestHead, Framing), ProtocolError> {
+    request(Bytes::copy_from_slice(head), &H1Config::default(), &Scheme::HTTP)
+}
+
+fn status(head: &[u8]) -> Option<u16> {
+    parse(head).err().and_then(|error| error.status).map(|status| status.as_u16())
+}
+
+#[test]
+fn malformed_requests_are_refused() {
+    let table: &[(u16, &[u8])] = &[
+        // Two framings, or one that is not clear (RFC 9112 section 6.3).
+        (400, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n"),
+        (400, b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n"),
+        (400, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\n"),
+        (400, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\n"),
+        (400, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3, 3\r\n\r\n"),
+        (400, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +3\r\n\r\n"),
+        (400, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -3\r\n\r\n"),
+        (400, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0x3\r\n\r\n"),
+        (400, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3 4\r\n\r\n"),
+        (400, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length:\r\n\r\n"),
+        (400, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 18446744073709551616\r\n\r\n"),
+        (400, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9223372036854775808\r\n\r\n"),
+        (
+            400,
+            b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+        ),
+        (400, b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, chunked\r\n\r\n"),
+        (400, b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, gzip\r\n\r\n"),
+        (400, b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: \x0bchunked\r\n\r\n"),
+        (400, b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\n\r\n"),
+        (400, b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n"),
+        (400, b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: \"chunked\"\r\n\r\n"),
+        (400, b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\r\n\r\n"),
+        (501, b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n"),
+        (400, b"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"),
+        // Lines and names (RFC 9112 sections 2.2, 5.1, 5.2).
+        (400, b"GET / HTTP/1.1\r\nHost: a\r\n X: folded\r\n\r\n"),
+        (400, b"GET / HTTP/1.1\r\n Host: a\r\n\r\n"),
+        (400, b"GET / HTTP/1.1\r\nHost : a\r\n\r\n"),
+        (400, b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding : chunked\r\n\r\n"),
+        (400, b"GET / HTTP/1.1\r\nHost: a\r\n: empty\r\n\r\n"),
+        (400, b"GET / HTTP/1.1\r\nHost: a\r\nno colon\r\n\r\n"),
+        (400, b"GET / HTTP/1.1\r\nHost: a\r\nX\0Y: 1\r\n\r\n"),
+        (400, b"GET / HTTP/1.1\r\nHost: a\r\nX: 1\0\r\n\r\n"),
+        (400, b"GET / HTTP/1.1\r\nHost: a\r\nX: 1\x7f\r\n\r\n"),
+        (400, b"GET / HTTP/1.1\r\nHost: a\r\nX: 1\rY: 2\r\n\r\n"),
+        (400, b"GET / HTTP/1.1\r\nHost: a\r\nX: 1\nY: 2\r\n\r\n"),
+        (400, b"GET / HTTP/1.1\r\nHost: a\r\nX\xc3\xa4: 1\r\n\r\n"),
+        // The request line (section 3).
+        (400, b"GET  / HTTP/1.1\r\nHost: a\r\n\r\n"),
+        (400, b"GET /  HTTP/1.1\r\nHost: a\r\n\r\n"),
+        (400, b"GET / HTTP/1.1 \r\nHost: a\r\n\r\n"),
+        (400, b" GET / HTTP/1.1\r\nHost: a\r\n\r\n"),
+        (400, b"GET\t/ HTTP/1.1\r\nHost: a\r\n\r\n"),
+        (400, b"G@T / HTTP/1.1\r\nHost: a\r\n\r\n"),
+        (400, b"GET /\r\nHost: a\r\n\r\n"),
+        (400, b"GET / http/1.1\r\nHost: a\r\n\r\n"),
+        (400, b"GET / HTTP/1.10\r\nHost: a\r\n\r\n"),
+        (505, b"GET / HTTP/2.0\r\nHost: a\r\n\r\n"),
+        (505, b"GET / HTTP/1.2\r\nHost: a\r\n\r\n"),
+        (400, b"GET /a b HTTP/1.1\r\nHost: a\r\n\r\n"),
+        (400, b"GET /\x01 HTTP/1.1\r\nHost: a\r\n\r\n"),
+        (400, b"GET /\xff HTTP/1.1\r\nHost: a\r\n\r\n"),
+        (400, b"GET /#f HTTP/1.1\r\nHost: a\r\n\r\n"),
+        (400, b"GET a HTTP/1.1\r\nHost: a\r\n\r\n"),
+        (400, b"GET * HTTP/1.1\r\nHost: a\r\n\r\n"),
+        (400, b"GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n"),
+        (400, b"GET http:///x HTTP/1.1\r\nHost: a\r\n\r\n"),
+        (400, b"GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n"),
+        (501, b"CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n"),
+        (501, b"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA / HTTP/1.1\r\nHost: a\r\n\r\n"),
+        // Host (section 3.2).
+        (400, b"GET / HTTP/1.1\r\n\r\n"),
+        (400, b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n"),
+        (400, b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n"),
+        (400, b"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n"),
+        (400, b"GET / HTTP/1.1\r\nHost: u@a\r\n\r\n"),
+        (400, b"GET / HTTP/1.1\r\nHost: a:b\r\n\r\n"),
+        (400, b"GET / HTTP/1.1\r\nHost: a:99999\r\n\r\n"),
+        (400, b"GET / HTTP/1.1\r\nHost: :80\r\n\r\n"),
+        (400, b"GET / HTTP/1.1\r\nHost: a,b\r\n\r\n"),
+        (400, b"GET http://a/ HTTP/1.1\r\n\r\n"),
+    ];
+    for (expected, head) in table {
+        assert_eq!(status(head), Some(*expected), "{}", String::from_utf8_lossy(head));
+    }
+}
+
+#[test]
+fn too_many_headers_and_too_long_targets_have_their_own_status() {
+    let many = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: 1\r\n".repeat(128));
+    assert_eq!(status(many.as_bytes()), Some(431));
+    let long = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(17_000));
+    assert_eq!(status(long.as_bytes()), Some(414));
+}
+
+#[test]
+fn a_request_is_taken_apart() {
+    let head = b"POST /p?q=1 HTTP/1.1\r\nhOsT: a.example:8080\r\nAccept:\t x \r\nContent-Length: 12\r\nExpect: 100-continue\r\n\r\n";
+    let (head, framing) = parse(head).expect("valid");
+    assert_eq!((head.path(), head.query()), ("/p", Some("q=1")));
+    assert_eq!(head.authority.as_ref().map(Authority::as_str), Some("a.example:8080"));
+    assert_eq!(head.headers.get(&ACCEPT), Some(&b"x"[..]));
+    assert!(!head.headers.contains(&http::header::HOST));
+    assert_eq!(framing.length, Length::Bytes(12));
+    assert!(framing.keep_alive && framing.expects_continue);
+}
+
+#[test]
+fn the_authority_of_an_absolute_target_replaces_host() {
+    for (target, expected) in [
+        ("http://b.example/x?y", "/x?y"),
+        ("HTTPS://b.example/x?y", "/x?y"),
+        ("http://b.example?y", "/?y"),
+        ("http://b.example", "/"),
+    ] {
+        let head = format!("GET {target} HTTP/1.1\r\nHost: a.example\r\n\r\n");
+        let (head, _) = parse(head.as_bytes()).expect("valid");
+        assert_eq!(head.target.as_str(), expected);
+        assert_eq!(head.authority.as_ref().map(Authority::as_str), Some("b.example"));
+    }
+}
+
+#[test]
+fn options_takes_the_asterisk() {
+    for target in ["*", "http://a"] {
+        let head = format!("OPTIONS {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(parse(head.as_bytes()).expect("valid").0.target.as_str(), "*");
+    }
+}
+
+#[test]
+fn ipv6_and_empty_hosts_are_hosts() {
+    let (head, _) = parse(b"GET / HTTP/1.1\r\nHost: [fd00::1]:80\r\n\r\n").expect("valid");
+    assert_eq!(head.authority.as_ref().map(Authority::as_str), Some("[fd00::1]:80"));
+    assert_eq!(parse(b"GET / HTTP/1.1\r\nHost:\r\n\r\n").expect("valid").0.authority, None);
+    assert_eq!(parse(b"GET / HTTP/1.0\r\n\r\n").expect("valid").0.authority, None);
+}
+
+#[test]
+fn connection_specific_fields_and_what_connection_names_are_gone() {
+    let head = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: X-Secret, close, content-length, te\r\nX-Secret: 1\r\nKeep-Alive: 5\r\n\
+        Proxy-Connection: x\r\nTE: trailers\r\nUpgrade: h2c\r\nContent-Length: 0\r\nX-Kept: 1\r\n\r\n";
+    let (head, framing) = parse(head).expect("valid");
+    assert_eq!(
+        head.headers.iter().map(|(name, _)| name.to_vec()).collect::<Vec<_>>(),
+        [b"TE".to_vec(), b"Content-Length".to_vec(), b"X-Kept".to_vec()]
+    );
+    assert!(head.headers.contains(&TE) && head.headers.contains(&CONTENT_LENGTH));
+    // Upgrade counts only if Connection names it (RFC 9110 section 7.8).
+    assert_eq!(head.upgrade, None);
+    assert!(!framing.keep_alive);
+}
+
+#[test]
+fn keep_alive_follows_version_and_connection() {
+    for (version, connection, expected) in [
+        ("1.1", "x", true),
+        ("1.1", "close", false),
+        ("1.1", "keep-alive, Close", false),
+        ("1.0", "x", false),
+        ("1.0", "Keep-Alive", true),
+        ("1.0", "keep-alive, close", false),
+    ] {
+        let head = format!("GET / HTTP/{version}\r\nHost: a\r\nConnection: {connection}\r\n\r\n");
+        let (_, framing) = parse(head.as_bytes()).expect("valid");
+        assert_eq!(framing.keep_alive, expected, "{version} {connection}");
+    }
+}
+
+#[test]
+fn malformed_responses_are_refused() {
+    let parse = |head: &[u8]| response(Bytes::copy_from_slice(head), &H1Config::default());
+    for head in [
+        &b"HTTP/1.1 20 OK\r\n\r\n"[..],
+        b"HTTP/1.1 2000 OK\r\n\r\n",
+        b"HTTP/2.0 200 OK\r\n\r\n",
+        b"HTTP/1.1  200 OK\r\n\r\n",
+        b"HTTP/1.1 099 x\r\n\r\n",
+        b"ICY 200 OK\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX : 1\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: 1\r\n folded\r\n\r\n",
+    ] {
+        assert!(parse(head).is_err(), "{}", String::from_utf8_lossy(head));
+    }
+    assert_eq!(parse(b"HTTP/1.1 204\r\n\r\n").expect("valid").0.status, StatusCode::NO_CONTENT);
+    assert_eq!(parse(b"HTTP/1.0 200 Fine by me\r\n\r\n").expect("valid").1.length, Length::Unsaid);
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_heads_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
+        let mut head = bytes;
+        head.extend_from_slice(b"\r\n\r\n");
+        let len = scan::HeadScan::default().section_len(&head).ok().flatten().unwrap_or(head.len());
+        drop(parse(&head[..len]));
+        drop(response(Bytes::copy_from_slice(&head[..len]), &H1Config::default()));
+        drop(trailers(Bytes::copy_from_slice(&head[..len]), 128));
+    }
+
+    /// Whatever is accepted holds no byte that could start another line or message when it is written.
+    #[test]
+    fn accepted_heads_hold_no_line_break(
+        target in "[ -~\t\r\n\0]{0,20}",
+        name in "[ -~\t\r\n\0]{0,10}",
+        value in "[ -~\t\r\n\0\u{80}-\u{ff}]{0,20}",
+    ) {
+        let head = format!("GET /{target} HTTP/1.1\r\nHost: a\r\n{name}: {value}\r\n\r\n");
+        let section = scan::HeadScan::default().section_len(head.as_bytes());
+        if let Ok(Some(len)) = section && let Ok((head, _)) = parse(&head.as_bytes()[..len]) {
+            let safe = |bytes: &[u8]| bytes.iter().all(|byte| !matches!(byte, b'\r' | b'\n' | 0));
+            prop_assert!(safe(head.target.as_str().as_bytes()));
+            for (name, value) in head.headers.iter() {
+                prop_assert!(safe(value) && !name.is_empty() && name.iter().copied().all(scan::is_token));
+            }
+        }
+    }
+}
