@@ -68,6 +68,19 @@ pub(crate) fn classes(input: &Input<'_>, output: &mut Output) -> Vec<Arc<str>> {
     ours
 }
 
+/// A Gateway whose class does not exist is served by nobody, and nobody else says so.
+pub(crate) fn note_missing_classes(input: &Input<'_>, output: &mut Output) {
+    for item in &input.gateways {
+        let class = &item.object.spec.gateway_class_name;
+        if !input.classes.iter().any(|known| known.object.metadata.name == *class) {
+            let metadata = &item.object.metadata;
+            let (namespace, name) = (metadata.namespace.clone(), metadata.name.clone());
+            let key = ObjectKey { kind: Kind::Gateway, namespace, name };
+            output.notes.push((key, format!("GatewayClass {class} does not exist").into()));
+        }
+    }
+}
+
 /// The Gateways of these classes by name.
 pub(crate) fn gateways<'a>(
     input: &Input<'a>,

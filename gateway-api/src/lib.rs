@@ -28,6 +28,7 @@ pub const CONTROLLER_NAME: &str = "weft.dev/gateway-controller";
 pub fn translate(input: &Input<'_>) -> Output {
     let mut output = Output::default();
     let classes = gateway::classes(input, &mut output);
+    gateway::note_missing_classes(input, &mut output);
     let mut gateways = gateway::gateways(input, &classes);
     for route in &input.routes {
         httproute::translate(input, &mut gateways, route, &mut output);

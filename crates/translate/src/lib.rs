@@ -22,4 +22,14 @@ pub mod yaml;
 pub use diff::{Change, diff};
 pub use identity::Identities;
 pub use store::{Problem, Store};
+pub use weft_ir::Resource;
+
 pub use translator::{ObjectStatus, Translation, Translator};
+
+/// Writes a value as YAML, for people and for golden tests.
+///
+/// # Errors
+/// When the value has a map whose keys are no texts.
+pub fn to_yaml<T: serde::Serialize>(value: &T) -> Result<String, serde_saphyr::SerializeError> {
+    serde_saphyr::to_string(value)
+}

@@ -249,22 +249,30 @@ impl<'a> Work<'a> {
     fn refused(&mut self) {
         for (key, entry) in self.store.objects() {
             let Some(refused) = &entry.refused else { continue };
-            let kept = match &entry.good {
-                Some(_) => "the last good version stays",
-                None => "what it names is closed",
-            };
             if is_policy(key.kind) {
-                if entry.good.is_none() {
-                    for policy in policy::stand_in(key, &refused.value) {
-                        self.add(Resource::Policy(policy));
-                    }
+                let stand_in = match &entry.good {
+                    Some(_) => Vec::new(),
+                    None => policy::stand_in(key, &refused.value),
+                };
+                let kept = match (&entry.good, stand_in.is_empty()) {
+                    (Some(_), _) => "the last good version stays",
+                    (None, false) => "what it names is closed",
+                    (None, true) => "nothing enforces it",
+                };
+                for policy in stand_in {
+                    self.add(Resource::Policy(policy));
                 }
                 let message = format!("{}; {kept}", refused.error);
                 let valid = Condition::new("Valid", false, entry.generation, "Invalid", &message);
                 self.conditions(key, vec![valid]);
                 continue;
             }
-            let message = refused.error.to_string();
+            let kept = match (&entry.good, key.kind) {
+                (Some(_), _) => "; the last good version stays",
+                (None, Kind::HttpRoute) => "; requests are answered with 500",
+                (None, _) => "",
+            };
+            let message = format!("{}{kept}", refused.error);
             let accepted = Condition::new("Accepted", false, entry.generation, "Invalid", &message);
             match self.translation.statuses.iter_mut().find(|status| status.object == *key) {
                 Some(status) => refused::overwrite(&mut status.status, &accepted),
