@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The state server over real TLS sockets, with a client of no more than tonic and the subscriber.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::{collections::BTreeMap, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 

@@ -5,6 +5,7 @@
 //! or swapped, cuts at any point, restarts of the node (from what it saved) and of the publisher (with
 //! a new epoch). After each event the state must be one that was published; after the last one, with
 //! the stream left in peace, it must be the newest.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::{
     collections::{BTreeMap, VecDeque},

@@ -2,6 +2,7 @@
 //! The committed code of the wire format is what the schema generates.
 //!
 //! `UPDATE_GOLDEN=1 cargo test -p weft-ir --test generated` writes it again.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::{env, fs, path::Path};
 
