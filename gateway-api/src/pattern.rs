@@ -5,7 +5,7 @@ use regex::RegexBuilder;
 
 /// How large a compiled expression may be, in bytes. Nodes allow more than this, so that what is
 /// accepted here compiles there.
-pub const SIZE_LIMIT_BYTES: usize = 1 << 20;
+pub const SIZE_LIMIT_BYTES: usize = 1 << 19;
 
 /// Checks that an expression compiles, alone and as a match of the whole text. The error is one line.
 pub fn check(expression: &str) -> Result<(), String> {
