@@ -51,8 +51,8 @@ pub(crate) enum Kind {
     Full(Bytes),
     H1Request(RequestBody),
     H1Response(ResponseBody),
-    H2Request(H2RequestBody),
-    H2Response(H2ResponseBody),
+    H2Request(Box<H2RequestBody>),
+    H2Response(Box<H2ResponseBody>),
     Upgraded(RawStream),
     Source(Box<dyn BodySource>),
 }

@@ -21,12 +21,13 @@ use super::{
     parse::{self, Framing, Length},
     scan::{HEAD_TOO_LARGE, HeadScan},
     server_body::{Conn, RequestBody},
+    wire::Output,
 };
 use crate::{
     body::{Body, Frame, Kind},
     config::ServerConfig,
     drain::Drain,
-    error::ProtocolError,
+    error::{BodyError, ProtocolError},
     io::{Io, RawStream, relay},
     message::{Delivery, OnUpgrade, Request, RequestHead, Response, ResponseHead},
     serve::{Handler, Served},
@@ -109,10 +110,11 @@ fn poll_head(conn: &mut Conn, cx: &mut Context<'_>, drain: &Drain) -> Poll<NextH
                     NextHead::Refuse(HEAD_TIMEOUT)
                 });
             }
-            Poll::Ready(Err(_)) => return Poll::Ready(NextHead::Close(Some(Reason::ClientReset))),
+            Poll::Ready(Err(_)) => 0,
             Poll::Pending => return Poll::Pending,
         };
         if n == 0 {
+            // An end between requests fails nobody's request.
             let failure = (!idle).then_some(Reason::ClientReset);
             return Poll::Ready(NextHead::Close(failure));
         }
@@ -288,46 +290,57 @@ struct Written {
 async fn write_body(conn: &Rc<RefCell<Conn>>, body: &mut Body, encoder: &mut Encoder) -> Written {
     let mut content = 0;
     let failure = loop {
-        if *encoder == Encoder::None || body.is_end() {
-            break if encoder.finish(&mut conn.borrow_mut().wire.output, None) {
-                None
-            } else {
-                Some(CUT_SHORT)
-            };
-        }
-        let frame = match poll_fn(|cx| poll_frame_or_flush(conn, body, cx)).await {
-            Ok(frame) => frame,
-            Err(reason) => break Some(reason),
+        let frame = match *encoder == Encoder::None || body.is_end() {
+            true => None,
+            false => match poll_fn(|cx| poll_frame_or_flush(conn, body, cx)).await {
+                Ok(frame) => frame,
+                Err(reason) => break Some(reason),
+            },
         };
-        let mut borrowed = conn.borrow_mut();
-        let out = &mut borrowed.wire.output;
-        match frame {
-            Some(Ok(Frame::Data(bytes))) => {
-                content += bytes.len() as u64;
-                if !encoder.data(out, bytes) {
-                    break Some(CUT_SHORT);
+        let pushed = push_frame(&mut conn.borrow_mut().wire.output, encoder, frame, &mut content);
+        match pushed {
+            Pushed::End(failure) => break failure,
+            Pushed::More => {}
+            Pushed::Full => {
+                if let Err(error) = poll_fn(|cx| conn.borrow_mut().poll_flush(cx)).await {
+                    break Some(write_failure(&error));
                 }
             }
-            Some(Ok(Frame::Trailers(trailers))) => {
-                break if encoder.finish(out, Some(&trailers)) { None } else { Some(CUT_SHORT) };
-            }
-            None => break if encoder.finish(out, None) { None } else { Some(CUT_SHORT) },
-            Some(Err(error)) => break Some(error.reason),
-        }
-        let full = !out.has_room();
-        drop(borrowed);
-        if full && let Err(error) = poll_fn(|cx| conn.borrow_mut().poll_flush(cx)).await {
-            break Some(write_failure(&error));
         }
     };
     let flushed = poll_fn(|cx| conn.borrow_mut().poll_flush(cx)).await;
     Written { content, failure: failure.or_else(|| flushed.err().as_ref().map(write_failure)) }
 }
 
+enum Pushed {
+    More,
+    /// Flush before the next frame.
+    Full,
+    End(Option<Reason>),
+}
+
+/// Queues one frame, or the end where there is none.
+fn push_frame(out: &mut Output, encoder: &mut Encoder, frame: PolledFrame, content: &mut u64) -> Pushed {
+    let complete = match frame {
+        Some(Ok(Frame::Data(bytes))) => {
+            *content += bytes.len() as u64;
+            match encoder.data(out, bytes) {
+                true if out.has_room() => return Pushed::More,
+                true => return Pushed::Full,
+                false => false,
+            }
+        }
+        Some(Ok(Frame::Trailers(trailers))) => encoder.finish(out, Some(&trailers)),
+        None => encoder.finish(out, None),
+        Some(Err(error)) => return Pushed::End(Some(error.reason)),
+    };
+    Pushed::End((!complete).then_some(CUT_SHORT))
+}
+
 /// The body ended before its announced length, or went past it.
 const CUT_SHORT: Reason = Reason::UpstreamReset;
 
-type PolledFrame = Option<Result<Frame, crate::error::BodyError>>;
+type PolledFrame = Option<Result<Frame, BodyError>>;
 
 /// The next frame; while there is none, what was written so far goes out.
 fn poll_frame_or_flush(
@@ -353,16 +366,15 @@ fn write_failure(error: &io::Error) -> Reason {
 /// Sends the 101 and hands the client's stream over.
 async fn switch(conn: &Rc<RefCell<Conn>>, response: Response) -> Result<Next, Reason> {
     let Response { head, body, observer, on_upgrade, .. } = response;
-    let (flushed, received) = {
-        let mut borrowed = conn.borrow_mut();
-        if !borrowed.decoder.is_done() {
+    let received = {
+        let conn = &mut *conn.borrow_mut();
+        if !conn.decoder.is_done() {
             return Err(Reason::BadRequest);
         }
-        encode::switching(borrowed.wire.output.tail(), &head);
-        let received = borrowed.received;
-        drop(borrowed);
-        (poll_fn(|cx| conn.borrow_mut().poll_flush(cx)).await, received)
+        encode::switching(conn.wire.output.tail(), &head);
+        conn.received
     };
+    let flushed = poll_fn(|cx| conn.borrow_mut().poll_flush(cx)).await;
     let failure = flushed.err().as_ref().map(write_failure);
     if let Some(observer) = observer {
         observer.delivered(Delivery { sent_bytes: 0, received_bytes: received, failure });

@@ -150,7 +150,7 @@ impl H2Upstream {
             return Ok((head, Body::empty()));
         }
         let body = H2ResponseBody::new(stream, length, self.config.body_timeout, upload, open);
-        Ok((head, Body { kind: Kind::H2Response(body) }))
+        Ok((head, Body { kind: Kind::H2Response(Box::new(body)) }))
     }
 }
 

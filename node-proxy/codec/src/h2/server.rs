@@ -69,6 +69,10 @@ pub(crate) async fn serve<H: Handler>(
     };
     match poll_fn(|cx| driver.poll(cx)).await {
         Ok(()) => Served { requests: driver.requests, failure: None },
+        // A transport that fails between requests fails nobody's request.
+        Err(error) if error.is_io() && driver.streams.is_empty() => {
+            Served { requests: driver.requests, failure: None }
+        }
         Err(error) => {
             tracing::debug!(%error, "http/2 connection failed");
             failed(&*driver.handler, &error, driver.requests)
@@ -197,7 +201,7 @@ async fn serve_stream<H: Handler>(
         true => Body::empty(),
         false => {
             let body = H2RequestBody::new(stream, length, config.h2.body_timeout, received.clone());
-            Body { kind: Kind::H2Request(body) }
+            Body { kind: Kind::H2Request(Box::new(body)) }
         }
     };
     let response = {

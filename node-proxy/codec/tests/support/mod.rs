@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A server over an in-memory pipe, whose handler is a closure, and what the tests read of it.
-#![allow(dead_code, reason = "each test program uses a part of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test program uses a part of it")]
 
 use std::{cell::RefCell, future::Future, pin::Pin, rc::Rc};
 

@@ -4,8 +4,10 @@ use proptest::prelude::*;
 
 use super::*;
 
+type Whole = (Vec<u8>, Headers, Vec<u8>);
+
 /// Feeds `pieces` to a chunked decoder; the content, the trailers and what was left over.
-fn decode(pieces: &[&[u8]]) -> Result<Option<(Vec<u8>, Headers, Vec<u8>)>, &'static str> {
+fn decode(pieces: &[&[u8]]) -> Result<Option<Whole>, &'static str> {
     let config = H1Config::default();
     let (mut decoder, mut buf, mut content) = (Decoder::chunked(), BytesMut::new(), Vec::new());
     for piece in pieces {
