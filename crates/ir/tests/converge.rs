@@ -53,7 +53,7 @@ enum Event {
 /// Large resources, so that a batch has several frames.
 fn resource(number: u8, value: u8) -> Resource {
     // Two of the sixteen are large.
-    let padding = "x".repeat(if number % 8 == 0 { 130 * 1024 } else { 10 });
+    let padding = "x".repeat(if number.is_multiple_of(8) { 130 * 1024 } else { 10 });
     if number % 3 == 1 {
         Resource::Service(Service {
             name: ObjectName::new("shop", &format!("s{number}")),
