@@ -56,8 +56,6 @@ pub(crate) struct Load {
     pub(crate) streams: u32,
     /// Requests in all.
     pub(crate) requests: u64,
-    /// Requests a second on each connection; none: as many as answers come back.
-    pub(crate) rate: Option<u32>,
 }
 
 /// What came back.
@@ -69,39 +67,28 @@ pub(crate) struct Loaded {
     pub(crate) cpu_seconds: f64,
     /// Wall time, in seconds.
     pub(crate) seconds: f64,
-    /// Times from request to the end of the answer, in microseconds, sorted; only where asked for.
-    pub(crate) latencies_us: Vec<u64>,
 }
 
 impl Load {
     /// Runs the load against `address`. Fails when a single request fails: a proxy that answers with
     /// errors is fast, and no comparison.
     pub(crate) fn run(&self, address: SocketAddr, folder: &Path) -> anyhow::Result<Loaded> {
-        let log = folder.join("h2load.log");
         let before = process::children_cpu_seconds()?;
         let start = Instant::now();
-        let output = self.command(address, folder, &log)?.output().context("cannot start h2load")?;
+        let output = self.command(address, folder)?.output().context("cannot start h2load")?;
         let seconds = start.elapsed().as_secs_f64();
         let cpu_seconds = process::children_cpu_seconds()? - before;
         let text = String::from_utf8_lossy(&output.stdout);
         self.check(&text).with_context(|| format!("load on {address}:\n{text}"))?;
-        let latencies_us = if self.rate.is_some() { read_latencies(&log)? } else { Vec::new() };
         let per_second = self.requests as f64 / finished_in(&text)?;
-        Ok(Loaded { per_second, cpu_seconds, seconds, latencies_us })
+        Ok(Loaded { per_second, cpu_seconds, seconds })
     }
 
-    fn command(&self, address: SocketAddr, folder: &Path, log: &Path) -> anyhow::Result<Command> {
+    fn command(&self, address: SocketAddr, folder: &Path) -> anyhow::Result<Command> {
         let mut command = Command::new("taskset");
         command.args(["-c", LOAD_CORE, "h2load", "-t", "1"]);
         command.args(["-n", &self.requests.to_string(), "-c", &self.clients.to_string()]);
         command.args(["-m", &self.streams.to_string()]);
-        if let Some(rate) = self.rate {
-            // h2load appends to the file of an earlier run.
-            if log.exists() {
-                fs::remove_file(log)?;
-            }
-            command.args(["--rps", &rate.to_string(), "--log-file"]).arg(log);
-        }
         match self.shape {
             Shape::Http1 => command.arg("--h1"),
             Shape::Http2 => {
@@ -139,20 +126,11 @@ fn finished_in(text: &str) -> anyhow::Result<f64> {
     Ok(seconds)
 }
 
-/// The third column of h2load's log: microseconds until the end of the answer.
-fn read_latencies(log: &Path) -> anyhow::Result<Vec<u64>> {
-    let text = fs::read_to_string(log).with_context(|| format!("cannot read {}", log.display()))?;
-    let mut latencies: Vec<u64> =
-        text.lines().filter_map(|line| line.split('\t').nth(2)?.trim().parse().ok()).collect();
-    latencies.sort_unstable();
-    Ok(latencies)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const LOAD: Load = Load { shape: Shape::Http1, clients: 1, streams: 1, requests: 1000, rate: None };
+    const LOAD: Load = Load { shape: Shape::Http1, clients: 1, streams: 1, requests: 1000 };
 
     #[test]
     fn durations_are_read_with_their_unit() {

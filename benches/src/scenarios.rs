@@ -13,6 +13,7 @@ use crate::peers::{PeerName, Running, Setup};
 use crate::process::{self, LOAD_CORE, Process};
 use crate::report::Table;
 
+mod connect;
 mod instructions;
 mod memory;
 mod paced;
@@ -29,6 +30,8 @@ pub(crate) enum Scenario {
     Paced,
     /// Memory after the start and with 1,000 idle connections.
     Memory,
+    /// Time of connect(2) to a ClusterIP, with 10 and with 10,000 services (root).
+    Connect,
     /// User instructions per request, counted by callgrind.
     Instructions,
 }
@@ -46,8 +49,8 @@ pub(crate) struct Options {
 
 impl Scenario {
     /// All of them, in the order in which they are run.
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Http1, Self::Http2, Self::Paced, Self::Memory, Self::Instructions];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Http1, Self::Http2, Self::Paced, Self::Memory, Self::Connect, Self::Instructions];
 
     /// A headline.
     pub(crate) fn title(self) -> &'static str {
@@ -56,6 +59,7 @@ impl Scenario {
             Self::Http2 => "HTTP/2, gRPC-like, route and policy, one core, 8 x 32 streams, saturated",
             Self::Paced => "HTTP/1.1, route and policy, one core, 3,000 requests/s",
             Self::Memory => "memory",
+            Self::Connect => "connect(2) to a ClusterIP",
             Self::Instructions => "user instructions per request (callgrind)",
         }
     }
@@ -67,6 +71,7 @@ impl Scenario {
             Self::Http2 => saturated::run(self.title(), Shape::Http2, options),
             Self::Paced => paced::run(self.title(), options),
             Self::Memory => memory::run(self.title(), options),
+            Self::Connect => connect::run(self.title(), options),
             Self::Instructions => instructions::run(self.title(), options),
         }
     }

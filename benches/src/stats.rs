@@ -42,6 +42,11 @@ impl Spread {
         self.0.len()
     }
 
+    /// Each measurement less the one of the same round of `base`.
+    pub(crate) fn less(&self, base: &Spread) -> Spread {
+        Spread(self.0.iter().zip(&base.0).map(|(own, base)| own - base).collect())
+    }
+
     /// Each measurement divided by the one of the same round of `base`.
     pub(crate) fn ratio_to(&self, base: &Spread) -> Spread {
         Spread(self.0.iter().zip(&base.0).map(|(own, base)| own / base).collect())

@@ -46,7 +46,7 @@ fn per_request(bench: &Bench, peer: PeerName, shape: Shape) -> anyhow::Result<f6
         let option = format!("--callgrind-out-file={}", file.display());
         let mut running = bench.proxy(peer, shape, &["valgrind", "--tool=callgrind", &option])?;
         let streams = if shape == Shape::Http2 { 8 } else { 1 };
-        Load { shape, clients: 4, streams, requests, rate: None }.run(running.address, bench.folder())?;
+        Load { shape, clients: 4, streams, requests }.run(running.address, bench.folder())?;
         running.process.terminate(PATIENCE)?;
         *count = total(&file)?;
         fs::remove_file(&file)?;

@@ -1,15 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A fixed rate that every proxy can carry: latency, and CPU time where the core is mostly idle.
 
-use super::{Bench, Options};
-use crate::load::{Load, Loaded, Shape};
+use std::net::SocketAddr;
+use std::process::Command;
+
+use anyhow::{Context, bail};
+use serde::Deserialize;
+
+use super::{Bench, Options, beside};
+use crate::load::Shape;
 use crate::peers::Running;
+use crate::process::LOAD_CORE;
 use crate::report::{Row, Table};
 use crate::stats::Spread;
 
-/// Connections, and requests a second on each: 3,000 in all.
-const CLIENTS: u32 = 30;
-const RATE: u32 = 100;
+/// Requests a second.
+const RATE: &str = "3000";
+
+/// What the load printed.
+#[derive(Deserialize)]
+struct Loaded {
+    requests: f64,
+    p50_us: f64,
+    p99_us: f64,
+}
 
 #[derive(Default)]
 struct Measured {
@@ -21,76 +35,72 @@ struct Measured {
 
 pub(super) fn run(title: &str, options: &Options) -> anyhow::Result<Table> {
     let bench = Bench::start()?;
-    let seconds = if options.quick { 1 } else { 5 };
-    let requests = u64::from(CLIENTS * RATE) * seconds;
-    let load = Load { shape: Shape::Http1, clients: CLIENTS, streams: 1, requests, rate: Some(RATE) };
+    let seconds = if options.quick { "1" } else { "5" };
     let mut proxies = Vec::new();
     for peer in &options.peers {
         let running = bench.proxy(*peer, Shape::Http1, &[])?;
-        Load { rate: None, ..load }.run(running.address, bench.folder())?;
+        load(running.address, "1")?;
         proxies.push((*peer, running, Measured::default()));
     }
     let mut direct = Measured::default();
     for _ in 0..options.rounds {
-        direct.latencies(&load.run(bench.http1, bench.folder())?);
+        direct.latencies(&load(bench.http1, seconds)?);
         for (_, running, measured) in &mut proxies {
-            measured.window(&bench, running, &load)?;
+            measured.window(running, seconds)?;
         }
     }
     let base = proxies.first().map(|(.., measured)| measured.requests_per_cpu_second.clone());
+    let base = base.unwrap_or_default();
+    let none = Spread::default;
     let mut rows = vec![Row {
         name: "no proxy".to_owned(),
-        cells: vec![direct.p50_us, direct.p99_us, Spread::default(), Spread::default()],
+        cells: vec![direct.p50_us.clone(), direct.p99_us, none(), none(), none()],
     }];
     for (peer, _, measured) in proxies {
-        let ratio = measured.requests_per_cpu_second.ratio_to(&base.clone().unwrap_or_default());
-        let cells = vec![measured.p50_us, measured.p99_us, measured.cpu_per_million, ratio];
+        let added = measured.p50_us.less(&direct.p50_us);
+        let ratio = measured.requests_per_cpu_second.ratio_to(&base);
+        let cells = vec![measured.p50_us, measured.p99_us, added, measured.cpu_per_million, ratio];
         rows.push(Row { name: peer.label().to_owned(), cells });
     }
     Ok(Table {
         title: title.to_owned(),
-        columns: vec!["p50 us", "p99 us", "CPU-s per 1M", "ratio CPU"],
+        columns: vec!["p50 us", "p99 us", "added p50 us", "CPU-s per 1M", "ratio CPU"],
         rows,
         notes: vec![
-            "median (min-max) of the rounds; h2load paces in bursts, so that latencies compare with \
-                     each other only"
+            "median (min-max) of the rounds; requests are due at random times on 32 connections, and a \
+                     latency counts from when its request was due"
                 .to_owned(),
         ],
     })
 }
 
+/// Runs the load against `address`.
+fn load(address: SocketAddr, seconds: &str) -> anyhow::Result<Loaded> {
+    let output = Command::new("taskset")
+        .args(["-c", LOAD_CORE])
+        .arg(beside("weft-bench-paced")?)
+        .args([&address.to_string(), Shape::Http1.path(), RATE, seconds])
+        .output()
+        .context("cannot start the load")?;
+    if !output.status.success() {
+        bail!("load on {address}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    serde_json::from_slice(&output.stdout).context("the load printed no result")
+}
+
 impl Measured {
-    fn window(&mut self, bench: &Bench, running: &Running, load: &Load) -> anyhow::Result<()> {
+    fn window(&mut self, running: &Running, seconds: &str) -> anyhow::Result<()> {
         let before = running.process.cpu_seconds()?;
-        let loaded = load.run(running.address, bench.folder())?;
-        let seconds = running.process.cpu_seconds()? - before;
-        self.cpu_per_million.push(seconds * 1e6 / load.requests as f64);
-        self.requests_per_cpu_second.push(load.requests as f64 / seconds);
+        let loaded = load(running.address, seconds)?;
+        let used = running.process.cpu_seconds()? - before;
+        self.cpu_per_million.push(used * 1e6 / loaded.requests);
+        self.requests_per_cpu_second.push(loaded.requests / used);
         self.latencies(&loaded);
         Ok(())
     }
 
     fn latencies(&mut self, loaded: &Loaded) {
-        self.p50_us.push(percentile(&loaded.latencies_us, 0.50));
-        self.p99_us.push(percentile(&loaded.latencies_us, 0.99));
-    }
-}
-
-/// The value below which this share of the sorted values lies; 0 for none.
-fn percentile(sorted: &[u64], share: f64) -> f64 {
-    let index = (sorted.len() as f64 * share) as usize;
-    sorted.get(index.min(sorted.len().saturating_sub(1))).map_or(0.0, |value| *value as f64)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn percentiles_are_values_that_occurred() {
-        let values: Vec<u64> = (1..=100).collect();
-        assert_eq!(percentile(&values, 0.5), 51.0);
-        assert_eq!(percentile(&values, 1.0), 100.0);
-        assert_eq!(percentile(&[], 0.5), 0.0);
+        self.p50_us.push(loaded.p50_us);
+        self.p99_us.push(loaded.p99_us);
     }
 }

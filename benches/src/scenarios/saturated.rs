@@ -119,7 +119,7 @@ fn load(shape: Shape, requests: u64) -> Load {
         Shape::Http1 => (64, 1),
         Shape::Http2 => (8, 32),
     };
-    Load { shape, clients, streams, requests, rate: None }
+    Load { shape, clients, streams, requests }
 }
 
 fn quiet_window(bench: &Bench, shape: Shape, running: &Running, requests: u64) -> anyhow::Result<Window> {
