@@ -45,6 +45,11 @@ impl HeaderEdits {
             .is_some()
     }
 
+    /// Whether there is nothing to change.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Does the changes. `Host` is the authority, which the caller keeps elsewhere: see [`host`](Self::host).
     pub fn apply(&self, headers: &mut Headers) {
         for edit in &self.0 {

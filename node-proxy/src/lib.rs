@@ -8,14 +8,29 @@
 //! Reading order: [`state`] (what a node knows at one revision), [`route`] and [`rule`] (which rule
 //! serves a request), then the request pipeline.
 
+pub mod access;
 pub mod balance;
+pub mod capture;
 pub mod clock;
 pub mod cluster;
+mod deadline;
+pub mod dial;
+pub mod exchange;
 pub mod filter;
 pub mod ir_client;
+pub mod metrics;
+pub mod permit;
+pub mod pool;
 pub mod ratelimit;
+pub mod replay;
+pub mod reply;
+pub mod request;
 pub mod retry_budget;
 pub mod route;
 pub mod rule;
+pub mod serve;
 pub mod slots;
 pub mod state;
+pub mod target;
+pub mod tcp;
+pub mod worker;

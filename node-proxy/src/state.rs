@@ -13,7 +13,8 @@ use std::{
 
 use ipnet::IpNet;
 use weft_ebpf_common::identity;
-use weft_ir::{AppProtocol, IdentityNumber, Node, ObjectName, Workload};
+use weft_ir::{AppProtocol, IdentityNumber, Node, ObjectName, Snapshot, Workload};
+use weft_policy::PolicySet;
 
 pub mod compile;
 mod listeners;
@@ -26,7 +27,7 @@ pub use listeners::{ListenPoint, VirtualHost};
 use crate::{cluster::Cluster, ratelimit::RateLimiter, route::RouteTable, slots::Slot};
 
 /// The whole state at one revision.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct MeshState {
     /// The revision of the snapshot that it was compiled from; 0 before the first.
     pub revision: u64,
@@ -34,6 +35,7 @@ pub struct MeshState {
     pub(crate) services: Arc<HashMap<(IpAddr, u16), Arc<ServiceTarget>>>,
     pub(crate) clusters: Vec<Option<Arc<Cluster>>>,
     pub(crate) listen_points: Arc<BTreeMap<SocketAddr, Arc<ListenPoint>>>,
+    pub(crate) policies: Arc<PolicySet>,
 }
 
 /// Who is behind an address.
@@ -91,9 +93,31 @@ pub struct ServiceTarget {
 }
 
 impl MeshState {
+    /// What a node knows before its first snapshot: nothing.
+    pub fn empty(node: &str) -> MeshState {
+        MeshState {
+            revision: 0,
+            peers: Arc::default(),
+            services: Arc::default(),
+            clusters: Vec::new(),
+            listen_points: Arc::default(),
+            policies: Arc::new(PolicySet::compile(&Snapshot::default(), node)),
+        }
+    }
+
     /// Who is behind an address.
     pub fn peer(&self, address: IpAddr) -> Peer {
-        self.peers.find(address)
+        let mut peer = self.peers.find(address);
+        if peer.place == Place::Outside {
+            // Prefixes that policies name have numbers of their own.
+            peer.identity = self.policies.identity_of(address);
+        }
+        peer
+    }
+
+    /// The policies of the same revision.
+    pub fn policies(&self) -> &PolicySet {
+        &self.policies
     }
 
     /// What a port of a Service's address stands for.

@@ -79,9 +79,9 @@ impl Compiler {
     /// A compiler for the node of this name, with an empty state.
     pub fn new(node: Arc<str>) -> Compiler {
         Compiler {
-            node,
             snapshot: Snapshot::default(),
-            state: Arc::default(),
+            state: Arc::new(MeshState::empty(&node)),
+            node,
             cluster_slots: Slots::default(),
             endpoint_slots: Slots::default(),
             limits: HashMap::new(),
@@ -91,8 +91,13 @@ impl Compiler {
         }
     }
 
-    /// The state for a snapshot, and the resources that cannot be used in full.
-    pub fn compile(&mut self, snapshot: &Snapshot) -> (Arc<MeshState>, Vec<Rejected>) {
+    /// The state for a snapshot, and the resources that cannot be used in full. `undecoded` names
+    /// resources of the snapshot that this node could not read.
+    pub fn compile(
+        &mut self,
+        snapshot: &Snapshot,
+        undecoded: &[ResourceKey],
+    ) -> (Arc<MeshState>, Vec<Rejected>) {
         let changed = changed(&self.snapshot, snapshot);
         let sorted = Sorted::new(snapshot);
         let limits = self.compile_limits(&sorted);
@@ -109,6 +114,7 @@ impl Compiler {
             services: Arc::clone(&self.state.services),
             clusters: Vec::new(),
             listen_points: Arc::clone(&self.state.listen_points),
+            policies: Arc::new(self.state.policies.next(snapshot, undecoded)),
         };
         if changed.routes || changed.services {
             let mut last = std::mem::take(&mut self.tables);

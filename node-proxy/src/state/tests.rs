@@ -106,10 +106,10 @@ fn what_did_not_change_is_the_same_object_in_the_next_state() {
             Resource::Route(route("r", to_service("web"), "web")),
         ],
     );
-    let (first, _) = compiler.compile(&snapshot);
+    let (first, _) = compiler.compile(&snapshot, &[]);
     snapshot.revision = 2;
     snapshot.insert(endpoints("api", 3));
-    let (second, _) = compiler.compile(&snapshot);
+    let (second, _) = compiler.compile(&snapshot, &[]);
     assert_eq!(second.revision, 2);
     assert!(Arc::ptr_eq(&table(&first, vip(1)), &table(&second, vip(1))));
     let cluster = |state: &MeshState, address| {
@@ -135,12 +135,12 @@ fn a_rate_limit_keeps_its_bucket_until_it_changes() {
         let table = table(state, vip(1));
         Arc::clone(&table.find(b"", &head).expect("a match").rule.limits[0])
     };
-    let first = limiter(&compiler.compile(&snapshot).0);
+    let first = limiter(&compiler.compile(&snapshot, &[]).0);
     snapshot.insert(Resource::Route(Route { created: 2, ..route("r", to_service("web"), "web") }));
-    let second = limiter(&compiler.compile(&snapshot).0);
+    let second = limiter(&compiler.compile(&snapshot, &[]).0);
     assert!(Arc::ptr_eq(&first, &second), "a change of the route is no change of the limit");
     snapshot.insert(limit(2));
-    let third = limiter(&compiler.compile(&snapshot).0);
+    let third = limiter(&compiler.compile(&snapshot, &[]).0);
     assert!(!Arc::ptr_eq(&first, &third));
 }
 
@@ -159,16 +159,16 @@ fn a_backend_may_appear_after_its_route() {
         let slot = table.find(b"", &head).expect("a match").rule.backends[0].cluster.expect("a slot");
         state.cluster(slot).map(|cluster| cluster.label.to_string())
     };
-    assert_eq!(backend(&compiler.compile(&snapshot).0), None);
+    assert_eq!(backend(&compiler.compile(&snapshot, &[]).0), None);
     snapshot.insert(service("later", 9));
-    assert_eq!(backend(&compiler.compile(&snapshot).0).as_deref(), Some("shop/later:80"));
+    assert_eq!(backend(&compiler.compile(&snapshot, &[]).0).as_deref(), Some("shop/later:80"));
 }
 
 #[test]
 fn an_unknown_address_of_a_pod_network_is_never_world() {
     let mut compiler = Compiler::new("node-a".into());
     let defaults = MeshDefaults { pod_cidrs: vec!["10.0.0.0/8".parse().expect("a prefix")] };
-    let (state, _) = compiler.compile(&snapshot(1, vec![Resource::MeshDefaults(defaults)]));
+    let (state, _) = compiler.compile(&snapshot(1, vec![Resource::MeshDefaults(defaults)]), &[]);
     assert_eq!(state.peer(IpAddr::from([10, 1, 2, 3])).place, Place::Unknown);
     assert_eq!(state.peer(IpAddr::from([192, 0, 2, 1])).place, Place::Outside);
     assert_eq!(state.peer(IpAddr::from([127, 0, 0, 1])).place, Place::Host);
@@ -188,15 +188,13 @@ fn the_most_specific_listener_serves_alone() {
     };
     let to_listener =
         |listener: &str| RouteParent::Listener { gateway: name("gw"), listener: listener.into() };
-    let (state, _) = compiler.compile(&snapshot(
-        1,
-        vec![
-            listener("any", ""),
-            listener("wide", "*.test"),
-            listener("exact", "A.test"),
-            Resource::Route(route("r", to_listener("any"), "web")),
-        ],
-    ));
+    let resources = vec![
+        listener("any", ""),
+        listener("wide", "*.test"),
+        listener("exact", "A.test"),
+        Resource::Route(route("r", to_listener("any"), "web")),
+    ];
+    let (state, _) = compiler.compile(&snapshot(1, resources), &[]);
     assert_eq!(state.listen_points().len(), 2, "IPv4 and IPv6");
     let point = &state.listen_points()[&SocketAddr::from(([0, 0, 0, 0], 8000))];
     let label = |host: &str| point.find(host.as_bytes()).map(|host| host.label.to_string());
@@ -212,9 +210,9 @@ fn a_route_that_cannot_be_used_is_reported() {
     let mut bad = route("r", to_service("web"), "web");
     bad.matches[0].path = PathMatch::Regex("(".into());
     let mut snapshot = snapshot(1, vec![service("web", 1), Resource::Route(bad)]);
-    let (_, rejected) = compiler.compile(&snapshot);
+    let (_, rejected) = compiler.compile(&snapshot, &[]);
     assert_eq!(rejected.len(), 1);
     assert_eq!(rejected[0].key.to_string(), "route/shop/r/0");
     snapshot.insert(service("other", 3));
-    assert_eq!(compiler.compile(&snapshot).1, rejected, "it stays reported while it is there");
+    assert_eq!(compiler.compile(&snapshot, &[]).1, rejected, "it stays reported while it is there");
 }

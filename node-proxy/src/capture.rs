@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Socket options: the transparent sockets that take redirected connections, and those that connect
+//! onward in a client's name. The only module of the proxy with unsafe code.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    os::fd::AsRawFd,
+    time::Duration,
+};
+
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+
+/// Connections that wait to be accepted on one socket; the kernel caps it at net.core.somaxconn.
+const BACKLOG: i32 = 4096;
+/// Silence after which the kernel asks whether the peer still lives.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+/// Time between two such questions.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// Time for which sent data may stay without an acknowledgement before the connection is given up
+/// (TCP_USER_TIMEOUT, RFC 5482).
+const UNACKNOWLEDGED: Duration = Duration::from_secs(60);
+
+/// A listening socket on a free port of the loopback address, to which the kernel programs hand
+/// redirected connections. Its local address is then the original destination of each connection.
+///
+/// Needs CAP_NET_ADMIN. No SO_REUSEPORT: `bpf_sk_assign` refuses such sockets before Linux 6.6.
+pub fn transparent_listener(ipv6: bool, mark: u32) -> io::Result<TcpListener> {
+    let address: IpAddr = if ipv6 { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
+    let socket = stream_socket(ipv6)?;
+    set_transparent(&socket, ipv6)?;
+    socket.set_mark(mark)?;
+    socket.bind(&SocketAddr::new(address, 0).into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// A listening socket of a Gateway. Every worker has one of its own on the same address, and the kernel
+/// spreads connections over them.
+pub fn gateway_listener(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = stream_socket(address.is_ipv6())?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// A socket for a connection to an endpoint, not yet bound.
+pub fn upstream_socket(ipv6: bool, mark: Option<u32>) -> io::Result<Socket> {
+    let socket = stream_socket(ipv6)?;
+    if let Some(mark) = mark {
+        socket.set_mark(mark)?;
+    }
+    tune(&SockRef::from(&socket))?;
+    Ok(socket)
+}
+
+/// Binds a socket to an address that is not this host's. Needs CAP_NET_ADMIN.
+pub fn bind_transparent(socket: &Socket, address: SocketAddr) -> io::Result<()> {
+    set_transparent(socket, address.is_ipv6())?;
+    // The tuple is checked again by connect, so ports in use towards other peers may be shared.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())
+}
+
+/// Options of every connection: no delay of small writes, and a bound on how long a silent peer is
+/// waited for.
+pub fn tune(socket: &SockRef<'_>) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL);
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))
+}
+
+fn stream_socket(ipv6: bool) -> io::Result<Socket> {
+    let domain = if ipv6 { Domain::IPV6 } else { Domain::IPV4 };
+    let socket = Socket::new(domain, Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
+    Ok(socket)
+}
+
+fn set_transparent(socket: &Socket, ipv6: bool) -> io::Result<()> {
+    let (level, name) = match ipv6 {
+        true => (libc::SOL_IPV6, libc::IPV6_TRANSPARENT),
+        false => (libc::SOL_IP, libc::IP_TRANSPARENT),
+    };
+    let on: libc::c_int = 1;
+    #[allow(unsafe_code, reason = "socket2 has no IPV6_TRANSPARENT")]
+    // SAFETY: the descriptor is open as long as `socket` is borrowed, and the value is a live c_int whose
+    // size is given.
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            (&raw const on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

@@ -1,0 +1,343 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Sends one request to an endpoint: pick, decide, filter, limit, send, try again.
+
+use std::{
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use http::StatusCode;
+use tokio::time;
+use weft_codec::{
+    body::Body,
+    error::{Retry, UpstreamError},
+    message::{RequestHead, Response, ResponseHead},
+};
+use weft_ebpf_common::reason::Reason;
+use weft_ir::{AppProtocol, RouteRetry};
+
+use crate::{
+    balance::InFlight,
+    clock,
+    cluster::Cluster,
+    deadline, filter,
+    permit::Permit,
+    pool::{Pool, PoolKey},
+    ratelimit::RateLimiter,
+    replay::Replayable,
+    reply::{self, Refusal},
+    request::Step,
+    route::Matched,
+    rule::{Backend, Rule},
+    slots::Slot,
+    target::Choice,
+};
+
+/// The pause before the first retry where the route does not say (25 ms, as Envoy).
+const BACKOFF: Duration = Duration::from_millis(25);
+/// The longest pause, in multiples of the first.
+const BACKOFF_LIMIT: u32 = 10;
+
+/// Where a request goes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Destination<'a> {
+    /// To an endpoint of this cluster.
+    Cluster(&'a Arc<Cluster>),
+    /// To this address.
+    Address(SocketAddr),
+}
+
+/// One request on its way to its endpoint.
+struct Exchange<'a, 's> {
+    step: Step<'s>,
+    destination: Destination<'a>,
+    rule: Option<Matched<'a>>,
+    backend: Option<&'a Backend>,
+    /// As it came from the client.
+    received: RequestHead,
+    /// As it goes to the endpoint, where filters change it.
+    edited: Option<RequestHead>,
+    /// When the route's timeout for the whole exchange ends.
+    deadline: Option<Instant>,
+    http2: bool,
+    tried: Vec<Slot>,
+}
+
+/// What one try led to.
+struct Tried {
+    result: Result<(ResponseHead, Body), UpstreamError>,
+    /// When the route's timeout for one try ends.
+    deadline: Option<Instant>,
+}
+
+/// Sends a request and yields the response, or why there is none.
+pub(crate) async fn exchange<'a>(
+    step: Step<'_>,
+    destination: Destination<'a>,
+    matched: Option<(Matched<'a>, usize)>,
+    limits: &[Arc<RateLimiter>],
+    head: RequestHead,
+    body: Body,
+) -> Result<Response, Refusal> {
+    let rule = matched.map(|(rule, _)| rule);
+    let backend = matched.and_then(|(matched, index)| matched.rule.backends.get(index));
+    let http2 = speaks_http2(&step, destination, &head);
+    let timeout = rule.and_then(|matched| matched.rule.timeouts.request);
+    let exchange = Exchange {
+        step,
+        destination,
+        rule,
+        backend,
+        received: head,
+        edited: None,
+        deadline: timeout.map(|timeout| Instant::now() + timeout),
+        http2,
+        tried: Vec::new(),
+    };
+    exchange.run(limits, body).await
+}
+
+impl Exchange<'_, '_> {
+    async fn run(mut self, limits: &[Arc<RateLimiter>], body: Body) -> Result<Response, Refusal> {
+        self.filter()?;
+        let (choice, slot) = self.pick();
+        let permit = self.authorise(&choice)?;
+        self.step.take_tokens(limits, self.rule(), self.cluster())?;
+        let retry = self.rule().and_then(|rule| rule.retry.as_ref()).filter(|retry| retry.attempts > 0);
+        let Some(retry) = retry.cloned() else {
+            let tried = self.try_once(&choice, slot, &permit, body).await;
+            return self.respond(tried);
+        };
+        if let Some(cluster) = self.cluster() {
+            self.step.connection.worker.deposit(cluster.slot);
+        }
+        let bodies = Replayable::new(body);
+        let first = bodies.body().ok_or(Reason::Internal)?;
+        let mut tried = self.try_once(&choice, slot, &permit, first).await;
+        for attempt in 0..retry.attempts {
+            let Some(body) = self.next_body(&retry, &tried, &bodies) else { break };
+            if !self.pause(&retry, attempt).await {
+                return Err(Reason::UpstreamTimeout.into());
+            }
+            self.step.record.retries += 1;
+            self.tried.extend(slot);
+            let (choice, slot) = self.pick();
+            let permit = self.authorise(&choice)?;
+            tried = self.try_once(&choice, slot, &permit, body).await;
+        }
+        self.respond(tried)
+    }
+
+    /// Does the filters of rule and backend on a copy, so that egress is decided on the original.
+    fn filter(&mut self) -> Result<(), Refusal> {
+        let (Some(matched), Some(backend)) = (self.rule, self.backend) else { return Ok(()) };
+        let rule = matched.rule;
+        if rule.request.is_empty() && backend.request.is_empty() && rule.rewrite.is_none() {
+            return Ok(());
+        }
+        let mut head = self.received.clone();
+        rule.request.apply_to_request(&mut head);
+        if let Some(rewrite) = &rule.rewrite
+            && !filter::rewrite(rewrite, matched.prefix, &mut head)
+        {
+            return Err(Reason::InvalidBackend.into());
+        }
+        backend.request.apply_to_request(&mut head);
+        self.edited = Some(head);
+        Ok(())
+    }
+
+    fn pick(&mut self) -> (Rc<Choice>, Option<Slot>) {
+        let worker = &self.step.connection.worker;
+        let (address, slot) = match self.destination {
+            Destination::Address(address) => (address, None),
+            Destination::Cluster(cluster) => {
+                let now = clock::nanos();
+                let picked = worker.with_picker(|picker| {
+                    worker.loads().pick(&cluster.endpoints, &self.tried, picker, now).copied()
+                });
+                // A cluster without endpoints was refused before.
+                picked.map_or((self.step.connection.ends.destination, None), |picked| {
+                    (picked.address, Some(picked.slot))
+                })
+            }
+        };
+        let choice = self.step.resolved.choice(address, self.step.connection.ends, worker.is_transparent());
+        self.step.record.choice = Some(Rc::clone(&choice));
+        (choice, slot)
+    }
+
+    /// Decides both ends for the chosen endpoint.
+    fn authorise(&mut self, choice: &Choice) -> Result<Permit, Refusal> {
+        let sent = self.edited.as_ref().unwrap_or(&self.received);
+        let permit = choice
+            .verdicts
+            .permit_egress(&self.received)
+            .and_then(|egress| choice.verdicts.permit_ingress(egress, sent));
+        match permit {
+            Ok(permit) => {
+                self.step.record.permitted(&permit);
+                Ok(permit)
+            }
+            Err(denial) => Err(self.step.record.denied(denial).into()),
+        }
+    }
+
+    async fn try_once(&mut self, choice: &Choice, slot: Option<Slot>, permit: &Permit, body: Body) -> Tried {
+        let worker = &self.step.connection.worker;
+        let pool = choice.pool(worker.pools(), self.http2);
+        let in_flight = slot.map(|slot| worker.loads().start(slot));
+        let started = clock::nanos();
+        let per_try = self.rule().and_then(|rule| rule.timeouts.backend_request);
+        let deadline = earlier(self.deadline, per_try.map(|timeout| Instant::now() + timeout));
+        let head = self.edited.as_ref().unwrap_or(&self.received);
+        let result = send(&pool, permit, head, body, deadline).await;
+        measure(in_flight.as_ref(), started, &result);
+        // Counts as in flight until the response was delivered.
+        self.step.record.in_flight = in_flight;
+        Tried { result, deadline }
+    }
+
+    /// The body for another try, if there is to be one.
+    fn next_body(&self, retry: &RouteRetry, tried: &Tried, bodies: &Replayable) -> Option<Body> {
+        let wanted = match &tried.result {
+            Ok((head, _)) => retry.codes.contains(&head.status.as_u16()),
+            Err(error) => {
+                let upstream = matches!(
+                    error.reason,
+                    Reason::UpstreamConnectFailed | Reason::UpstreamReset | Reason::UpstreamTimeout
+                );
+                upstream || error.retry == Retry::Safe
+            }
+        };
+        if !wanted || self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return None;
+        }
+        let body = bodies.body()?;
+        let within = match self.cluster() {
+            Some(cluster) => self.step.connection.worker.withdraw(cluster.slot, clock::nanos()),
+            None => false,
+        };
+        within.then_some(body)
+    }
+
+    /// Waits before a retry: exponential, with jitter over the whole span. False when the route's
+    /// timeout ends before.
+    async fn pause(&self, retry: &RouteRetry, attempt: u32) -> bool {
+        let base = retry.backoff.unwrap_or(BACKOFF);
+        let factor = 1_u32.checked_shl(attempt).unwrap_or(u32::MAX).min(BACKOFF_LIMIT);
+        let longest = base.saturating_mul(factor);
+        let micros = u32::try_from(longest.as_micros()).unwrap_or(u32::MAX);
+        let drawn = self.step.connection.worker.with_picker(|picker| picker.below(micros));
+        let until = Instant::now() + Duration::from_micros(u64::from(drawn));
+        match self.deadline {
+            Some(deadline) if until >= deadline => {
+                time::sleep_until(deadline.into()).await;
+                false
+            }
+            _ => {
+                time::sleep_until(until.into()).await;
+                true
+            }
+        }
+    }
+
+    fn respond(self, tried: Tried) -> Result<Response, Refusal> {
+        let (mut head, body) = match tried.result {
+            Ok(parts) => parts,
+            Err(error) => {
+                tracing::debug!(%error, route = self.step.record.route.as_deref(), "no response from the endpoint");
+                return Err(error.reason.into());
+            }
+        };
+        if let Some(backend) = self.backend {
+            backend.response.apply(&mut head.headers);
+        }
+        if let Some(rule) = self.rule() {
+            rule.response.apply(&mut head.headers);
+        }
+        let body = match tried.deadline {
+            Some(deadline) if head.status != StatusCode::SWITCHING_PROTOCOLS && !body.is_end() => {
+                deadline::body_until(body, deadline)
+            }
+            _ => body,
+        };
+        Ok(Response::new(head, body))
+    }
+
+    fn rule(&self) -> Option<&Rule> {
+        self.rule.map(|matched| matched.rule.as_ref())
+    }
+
+    fn cluster(&self) -> Option<&Cluster> {
+        match self.destination {
+            Destination::Cluster(cluster) => Some(cluster),
+            Destination::Address(_) => None,
+        }
+    }
+}
+
+impl Choice {
+    /// The connections of this client to this endpoint.
+    fn pool(&self, pools: &crate::pool::Pools, http2: bool) -> Rc<Pool> {
+        let kept = if http2 { &self.http2 } else { &self.http1 };
+        Rc::clone(kept.get_or_init(|| pools.pool(PoolKey { from: self.from, to: self.address, http2 })))
+    }
+}
+
+async fn send(
+    pool: &Pool,
+    permit: &Permit,
+    head: &RequestHead,
+    body: Body,
+    deadline: Option<Instant>,
+) -> Result<(ResponseHead, Body), UpstreamError> {
+    let sending = pool.send(permit, head, body);
+    match deadline {
+        None => sending.await,
+        Some(deadline) => match time::timeout_at(deadline.into(), sending).await {
+            Ok(result) => result,
+            Err(_elapsed) => Err(UpstreamError {
+                reason: Reason::UpstreamTimeout,
+                detail: "the backend did not answer within the route's timeout",
+                retry: Retry::No,
+                unsent_body: None,
+            }),
+        },
+    }
+}
+
+fn measure(in_flight: Option<&InFlight>, started: u64, result: &Result<(ResponseHead, Body), UpstreamError>) {
+    let Some(in_flight) = in_flight else { return };
+    let now = clock::nanos();
+    let failed = match result {
+        Ok((head, _)) => matches!(head.status.as_u16(), 502..=504),
+        Err(_) => true,
+    };
+    in_flight.answered(now.saturating_sub(started), failed, now);
+}
+
+/// HTTP/2 where the Service says so; where it says nothing what the client speaks is kept, except that
+/// a Gateway's clients get it for gRPC only.
+fn speaks_http2(step: &Step<'_>, destination: Destination<'_>, head: &RequestHead) -> bool {
+    let protocol = match destination {
+        Destination::Cluster(cluster) => cluster.protocol,
+        Destination::Address(_) => step.resolved.protocol(),
+    };
+    match protocol {
+        AppProtocol::Http2 => true,
+        AppProtocol::Http => false,
+        AppProtocol::Unknown | AppProtocol::Tcp => {
+            head.version == http::Version::HTTP_2 && (!step.is_gateway() || reply::is_grpc(head))
+        }
+    }
+}
+
+fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
