@@ -12,6 +12,7 @@ use crate::process::Process;
 
 pub(crate) mod envoy;
 pub(crate) mod haproxy;
+pub(crate) mod weft;
 
 /// A proxy to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
@@ -21,17 +22,20 @@ pub(crate) enum PeerName {
     Envoy,
     /// HAProxy 2.6, one thread.
     Haproxy,
+    /// Weft, one worker, as an ordinary gateway: no kernel part.
+    Weft,
 }
 
 impl PeerName {
     /// All of them; ratios are to the first.
-    pub(crate) const ALL: [Self; 2] = [Self::Envoy, Self::Haproxy];
+    pub(crate) const ALL: [Self; 3] = [Self::Envoy, Self::Haproxy, Self::Weft];
 
     /// The name in tables.
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Envoy => "Envoy",
             Self::Haproxy => "HAProxy",
+            Self::Weft => "Weft",
         }
     }
 
@@ -40,6 +44,7 @@ impl PeerName {
         match self {
             Self::Envoy => envoy::start(setup),
             Self::Haproxy => haproxy::start(setup),
+            Self::Weft => weft::start(setup),
         }
     }
 }
@@ -64,4 +69,6 @@ pub(crate) struct Running {
     pub(crate) address: SocketAddr,
     /// The process that carries the traffic.
     pub(crate) process: Process,
+    /// Processes that it needs, but that carry no traffic.
+    pub(crate) _beside: Vec<Process>,
 }

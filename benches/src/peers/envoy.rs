@@ -31,7 +31,7 @@ pub(crate) fn start(setup: &Setup<'_>) -> anyhow::Result<Running> {
     let command = [setup.prefix, &own].concat();
     let mut process = Process::start(PROXY_CORE, &command, &log)?;
     process.wait_for(address, &log)?;
-    Ok(Running { address, process })
+    Ok(Running { address, process, _beside: Vec::new() })
 }
 
 fn config(setup: &Setup<'_>, port: u16) -> Value {
