@@ -159,3 +159,21 @@ fn xtask_depends_on_no_workspace_crate() {
         graph.edges[xtask].iter().map(|(id, _)| id).filter(|id| graph.members.contains(*id)).collect();
     assert!(ours.is_empty(), "xtask depends on {ours:?}");
 }
+
+#[test]
+fn of_the_proxy_only_the_codec_names_the_http_parsers() {
+    let graph = Graph::load();
+    let names_a_parser = |id: &&String| {
+        let direct = graph.edges[*id].iter().filter(|(_, kinds)| kinds.contains(&Kind::Normal));
+        direct
+            .map(|(dependency, _)| graph.names[dependency].as_str())
+            .any(|name| name == "httparse" || name == "h2")
+    };
+    let found: Vec<&str> =
+        graph.members.iter().filter(names_a_parser).map(|id| graph.names[id].as_str()).collect();
+    // The benchmarks have an origin of their own.
+    let others: Vec<&&str> =
+        found.iter().filter(|name| !["weft-codec", "weft-benches"].contains(name)).collect();
+    assert!(found.contains(&"weft-codec"));
+    assert!(others.is_empty(), "{others:?} name httparse or h2");
+}

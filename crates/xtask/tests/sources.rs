@@ -175,3 +175,16 @@ fn every_folder_of_the_map_exists() {
 fn every_guard_of_an_invariant_exists() {
     assert_none("guards that ARCHITECTURE.md names", pages::missing_guards(&sources()));
 }
+
+#[test]
+fn only_the_wire_module_sees_the_generated_types() {
+    let wire = "crates/ir/src/wire";
+    let names = |source: &&Source| source.text.lines().any(|line| line.contains("generated::"));
+    let sources = sources();
+    assert!(sources.iter().filter(names).any(|source| source.path.starts_with(wire)));
+    // aya's bindings of the kernel's helpers are in a module of this name, too.
+    let others = [wire, "ebpf-redirect/programs/", "crates/xtask/tests/sources.rs"];
+    let elsewhere = |source: &&Source| !others.iter().any(|path| source.path.starts_with(path));
+    let wrong = sources.iter().filter(names).filter(elsewhere);
+    assert_none("generated types outside of ir/src/wire", wrong.map(|s| s.path.clone()).collect());
+}
