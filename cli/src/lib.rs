@@ -1,1 +1,87 @@
-//! Placeholder until the crate has its first module.
+// SPDX-License-Identifier: Apache-2.0
+//! The command line of Weft. Each subcommand is a module; none of them changes anything on a node.
+//!
+//! Read `client` (how daemons are asked), then `observe`, `status` and `translate`.
+
+pub mod client;
+pub mod observe;
+pub mod status;
+pub mod translate;
+
+use std::{io, process::ExitCode};
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+use tokio::runtime;
+
+use client::Server;
+
+/// See and check what the Weft service mesh does.
+#[derive(Debug, Parser)]
+#[command(name = "weft", version, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show flows: requests and connections, with their verdicts and reasons
+    Observe(Box<observe::ObserveArgs>),
+    /// Show whether daemons are ready, and at which revision
+    Status(status::StatusArgs),
+    /// Print the state and the statuses that manifests become
+    Translate(translate::Args),
+    /// Print the completion script of a shell
+    Completion {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+/// Which daemons are asked.
+#[derive(Clone, Debug, Args)]
+pub struct Servers {
+    /// Admin endpoint of a daemon, unix:PATH or HOST:PORT; repeat it for several
+    #[arg(
+        long = "server",
+        value_name = "SERVER",
+        env = "WEFT_ADMIN",
+        value_delimiter = ',',
+        default_value = "unix:/run/weft/admin.sock"
+    )]
+    pub servers: Vec<Server>,
+}
+
+/// Does what the arguments ask for.
+///
+/// # Errors
+/// What the command could not do.
+pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let done = match cli.command {
+        Command::Observe(args) => runtime()?.block_on(observe::run(&args, &mut io::stdout().lock())),
+        Command::Status(args) => runtime()?.block_on(status::run(&args, &mut io::stdout().lock())),
+        Command::Translate(args) => translate::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Completion { shell } => {
+            // Rendered first, since the generator panics when a pipe is closed.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "weft", &mut script);
+            io::Write::write_all(&mut io::stdout().lock(), &script)
+                .map(|()| ExitCode::SUCCESS)
+                .map_err(Into::into)
+        }
+    };
+    done.or_else(|error| if is_closed_pipe(&error) { Ok(ExitCode::SUCCESS) } else { Err(error) })
+}
+
+fn runtime() -> io::Result<runtime::Runtime> {
+    runtime::Builder::new_current_thread().enable_all().build()
+}
+
+/// Whether the reader of our output went away (`weft observe | head`), which is no failure.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+    kind == Some(io::ErrorKind::BrokenPipe)
+}

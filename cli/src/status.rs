@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `weft status`: whether daemons are ready, at which revision, and the first numbers to look at.
+
+use std::{collections::BTreeMap, io::Write, process::ExitCode};
+
+use clap::Args;
+use hyper::StatusCode;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Servers,
+    client::{ClientError, Server},
+    observe::Output,
+};
+
+/// Arguments of `weft status`.
+#[derive(Clone, Debug, Args)]
+pub struct StatusArgs {
+    /// Which daemons.
+    #[command(flatten)]
+    pub servers: Servers,
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// What a daemon says at `/status`.
+#[derive(Debug, Serialize, Deserialize)]
+struct Status {
+    daemon: String,
+    version: String,
+    node: String,
+    revision: u64,
+    ready: bool,
+    #[serde(default)]
+    conditions: Vec<Condition>,
+    #[serde(default)]
+    counters: BTreeMap<String, u64>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Condition {
+    name: String,
+    ready: bool,
+    message: String,
+}
+
+/// Prints the status of every daemon. The exit code is 0 only when all of them answered and are ready.
+///
+/// # Errors
+/// When the output cannot be written.
+pub async fn run(args: &StatusArgs, out: &mut impl Write) -> anyhow::Result<ExitCode> {
+    let mut code = ExitCode::SUCCESS;
+    for server in &args.servers.servers {
+        match ask(server).await {
+            Ok(status) => {
+                if !status.ready {
+                    code = ExitCode::FAILURE;
+                }
+                match args.output {
+                    Output::Json => writeln!(out, "{}", serde_json::to_string(&status)?)?,
+                    Output::Compact => write!(out, "{}", text(&status))?,
+                }
+            }
+            Err(error) => {
+                code = ExitCode::FAILURE;
+                eprintln!("weft: {:#}", anyhow::Error::from(error));
+            }
+        }
+    }
+    Ok(code)
+}
+
+async fn ask(server: &Server) -> Result<Status, ClientError> {
+    let (status, text) = server.get_text("/status").await?;
+    if status != StatusCode::OK {
+        let message = String::from_utf8_lossy(&text).trim().to_owned();
+        return Err(ClientError::Refused { server: server.clone(), status, message });
+    }
+    serde_json::from_slice(&text).map_err(|source| ClientError::Decode { server: server.clone(), source })
+}
+
+fn text(status: &Status) -> String {
+    let ready = |ready| if ready { "ready" } else { "NOT READY" };
+    let Status { daemon, version, node, revision, .. } = status;
+    let mut text = format!("{daemon} {version} on {node}: {}, revision {revision}\n", ready(status.ready));
+    for condition in &status.conditions {
+        let Condition { name, message, .. } = condition;
+        text += &format!("  {name:<16} {:<9}  {message}\n", ready(condition.ready));
+    }
+    let width = status.counters.keys().map(String::len).max().unwrap_or_default();
+    for (name, count) in &status.counters {
+        text += &format!("  {name:<width$}  {count}\n");
+    }
+    // Texts come from the daemon, and from the objects that it was given.
+    text.chars().filter(|character| *character == '\n' || !character.is_control()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_ready_says_why() {
+        let status = Status {
+            daemon: "weft-node".into(),
+            version: "0.1.0".into(),
+            node: "n1".into(),
+            revision: 7,
+            ready: false,
+            conditions: vec![Condition {
+                name: "state".into(),
+                ready: false,
+                message: "no\u{1b}[2J state yet".into(),
+            }],
+            counters: BTreeMap::from([("flows_seen".into(), 12)]),
+        };
+        assert_eq!(
+            text(&status),
+            "weft-node 0.1.0 on n1: NOT READY, revision 7\n  state            NOT READY  no[2J state yet\n  flows_seen  12\n"
+        );
+    }
+}
