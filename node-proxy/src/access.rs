@@ -48,7 +48,7 @@ pub struct Record {
     pub version: Version,
     /// `namespace/name/index` of the route rule.
     pub route: Option<Arc<str>>,
-    /// `namespace/name:port` of the Service that took it.
+    /// `namespace/name` of the Service that took it.
     pub cluster: Option<Arc<str>>,
     /// The endpoint that was chosen last.
     pub choice: Option<Rc<Choice>>,

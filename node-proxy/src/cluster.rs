@@ -14,8 +14,8 @@ pub struct Cluster {
     pub slot: Slot,
     /// The Service and its port.
     pub service: BackendService,
-    /// `namespace/name:port`, for flows and metrics.
-    pub label: Arc<str>,
+    /// `namespace/name`, for flows.
+    pub name: Arc<str>,
     /// What its endpoints speak.
     pub protocol: AppProtocol,
     /// Endpoints that take new requests. In the order of their addresses, so that equal sets are equal.

@@ -212,7 +212,7 @@ impl Step<'_> {
         head: RequestHead,
         body: Body,
     ) -> Result<Response, Refusal> {
-        self.record.cluster = Some(Arc::clone(&cluster.label));
+        self.record.cluster = Some(Arc::clone(&cluster.name));
         if cluster.endpoints.is_empty() {
             return Err(Reason::NoServiceBackend.into());
         }

@@ -13,7 +13,8 @@ use std::{
 
 use ipnet::IpNet;
 use weft_ebpf_common::identity;
-use weft_ir::{AppProtocol, IdentityNumber, Node, ObjectName, Snapshot, Workload};
+use weft_flow_export::enrich::Directory;
+use weft_ir::{AppProtocol, IdentityNumber, Node, Snapshot, Workload};
 use weft_policy::PolicySet;
 
 pub mod compile;
@@ -36,6 +37,7 @@ pub struct MeshState {
     pub(crate) clusters: Vec<Option<Arc<Cluster>>>,
     pub(crate) listen_points: Arc<BTreeMap<SocketAddr, Arc<ListenPoint>>>,
     pub(crate) policies: Arc<PolicySet>,
+    pub(crate) directory: Arc<Directory>,
 }
 
 /// Who is behind an address.
@@ -78,10 +80,8 @@ pub(crate) struct Peers {
 /// What a port of a Service's address stands for.
 #[derive(Debug)]
 pub struct ServiceTarget {
-    /// Namespace and name.
-    pub name: ObjectName,
-    /// `namespace/name:port`.
-    pub label: Arc<str>,
+    /// `namespace/name`, for flows.
+    pub name: Arc<str>,
     /// What is spoken there.
     pub protocol: AppProtocol,
     /// Where requests go when no route is attached.
@@ -102,6 +102,7 @@ impl MeshState {
             clusters: Vec::new(),
             listen_points: Arc::default(),
             policies: Arc::new(PolicySet::compile(&Snapshot::default(), node)),
+            directory: Arc::new(Directory::build(&Snapshot::default(), node)),
         }
     }
 
@@ -113,6 +114,11 @@ impl MeshState {
             peer.identity = self.policies.identity_of(address);
         }
         peer
+    }
+
+    /// Names for addresses, for flows.
+    pub fn directory(&self) -> &Directory {
+        &self.directory
     }
 
     /// The policies of the same revision.

@@ -9,6 +9,7 @@ use std::{
 };
 
 use weft_ebpf_common::reason::Reason;
+use weft_flow_export::FlowEndpoint;
 use weft_ir::AppProtocol;
 use weft_policy::EndpointPolicy;
 
@@ -51,6 +52,7 @@ pub struct Resolved {
     pub client: Peer,
     /// Where requests may go.
     pub target: Target,
+    pub(crate) flow_client: OnceCell<FlowEndpoint>,
     policy: Option<Arc<EndpointPolicy>>,
     choices: RefCell<Vec<Rc<Choice>>>,
 }
@@ -80,10 +82,11 @@ pub struct Choice {
     pub from: Option<IpAddr>,
     pub(crate) http1: OnceCell<Rc<Pool>>,
     pub(crate) http2: OnceCell<Rc<Pool>>,
+    pub(crate) flow: OnceCell<FlowEndpoint>,
 }
 
 impl Resolved {
-    /// Looks up both ends. `keep_address`: connections go onward from the client's address.
+    /// Looks up both ends.
     pub fn new(held: Rc<Held>, ends: Ends) -> Resolved {
         let state = held.state();
         let (client, target) = match ends.entrance {
@@ -102,7 +105,7 @@ impl Resolved {
             ),
         };
         let policy = client_policy(state, &client);
-        Resolved { client, target, policy, choices: RefCell::default(), held }
+        Resolved { client, target, flow_client: OnceCell::new(), policy, choices: RefCell::default(), held }
     }
 
     /// What the policies say about an endpoint for this client.
@@ -115,8 +118,15 @@ impl Resolved {
         let peer = state.peer(address.ip());
         let verdicts = Verdicts::find(state, &self.client, self.policy.as_deref(), &peer, address);
         let from = if transparent { source(state, ends, address) } else { None };
-        let choice =
-            Rc::new(Choice { address, peer, verdicts, from, http1: OnceCell::new(), http2: OnceCell::new() });
+        let choice = Rc::new(Choice {
+            address,
+            peer,
+            verdicts,
+            from,
+            http1: OnceCell::new(),
+            http2: OnceCell::new(),
+            flow: OnceCell::new(),
+        });
         if choices.len() < KEPT_VERDICTS {
             choices.push(Rc::clone(&choice));
         }

@@ -8,12 +8,13 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
 use imbl::ordmap::DiffItem;
 use weft_ebpf_common::identity;
+use weft_flow_export::enrich::Directory;
 use weft_ir::{
     BackendService, Endpoints, Listener, MeshDefaults, ObjectName, Protocol, RateLimitTarget, Resource,
     ResourceKey, RouteParent, Service, ServicePort, Snapshot,
@@ -44,6 +45,7 @@ pub struct Rejected {
 #[derive(Debug)]
 pub struct Compiler {
     node: Arc<str>,
+    listen_addresses: Vec<IpAddr>,
     snapshot: Snapshot,
     state: Arc<MeshState>,
     cluster_slots: Slots<BackendService>,
@@ -76,9 +78,11 @@ struct Sorted<'a> {
 type Limits = HashMap<RateLimitTarget, Vec<Arc<RateLimiter>>>;
 
 impl Compiler {
-    /// A compiler for the node of this name, with an empty state.
-    pub fn new(node: Arc<str>) -> Compiler {
+    /// A compiler for the node of this name, with an empty state. Listeners without addresses of their
+    /// own listen on these, or on every address of the node where there are none.
+    pub fn new(node: Arc<str>, listen_addresses: Vec<IpAddr>) -> Compiler {
         Compiler {
+            listen_addresses,
             snapshot: Snapshot::default(),
             state: Arc::new(MeshState::empty(&node)),
             node,
@@ -115,6 +119,7 @@ impl Compiler {
             clusters: Vec::new(),
             listen_points: Arc::clone(&self.state.listen_points),
             policies: Arc::new(self.state.policies.next(snapshot, undecoded)),
+            directory: Arc::new(Directory::build(snapshot, &self.node)),
         };
         if changed.routes || changed.services {
             let mut last = std::mem::take(&mut self.tables);
@@ -213,6 +218,7 @@ impl Compiler {
         let mut clusters = Vec::new();
         let mut addresses = HashSet::new();
         for service in &sorted.services {
+            let name: Arc<str> = service.name.to_string().into();
             let slices = sorted.slices.get(&service.name).map(Vec::as_slice).unwrap_or_default();
             for port in tcp_ports(service) {
                 let backend = BackendService { name: service.name.clone(), port: port.port };
@@ -225,7 +231,7 @@ impl Compiler {
                     .collect();
                 let cluster = Cluster {
                     slot,
-                    label: format!("{}:{}", service.name, port.port).into(),
+                    name: Arc::clone(&name),
                     service: backend,
                     protocol: port.app_protocol,
                     endpoints,
@@ -257,10 +263,11 @@ impl Compiler {
         sorted: &Sorted<'_>,
         limits: &Limits,
         last: &mut Tables,
-    ) -> HashMap<(std::net::IpAddr, u16), Arc<ServiceTarget>> {
+    ) -> HashMap<(IpAddr, u16), Arc<ServiceTarget>> {
         let attached = self.attached_to_services();
         let mut targets = HashMap::new();
         for service in &sorted.services {
+            let name: Arc<str> = service.name.to_string().into();
             for port in tcp_ports(service) {
                 let backend = BackendService { name: service.name.clone(), port: port.port };
                 let routes = routes_of(&attached, &service.name, port.port);
@@ -269,8 +276,7 @@ impl Compiler {
                     self.tables.table(last, key, routes, Hostnames::Ignored)
                 });
                 let target = Arc::new(ServiceTarget {
-                    name: service.name.clone(),
-                    label: format!("{}:{}", service.name, port.port).into(),
+                    name: Arc::clone(&name),
                     protocol: port.app_protocol,
                     cluster: self.cluster_slots.assign(&backend),
                     routes: table,
@@ -290,7 +296,7 @@ impl Compiler {
     ) -> BTreeMap<SocketAddr, Arc<ListenPoint>> {
         let attached = self.attached_to_listeners();
         let mut points: BTreeMap<SocketAddr, ListenPoint> = BTreeMap::new();
-        for ((address, hostname), shared) in listeners::by_address(listeners) {
+        for ((address, hostname), shared) in listeners::by_address(listeners, &self.listen_addresses) {
             let keys: Vec<ResourceKey> =
                 shared.iter().map(|listener| Resource::Listener((*listener).clone()).key()).collect();
             let routes = keys.iter().filter_map(|key| attached.get(key)).flatten().cloned().collect();

@@ -70,16 +70,16 @@ pub(super) type Shared<'a> = BTreeMap<(SocketAddr, String), Vec<&'a Listener>>;
 
 /// Sorts listeners by where they listen. One that listens on every address also serves the addresses
 /// that others of the same port name.
-pub(super) fn by_address<'a>(listeners: &[&'a Listener]) -> Shared<'a> {
+pub(super) fn by_address<'a>(listeners: &[&'a Listener], default: &[IpAddr]) -> Shared<'a> {
     let mut addresses: BTreeMap<u16, BTreeSet<IpAddr>> = BTreeMap::new();
     for listener in listeners {
-        addresses.entry(listener.port).or_default().extend(own_addresses(listener));
+        addresses.entry(listener.port).or_default().extend(own_addresses(listener, default));
     }
     let mut shared: Shared<'a> = BTreeMap::new();
     for listener in listeners {
         let own = match (listener.addresses.is_empty(), addresses.get(&listener.port)) {
             (true, Some(all)) => all.iter().copied().collect(),
-            _ => own_addresses(listener),
+            _ => own_addresses(listener, default),
         };
         for address in own {
             let key = (SocketAddr::new(address, listener.port), listener.hostname.to_ascii_lowercase());
@@ -89,9 +89,10 @@ pub(super) fn by_address<'a>(listeners: &[&'a Listener]) -> Shared<'a> {
     shared
 }
 
-fn own_addresses(listener: &Listener) -> Vec<IpAddr> {
-    if listener.addresses.is_empty() {
-        return vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+fn own_addresses(listener: &Listener, default: &[IpAddr]) -> Vec<IpAddr> {
+    match (listener.addresses.as_slice(), default) {
+        ([], []) => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
+        ([], default) => default.to_vec(),
+        (own, _) => own.to_vec(),
     }
-    listener.addresses.clone()
 }

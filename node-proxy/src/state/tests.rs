@@ -95,7 +95,7 @@ fn table(state: &MeshState, address: SocketAddr) -> Arc<RouteTable> {
 
 #[test]
 fn what_did_not_change_is_the_same_object_in_the_next_state() {
-    let mut compiler = Compiler::new("node-a".into());
+    let mut compiler = Compiler::new("node-a".into(), vec![]);
     let mut snapshot = snapshot(
         1,
         vec![
@@ -123,7 +123,7 @@ fn what_did_not_change_is_the_same_object_in_the_next_state() {
 
 #[test]
 fn a_rate_limit_keeps_its_bucket_until_it_changes() {
-    let mut compiler = Compiler::new("node-a".into());
+    let mut compiler = Compiler::new("node-a".into(), vec![]);
     let resources = vec![service("web", 1), Resource::Route(route("r", to_service("web"), "web")), limit(1)];
     let mut snapshot = snapshot(1, resources);
     let limiter = |state: &MeshState| {
@@ -146,7 +146,7 @@ fn a_rate_limit_keeps_its_bucket_until_it_changes() {
 
 #[test]
 fn a_backend_may_appear_after_its_route() {
-    let mut compiler = Compiler::new("node-a".into());
+    let mut compiler = Compiler::new("node-a".into(), vec![]);
     let mut snapshot =
         snapshot(1, vec![service("web", 1), Resource::Route(route("r", to_service("web"), "later"))]);
     let backend = |state: &MeshState| {
@@ -157,16 +157,16 @@ fn a_backend_may_appear_after_its_route() {
         );
         let table = table(state, vip(1));
         let slot = table.find(b"", &head).expect("a match").rule.backends[0].cluster.expect("a slot");
-        state.cluster(slot).map(|cluster| cluster.label.to_string())
+        state.cluster(slot).map(|cluster| cluster.name.to_string())
     };
     assert_eq!(backend(&compiler.compile(&snapshot, &[]).0), None);
     snapshot.insert(service("later", 9));
-    assert_eq!(backend(&compiler.compile(&snapshot, &[]).0).as_deref(), Some("shop/later:80"));
+    assert_eq!(backend(&compiler.compile(&snapshot, &[]).0).as_deref(), Some("shop/later"));
 }
 
 #[test]
 fn an_unknown_address_of_a_pod_network_is_never_world() {
-    let mut compiler = Compiler::new("node-a".into());
+    let mut compiler = Compiler::new("node-a".into(), vec![]);
     let defaults = MeshDefaults { pod_cidrs: vec!["10.0.0.0/8".parse().expect("a prefix")] };
     let (state, _) = compiler.compile(&snapshot(1, vec![Resource::MeshDefaults(defaults)]), &[]);
     assert_eq!(state.peer(IpAddr::from([10, 1, 2, 3])).place, Place::Unknown);
@@ -176,7 +176,7 @@ fn an_unknown_address_of_a_pod_network_is_never_world() {
 
 #[test]
 fn the_most_specific_listener_serves_alone() {
-    let mut compiler = Compiler::new("node-a".into());
+    let mut compiler = Compiler::new("node-a".into(), vec![]);
     let listener = |listener: &str, hostname: &str| {
         Resource::Listener(Listener {
             gateway: name("gw"),
@@ -206,7 +206,7 @@ fn the_most_specific_listener_serves_alone() {
 
 #[test]
 fn a_route_that_cannot_be_used_is_reported() {
-    let mut compiler = Compiler::new("node-a".into());
+    let mut compiler = Compiler::new("node-a".into(), vec![]);
     let mut bad = route("r", to_service("web"), "web");
     bad.matches[0].path = PathMatch::Regex("(".into());
     let mut snapshot = snapshot(1, vec![service("web", 1), Resource::Route(bad)]);

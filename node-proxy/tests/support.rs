@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the in-process tests share: a plane with one gateway on the loopback address, origins made with
+//! hyper, and a client.
+
+use std::{
+    convert::Infallible,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::{TcpListener, TcpStream};
+use weft_flow_export::{Filter, Flow, FlowRing, Read};
+use weft_ir::{
+    AppProtocol, BackendService, Endpoint, EndpointPort, Endpoints, Listener, ObjectName, PathMatch,
+    Protocol, Resource, Route, RouteAction, RouteBackend, RouteMatch, RouteParent, RouteTimeouts, Service,
+    ServicePort, Snapshot,
+};
+use weft_node_proxy::plane::{Plane, PlaneConfig};
+
+/// A plane with a gateway listener, and the state that it was given.
+pub struct Lab {
+    pub plane: Plane,
+    pub snapshot: Snapshot,
+    pub ring: FlowRing,
+    pub gateway: SocketAddr,
+}
+
+impl Lab {
+    /// Two workers and one listener on a free port.
+    pub async fn start(resources: Vec<Resource>) -> Lab {
+        let ring = FlowRing::new(4096);
+        let config = PlaneConfig {
+            node: "node-a".into(),
+            workers: 2,
+            connections: 1000,
+            listen_addresses: vec![],
+            connect_timeout: Duration::from_secs(2),
+            redirect: None,
+        };
+        let (plane, queues) = Plane::start(&config, &ring).expect("the plane starts");
+        for queue in queues {
+            tokio::spawn(queue.drain());
+        }
+        let gateway = free_address();
+        let mut lab = Lab { plane, snapshot: Snapshot::default(), ring, gateway };
+        let mut all = vec![listener("http", gateway, "")];
+        all.extend(resources);
+        lab.apply(all).await;
+        lab
+    }
+
+    /// Adds or replaces resources in one commit.
+    pub async fn apply(&mut self, resources: Vec<Resource>) {
+        self.snapshot.revision += 1;
+        resources.into_iter().for_each(|resource| self.snapshot.insert(resource));
+        let rejected = self.plane.apply(&self.snapshot, &[]).await.expect("the workers live");
+        assert_eq!(rejected, [], "all resources can be used");
+    }
+
+    /// Sends a request to the gateway over a connection of its own.
+    pub async fn get(&self, target: &str) -> Answer {
+        self.send(Request::get(target)).await
+    }
+
+    /// Sends a request without body.
+    pub async fn send(&self, request: http::request::Builder) -> Answer {
+        self.send_body(request, Bytes::new()).await
+    }
+
+    /// Sends a request.
+    pub async fn send_body(&self, request: http::request::Builder, body: Bytes) -> Answer {
+        let has_host = request.headers_ref().is_some_and(|headers| headers.contains_key("host"));
+        let request = if has_host { request } else { request.header("host", "shop.test") };
+        let mut client = Client::connect(self.gateway).await;
+        client.send(request.body(Full::new(body)).expect("a request")).await
+    }
+
+    /// The first flow that matches, within 5 s.
+    pub async fn flow(&self, wanted: impl Fn(&Flow) -> bool) -> Arc<Flow> {
+        let mut reader = self.ring.reader(usize::MAX, &Filter::default());
+        let looking = async {
+            loop {
+                if let Read::Flow(flow) = reader.next().await
+                    && wanted(&flow)
+                {
+                    return flow;
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), looking).await.expect("a flow that matches")
+    }
+}
+
+/// A response that was read to its end.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: http::HeaderMap,
+    pub body: Bytes,
+}
+
+impl Answer {
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("text")
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().expect("text"))
+    }
+}
+
+/// One HTTP/1.1 connection.
+pub struct Client {
+    requests: hyper::client::conn::http1::SendRequest<Full<Bytes>>,
+}
+
+impl Client {
+    pub async fn connect(address: SocketAddr) -> Client {
+        let stream = TcpStream::connect(address).await.expect("the gateway accepts");
+        let (requests, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("a handshake");
+        tokio::spawn(connection);
+        Client { requests }
+    }
+
+    pub async fn send(&mut self, request: Request<Full<Bytes>>) -> Answer {
+        self.try_send(request).await.expect("a response")
+    }
+
+    pub async fn try_send(&mut self, request: Request<Full<Bytes>>) -> Result<Answer, hyper::Error> {
+        self.requests.ready().await?;
+        let (parts, body) = self.requests.send_request(request).await?.into_parts();
+        Ok(Answer { status: parts.status, headers: parts.headers, body: body.collect().await?.to_bytes() })
+    }
+}
+
+/// A server whose answers are made by a function; counts its requests.
+#[derive(Clone)]
+pub struct Origin {
+    pub address: SocketAddr,
+    pub requests: Arc<AtomicUsize>,
+}
+
+impl Origin {
+    /// Answers every request with this text.
+    pub async fn text(text: &'static str) -> Origin {
+        Origin::with(move |_| async move { Response::new(Full::new(Bytes::from_static(text.as_bytes()))) })
+            .await
+    }
+
+    /// Answers with what the function makes of the request.
+    pub async fn with<F, A>(answer: F) -> Origin
+    where
+        F: Fn(Request<Incoming>) -> A + Clone + Send + Sync + 'static,
+        A: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+    {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+        let origin = Origin {
+            address: listener.local_addr().expect("an address"),
+            requests: Arc::new(AtomicUsize::new(0)),
+        };
+        let requests = Arc::clone(&origin.requests);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (answer, requests) = (answer.clone(), Arc::clone(&requests));
+                let service = service_fn(move |request| {
+                    requests.fetch_add(1, Ordering::SeqCst);
+                    let answer = answer(request);
+                    async move { Ok::<_, Infallible>(answer.await) }
+                });
+                tokio::spawn(async move {
+                    let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+                    // A client that goes away ends its own connection only.
+                    drop(builder.serve_connection(TokioIo::new(stream), service).await);
+                });
+            }
+        });
+        origin
+    }
+
+    pub fn count(&self) -> usize {
+        self.requests.load(Ordering::SeqCst)
+    }
+}
+
+/// A port that was free a moment ago.
+pub fn free_address() -> SocketAddr {
+    let socket = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    socket.local_addr().expect("an address")
+}
+
+/// Waits for a condition, at most 10 s.
+pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let until = Instant::now() + Duration::from_secs(10);
+    while !holds() {
+        assert!(Instant::now() < until, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+pub fn name(name: &str) -> ObjectName {
+    ObjectName::new("shop", name)
+}
+
+pub fn listener(listener: &str, address: SocketAddr, hostname: &str) -> Resource {
+    Resource::Listener(Listener {
+        gateway: name("gw"),
+        name: listener.into(),
+        addresses: vec![address.ip()],
+        port: address.port(),
+        hostname: hostname.into(),
+    })
+}
+
+/// A Service with one port 80 and these endpoints.
+pub fn service(service: &str, protocol: AppProtocol, origins: &[SocketAddr]) -> Vec<Resource> {
+    let mut resources = vec![Resource::Service(Service {
+        name: name(service),
+        addresses: vec![],
+        ports: vec![ServicePort {
+            name: "http".into(),
+            port: 80,
+            protocol: Protocol::Tcp,
+            app_protocol: protocol,
+        }],
+    })];
+    for (index, origin) in origins.iter().enumerate() {
+        resources.push(Resource::Endpoints(Endpoints {
+            name: name(&format!("{service}-{index}")),
+            service: service.into(),
+            ports: vec![EndpointPort { name: "http".into(), port: origin.port(), protocol: Protocol::Tcp }],
+            endpoints: vec![Endpoint {
+                address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+                ready: true,
+                serving: true,
+                terminating: false,
+            }],
+        }));
+    }
+    resources
+}
+
+pub fn backend(service: &str, weight: u32) -> RouteBackend {
+    let service = Some(BackendService { name: name(service), port: 80 });
+    RouteBackend { service, weight, filters: vec![] }
+}
+
+/// A route at the gateway's listener for a path prefix.
+pub fn route(route: &str, prefix: &str, backends: Vec<RouteBackend>) -> Route {
+    Route {
+        origin: name(route),
+        rule: 0,
+        created: 1,
+        parents: vec![RouteParent::Listener { gateway: name("gw"), listener: "http".into() }],
+        hostnames: vec![],
+        matches: vec![RouteMatch {
+            path: PathMatch::Prefix(prefix.into()),
+            method: None,
+            headers: vec![],
+            query: vec![],
+        }],
+        action: RouteAction { filters: vec![], backends, timeouts: RouteTimeouts::default(), retry: None },
+    }
+}
