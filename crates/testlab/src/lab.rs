@@ -135,8 +135,11 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         let removed = reaper::remove(&self.id);
+        if removed.is_ok() {
+            // Nothing is left for it to do; when it has ended already, neither.
+            self.reaper.kill().ok();
+        }
         drop(self.reaper.stdin.take());
-        // The reaper finds nothing left to do; its status says nothing more.
         self.reaper.wait().ok();
         if let Err(error) = removed {
             eprintln!("the lab {} is not wholly removed: {error:#}", self.id);

@@ -13,9 +13,11 @@
 
 pub mod cgroup;
 pub mod daemon;
+pub mod demo;
 pub mod foreign;
 pub mod lab;
 pub mod manifests;
+pub mod mesh;
 pub mod netns;
 pub mod peer;
 pub mod process;

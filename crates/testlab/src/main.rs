@@ -2,13 +2,12 @@
 //! `weft-lab`: the demo, and every process of a lab that is not a daemon.
 
 use std::io;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 use weft_testlab::lab::{Lab, Shape};
-use weft_testlab::{peer, process, reaper};
+use weft_testlab::{demo, peer, process, reaper};
 
 /// Nodes and pods on one machine.
 #[derive(Debug, Parser)]
@@ -20,6 +19,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Shows the canary of `examples/canary`, with real traffic.
+    Demo(demo::Options),
     /// Removes what labs left behind whose process is gone.
     Cleanup,
     /// Makes two nodes with two pods each, and holds them until standard input ends.
@@ -31,14 +32,7 @@ enum Command {
     },
     /// Joins a cgroup and enters a network namespace, then becomes another program.
     #[command(hide = true)]
-    Enter {
-        #[arg(long)]
-        netns: Option<PathBuf>,
-        #[arg(long)]
-        cgroup: Option<PathBuf>,
-        #[arg(last = true, required = true)]
-        program: Vec<String>,
-    },
+    Enter(process::Entry),
     /// Waits for the end of standard input, then removes a lab.
     #[command(hide = true)]
     Reap { id: String },
@@ -56,6 +50,7 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
+        Command::Demo(options) => return demo::run(options),
         Command::Cleanup => {
             for id in reaper::remove_dead()? {
                 println!("removed lab {id}");
@@ -63,9 +58,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Hold => hold()?,
         Command::Pod { peer } => peer::run(peer)?,
-        Command::Enter { netns, cgroup, program } => {
-            process::enter(netns.as_deref(), cgroup.as_deref(), &program)?;
-        }
+        Command::Enter(entry) => process::enter(&entry)?,
         Command::Reap { id } => reaper::reap(&id)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -90,6 +90,20 @@ pub fn enter(path: &Path) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Has the kernel send SIGTERM to this process when the thread that started it ends; an error when that
+/// is gone already, `parent` being its process.
+pub fn end_with_parent(parent: u32) -> io::Result<()> {
+    // SAFETY: the option takes one number, and the call touches no memory of ours.
+    let result = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if std::os::unix::process::parent_id() != parent {
+        return Err(io::Error::other("the parent has ended"));
+    }
+    Ok(())
+}
+
 /// Whether the process runs as root, which all of this needs.
 pub fn is_root() -> bool {
     // SAFETY: the call has no arguments and cannot fail.

@@ -29,7 +29,8 @@ const STOP_DEADLINE: Duration = Duration::from_secs(5);
 pub struct Place {
     /// The file of the network namespace; none for the namespace that we are in.
     pub netns: Option<PathBuf>,
-    /// The cgroup; none for the one that we are in.
+    /// The cgroup, with which the lab's end reaches the process. Without one it ends with the thread
+    /// that started it.
     pub cgroup: Option<PathBuf>,
     /// Where the files with what they print are made.
     pub logs: PathBuf,
@@ -86,9 +87,10 @@ impl Place {
         if let Some(netns) = &self.netns {
             command.arg("--netns").arg(netns);
         }
-        if let Some(cgroup) = &self.cgroup {
-            command.arg("--cgroup").arg(cgroup);
-        }
+        match &self.cgroup {
+            Some(cgroup) => command.arg("--cgroup").arg(cgroup),
+            None => command.arg("--parent").arg(std::process::id().to_string()),
+        };
         command.arg("--").arg(program_file);
         Ok(command)
     }
@@ -197,15 +199,35 @@ impl Drop for Running {
     }
 }
 
-/// Becomes `program` after joining the cgroup and entering the namespace; returns only on failure.
-pub fn enter(netns: Option<&Path>, cgroup: Option<&Path>, program: &[String]) -> anyhow::Result<()> {
-    if let Some(cgroup) = cgroup {
+/// What a process does before it becomes another program.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Entry {
+    /// The file of the network namespace to enter.
+    #[arg(long)]
+    netns: Option<PathBuf>,
+    /// The cgroup to join.
+    #[arg(long)]
+    cgroup: Option<PathBuf>,
+    /// The process to end with.
+    #[arg(long)]
+    parent: Option<u32>,
+    /// The program and its arguments.
+    #[arg(last = true, required = true)]
+    program: Vec<String>,
+}
+
+/// Becomes the program of `entry`; returns only on failure.
+pub fn enter(entry: &Entry) -> anyhow::Result<()> {
+    if let Some(parent) = entry.parent {
+        netns::end_with_parent(parent).context("cannot bind to the parent")?;
+    }
+    if let Some(cgroup) = &entry.cgroup {
         cgroup::join(cgroup).with_context(|| format!("cannot join {}", cgroup.display()))?;
     }
-    if let Some(netns) = netns {
+    if let Some(netns) = &entry.netns {
         netns::enter(netns).with_context(|| format!("cannot enter {}", netns.display()))?;
     }
-    let [name, arguments @ ..] = program else { bail!("no program to run") };
+    let [name, arguments @ ..] = &*entry.program else { bail!("no program to run") };
     Err(Command::new(name).args(arguments).exec()).with_context(|| format!("cannot run {name}"))
 }
 

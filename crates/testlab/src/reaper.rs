@@ -6,11 +6,14 @@
 //! a terminal's signal does not reach it. A lab holds a lock on a file of its directory while it lives:
 //! `weft-lab cleanup` removes the labs whose lock is free.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::Context;
 
@@ -18,12 +21,19 @@ use crate::{cgroup, netns, process};
 
 /// Where the directories of labs are.
 pub const LABS: &str = "/run/weft-lab";
+/// What the namespaces of all labs begin with.
+const PREFIX: &str = "wl-";
 /// The file that a living lab has locked.
 pub const LOCK: &str = "lock";
 
+/// A command that the lab had started may make one more thing after the lab's process was killed, so
+/// the reaper looks again.
+const SWEEPS: u32 = 5;
+const SWEEP_PAUSE: Duration = Duration::from_millis(100);
+
 /// What the namespaces of the lab `id` begin with.
 pub fn namespace_prefix(id: &str) -> String {
-    format!("wl-{id}-")
+    format!("{PREFIX}{id}-")
 }
 
 /// Starts the process that removes the lab `id` when ours ends.
@@ -42,17 +52,27 @@ pub(crate) fn start(id: &str) -> anyhow::Result<Child> {
 pub fn reap(id: &str) -> anyhow::Result<()> {
     let mut sink = Vec::new();
     io::stdin().lock().take(1).read_to_end(&mut sink)?;
+    for _ in 0..SWEEPS {
+        remove(id)?;
+        thread::sleep(SWEEP_PAUSE);
+    }
     remove(id)
 }
 
 /// Removes every lab whose process is gone, and returns their ids.
 pub fn remove_dead() -> anyhow::Result<Vec<String>> {
     let mut removed = Vec::new();
+    // A lab makes its directory first: namespaces without one are what was left of a lab.
+    let mut ids = with_namespaces()?;
+    ids.retain(|id| !Path::new(LABS).join(id).exists());
     for id in known()? {
         if is_dead(&id) {
-            remove(&id)?;
-            removed.push(id);
+            ids.insert(id);
         }
+    }
+    for id in ids {
+        remove(&id)?;
+        removed.push(id);
     }
     Ok(removed)
 }
@@ -101,19 +121,20 @@ fn is_dead(id: &str) -> bool {
 
 fn namespaces(id: &str) -> anyhow::Result<Vec<String>> {
     let prefix = namespace_prefix(id);
-    let mut names = Vec::new();
-    let entries = match fs::read_dir(netns::NAMES) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(names),
-        Err(error) => return Err(error).context("cannot list the namespaces"),
-    };
-    for entry in entries {
-        let name = entry?.file_name().to_string_lossy().into_owned();
-        if name.starts_with(&prefix) {
-            names.push(name);
-        }
+    Ok(all_namespaces()?.into_iter().filter(|name| name.starts_with(&prefix)).collect())
+}
+
+fn with_namespaces() -> anyhow::Result<BTreeSet<String>> {
+    let ids = |name: String| Some(name.strip_prefix(PREFIX)?.split_once('-')?.0.to_owned());
+    Ok(all_namespaces()?.into_iter().filter_map(ids).collect())
+}
+
+fn all_namespaces() -> anyhow::Result<Vec<String>> {
+    match fs::read_dir(netns::NAMES) {
+        Ok(entries) => entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error).context("cannot list the namespaces"),
     }
-    Ok(names)
 }
 
 fn is_mounted(path: &Path) -> anyhow::Result<bool> {

@@ -132,7 +132,7 @@ fn nothing_is_left_when_the_process_of_a_lab_is_killed() {
 }
 
 fn assert_gone(id: &str, directory: &Path) {
-    wait::eventually(DEADLINE, || {
+    let gone = wait::eventually(DEADLINE, || {
         anyhow::ensure!(!directory.exists(), "the directory is there");
         anyhow::ensure!(!cgroup::v2_mount()?.join(format!("weft-lab-{id}")).exists(), "the cgroup is there");
         for name in std::fs::read_dir(netns::NAMES)? {
@@ -142,6 +142,6 @@ fn assert_gone(id: &str, directory: &Path) {
         let mounts = std::fs::read_to_string("/proc/mounts")?;
         anyhow::ensure!(!mounts.contains(&format!("weft-lab/{id}")), "a mount is there");
         Ok(())
-    })
-    .unwrap();
+    });
+    assert!(gone.is_ok(), "{gone:?}");
 }

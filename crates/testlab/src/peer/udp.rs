@@ -68,8 +68,9 @@ async fn exchange(options: &Options, socket: &UdpSocket, summary: &mut Summary) 
     sent.map_err(|error| format!("send: {error}"))?;
     let mut buffer = vec![0; 65_536];
     let received = tokio::time::timeout(options.timeout_ms, socket.recv_from(&mut buffer)).await;
-    let (count, from) =
-        received.map_err(|_| "no reply in time".to_owned())?.map_err(|error| format!("receive: {error}"))?;
+    let (count, from) = received
+        .map_err(|_elapsed| "no reply in time".to_owned())?
+        .map_err(|error| format!("receive: {error}"))?;
     summary.from = Some(super::canonical(from));
     let reply = String::from_utf8_lossy(&buffer[..count]).into_owned();
     let mut fields = reply.splitn(3, ' ');
@@ -79,7 +80,7 @@ async fn exchange(options: &Options, socket: &UdpSocket, summary: &mut Summary) 
     if rest != payload {
         return Err("another payload came back".to_owned());
     }
-    let address: SocketAddr = address.parse().map_err(|_| "a strange address".to_owned())?;
+    let address: SocketAddr = address.parse().map_err(|error| format!("a strange address: {error}"))?;
     *summary.seen.entry(format!("{name} {}", address.ip())).or_default() += 1;
     summary.echoed += 1;
     Ok(())

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The demo: the canary of `examples/canary` through the real redirect, told as a table.
+//!
+//! Every line of the table is a claim with what was asked and what was seen; one that does not hold makes
+//! the demo fail.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::netns;
+
+mod gateway;
+mod shop;
+mod steps;
+mod table;
+
+use shop::Shop;
+use table::Table;
+
+/// What the demo is told.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Options {
+    /// Leaves everything running until Ctrl-C, and prints commands to try.
+    #[arg(long)]
+    keep: bool,
+    /// Prints no colours.
+    #[arg(long)]
+    no_color: bool,
+}
+
+/// Runs the demo; the exit status says whether every claim holds.
+pub fn run(options: Options) -> anyhow::Result<ExitCode> {
+    let mut table = Table::new(options.no_color);
+    match obstacle() {
+        None => in_the_lab(options, &mut table)?,
+        Some(why) => {
+            table.note(&format!("no redirect here: {why}"));
+            table.note("running the same routes as an ordinary gateway on loopback instead");
+            gateway::run(options.keep, &mut table)?;
+        }
+    }
+    Ok(if table.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn in_the_lab(options: Options, table: &mut Table) -> anyhow::Result<()> {
+    let shop = Shop::open(table)?;
+    steps::run(&shop, table)?;
+    table.print();
+    if options.keep {
+        shop.print_commands()?;
+        wait_for_interrupt()?;
+    }
+    Ok(())
+}
+
+fn wait_for_interrupt() -> anyhow::Result<()> {
+    println!("\nCtrl-C ends all of it.");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(runtime.block_on(tokio::signal::ctrl_c())?)
+}
+
+/// Why the redirect cannot be shown here; nothing when it can.
+fn obstacle() -> Option<String> {
+    if !netns::is_root() {
+        return Some("it needs root, to load programs and to make network namespaces".to_owned());
+    }
+    if let Err(error) = crate::cgroup::v2_mount() {
+        return Some(format!("{error:#}"));
+    }
+    crate::daemon::check_kernel().err().map(|error| format!("weft-node --check refuses: {error:#}"))
+}
