@@ -37,8 +37,13 @@ pub(crate) fn start(setup: &Setup<'_>) -> anyhow::Result<Running> {
         token.to_string_lossy().into_owned(),
         "--state-dir".into(),
         state.to_string_lossy().into_owned(),
+        "--admin".into(),
+        format!("unix:{}", setup.folder.join("node.sock").display()),
+        "--listen-address".into(),
+        address.ip().to_string(),
         "--workers".into(),
         "1".into(),
+        "--no-redirect".into(),
     ];
     let own: Vec<&str> = own.iter().map(String::as_str).collect();
     let mut process = Process::start(PROXY_CORE, &[setup.prefix, &own].concat(), &log)?;
