@@ -135,7 +135,7 @@ impl Handler for Connection {
 }
 
 impl Step<'_> {
-    async fn serve(mut self, head: RequestHead, body: Body) -> Result<Response, Refusal> {
+    async fn serve(self, head: RequestHead, body: Body) -> Result<Response, Refusal> {
         let mut host = [0; MAX_HOST];
         let host = lower_case_host(head.authority.as_ref(), &mut host);
         let resolved = Rc::clone(self.resolved);

@@ -2,9 +2,9 @@
 use std::time::Duration;
 
 use weft_ir::{
-    BackendService, Endpoint, EndpointPort, Endpoints, Listener, MeshDefaults, PathMatch, Protocol,
-    RateLimit, RateLimitTarget, Resource, Route, RouteAction, RouteBackend, RouteMatch, RouteParent,
-    RouteTimeouts, Service, ServicePort, Snapshot,
+    BackendService, Endpoint, EndpointPort, Endpoints, Listener, MeshDefaults, ObjectName, PathMatch,
+    Protocol, RateLimit, RateLimitTarget, Resource, Route, RouteAction, RouteBackend, RouteMatch,
+    RouteParent, RouteTimeouts, Service, ServicePort, Snapshot,
 };
 
 use super::{compile::Compiler, *};
