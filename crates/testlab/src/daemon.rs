@@ -123,7 +123,8 @@ impl WeftNode {
     ) -> anyhow::Result<Self> {
         let admin = state.join("admin.sock");
         let (address, socket) = (controller.address.to_string(), format!("unix:{}", admin.display()));
-        let mut arguments = vec!["--node", name, "--controller", &address, "--admin", &socket];
+        let mut arguments =
+            vec!["--drain-timeout-ms", "2000", "--node", name, "--controller", &address, "--admin", &socket];
         arguments.extend(["--join-token-file", text(&controller.token)?, "--state-dir", text(state)?]);
         arguments.extend(more);
         let process = place.spawn("weft-node", &process::program("weft-node")?, &arguments)?;

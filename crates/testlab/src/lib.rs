@@ -22,4 +22,5 @@ pub mod netns;
 pub mod peer;
 pub mod process;
 pub mod reaper;
+pub mod scene;
 pub mod wait;

@@ -50,7 +50,8 @@ pub(super) fn run(keep: bool, table: &mut Table) -> anyhow::Result<()> {
     let controller = Controller::start_at(&place, &directory.0, manifests.directory(), listen, None)?;
     let state = directory.0.join("node");
     std::fs::create_dir(&state)?;
-    let node = WeftNode::spawn_at(&place, "loopback", &state, &controller, &[])?.wait_ready()?;
+    let only = ["--no-redirect", "--listen-address", "127.0.0.1"];
+    let node = WeftNode::spawn_at(&place, "loopback", &state, &controller, &only)?.wait_ready()?;
     claims(&place, port, &manifests, table)?;
     table.print();
     if keep {

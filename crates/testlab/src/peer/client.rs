@@ -3,7 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -71,9 +71,9 @@ pub struct Options {
     /// How long a request may take, in milliseconds.
     #[arg(long, default_value = "5000", value_parser = super::milliseconds)]
     timeout_ms: Duration,
-    /// The address to connect from.
+    /// The port to connect from, which makes connections the same tuple again and again.
     #[arg(long)]
-    bind: Option<std::net::IpAddr>,
+    from_port: Option<u16>,
 }
 
 /// What came of the requests.
@@ -259,8 +259,10 @@ impl Load {
             SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4()?,
             SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6()?,
         };
-        if let Some(address) = self.options.bind {
-            socket.bind(SocketAddr::new(address, 0))?;
+        if let Some(port) = self.options.from_port {
+            socket.set_reuseaddr(true)?;
+            let any = if self.peer.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
+            socket.bind(SocketAddr::new(any, port)).context("bind")?;
         }
         let stream: TcpStream = socket.connect(self.peer).await.context("connect")?;
         stream.set_nodelay(true)?;

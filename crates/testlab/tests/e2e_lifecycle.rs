@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What changes while traffic runs: routes, weft-node itself, and its end.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::ensure;
+use weft_testlab::daemon::{self, WeftNode};
+use weft_testlab::lab::Node;
+use weft_testlab::peer::{client, tcp};
+use weft_testlab::scene::{Scene, ask, url};
+use weft_testlab::wait;
+
+const SOON: Duration = Duration::from_secs(10);
+
+#[test]
+#[ignore = "needs root"]
+fn a_changed_route_fails_no_request() {
+    let scene = Scene::new().unwrap();
+    let url = url(scene.web.v4.into(), 80);
+    let arguments = ["client", &url, "--concurrency", "4", "--pause-ms", "1"];
+    let mut load = scene.nodes[0].client.start(&arguments).unwrap();
+    let route = scene.mesh.manifests.read("route.yaml").unwrap();
+    for (one, two) in [(100, 0), (0, 100), (50, 50)] {
+        let edited = route.replacen("weight: 50", &format!("weight: {one}"), 1).replacen(
+            "weight: 50}",
+            &format!("weight: {two}}}"),
+            1,
+        );
+        let edited = if one == 50 { route.clone() } else { edited };
+        scene.mesh.manifests.write("route.yaml", &edited).unwrap();
+        let asked = f64::from(two) / 100.0;
+        let applied = wait::eventually(SOON, || {
+            let arguments = ["client", &url, "--requests", "100"];
+            let summary: client::Summary = ask(scene.nodes[0].client.place(), &arguments)?;
+            let share = summary.version_count("2") as f64 / 100.0;
+            ensure!((share - asked).abs() < 0.2, "{share} of version 2, asked for {asked}");
+            Ok(())
+        });
+        assert!(applied.is_ok(), "{applied:?}");
+    }
+    load.stop().unwrap();
+    let summary: client::Summary = load.answer().unwrap();
+    assert_eq!(summary.ok(), summary.sent, "{:?} {:?}", summary.status, summary.failures);
+    assert!(summary.sent > 100, "{summary:?}");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn restarting_weft_node_leaves_connections_of_the_kernel_alone() {
+    let mut scene = Scene::new().unwrap();
+    let client = scene.nodes[0].client.clone();
+    let plain = SocketAddr::new(scene.plain.v4.into(), 9000).to_string();
+    let mut held = client.start(&["tcp-client", &plain, "--hold", "--pause-ms", "5"]).unwrap();
+    let url = url(scene.web.v4.into(), 80);
+    let proxied = ["client", &url, "--mode", "close", "--concurrency", "2", "--pause-ms", "5"];
+    let mut proxied = client.start(&proxied).unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    let node = scene.nodes[0].node.clone();
+    scene.mesh.nodes.remove(0).stop().unwrap();
+    // New connections to a service that nothing names need no daemon.
+    let fresh: tcp::Summary = ask(client.place(), &["tcp-client", &plain, "--connections", "5"]).unwrap();
+    assert_eq!(fresh.echoed, 5, "{fresh:?}");
+    let started = WeftNode::start(&node, &scene.mesh.controller).unwrap();
+    scene.mesh.nodes.insert(0, started);
+    let again = wait::eventually(SOON, || {
+        let summary = scene.request(client.place(), &url, &[])?;
+        ensure!(summary.ok() == 1, "{:?} {:?}", summary.status, summary.failures);
+        Ok(())
+    });
+    assert!(again.is_ok(), "{again:?}");
+    held.stop().unwrap();
+    let held: tcp::Summary = held.answer().unwrap();
+    assert!(held.failures.is_empty() && held.echoed > 20, "{held:?}");
+    proxied.stop().unwrap();
+    let proxied: client::Summary = proxied.answer().unwrap();
+    let failed = proxied.sent - proxied.ok();
+    println!(
+        "proxied requests during a restart: {failed} of {} failed: {:?}",
+        proxied.sent, proxied.failures
+    );
+    // The SYN of a new connection waits for the new process; nothing is refused and nothing passes by.
+    let refused = proxied.failures.keys().filter(|why| why.contains("refused")).count();
+    assert_eq!(refused, 0, "{:?}", proxied.failures);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_cleaned_node_is_as_it_was() {
+    let mut scene = Scene::new().unwrap();
+    let node = scene.nodes[0].node.clone();
+    scene.mesh.nodes.remove(0).stop().unwrap();
+    assert_ne!(state(&node).unwrap(), Vec::<String>::new(), "a stopped weft-node keeps its programs");
+    daemon::clean_node(&node).unwrap();
+    assert_eq!(state(&node).unwrap(), Vec::<String>::new());
+    // Pods reach each other without Weft as before it.
+    let to = SocketAddr::new(scene.nodes[1].plain.ip4().into(), 9000).to_string();
+    let summary: tcp::Summary = ask(scene.nodes[0].client.place(), &["tcp-client", &to]).unwrap();
+    assert_eq!(summary.echoed, 1, "{summary:?}");
+}
+
+/// All that is there on a node because of Weft.
+fn state(node: &Node) -> anyhow::Result<Vec<String>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(node.bpf())? {
+        found.push(format!("pin {}", entry?.path().display()));
+    }
+    let lines = |arguments: &[&str]| node.netns().run("ip", arguments);
+    for rule in [lines(&["rule"])?, lines(&["-6", "rule"])?] {
+        found.extend(rule.lines().filter(|line| line.contains("fwmark")).map(|line| format!("rule {line}")));
+    }
+    found.extend(
+        lines(&["link"])?.lines().filter(|line| line.contains("weft")).map(|line| format!("link {line}")),
+    );
+    let tables = node.netns().run("nft", &["list", "tables"])?;
+    found.extend(tables.lines().filter(|line| line.contains("weft")).map(|line| format!("nft {line}")));
+    let filters = node.netns().run("tc", &["filter", "show", "dev", "eth0", "ingress"])?;
+    found.extend(filters.lines().map(|line| format!("tc {line}")));
+    Ok(found)
+}
