@@ -22,6 +22,9 @@ use weft_codec::{
     serve::{Handler, serve_connection},
 };
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Idle connections of this worker.
 #[derive(Default)]
 struct Pool {

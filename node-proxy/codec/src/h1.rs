@@ -17,5 +17,6 @@ mod wire;
 pub use client::{H1Upstream, Recycle};
 pub(crate) use client_body::ResponseBody;
 pub(crate) use parse::{authority, is_host_and_port};
+pub(crate) use scan::is_target;
 pub(crate) use server::serve;
 pub(crate) use server_body::RequestBody;

@@ -19,7 +19,11 @@ pub struct Headers {
 #[derive(Clone)]
 enum Repr {
     Block(Block),
-    Map(HeaderMap),
+    /// `checked`: as `h2` received it, which refuses connection-specific fields, and without `Host`.
+    Map {
+        map: HeaderMap,
+        checked: bool,
+    },
 }
 
 impl Default for Headers {
@@ -33,7 +37,7 @@ impl Headers {
     pub fn get(&self, name: &HeaderName) -> Option<&[u8]> {
         match &self.repr {
             Repr::Block(block) => block.find(name.as_str()).map(|at| block.value(&block.fields[at])),
-            Repr::Map(map) => map.get(name).map(HeaderValue::as_bytes),
+            Repr::Map { map, .. } => map.get(name).map(HeaderValue::as_bytes),
         }
     }
 
@@ -41,7 +45,7 @@ impl Headers {
     pub fn get_all<'a>(&'a self, name: &'a HeaderName) -> impl Iterator<Item = &'a [u8]> + 'a {
         let (block, map) = match &self.repr {
             Repr::Block(block) => (Some(block), None),
-            Repr::Map(map) => (None, Some(map)),
+            Repr::Map { map, .. } => (None, Some(map)),
         };
         let wanted = name.as_str().as_bytes();
         let from_block = block.into_iter().flat_map(move |block| {
@@ -64,7 +68,8 @@ impl Headers {
                 block.remove(name.as_str());
                 block.append(name.as_str().as_bytes(), value.as_bytes());
             }
-            Repr::Map(map) => {
+            Repr::Map { map, checked } => {
+                *checked = false;
                 map.insert(name.clone(), value.clone());
             }
         }
@@ -74,7 +79,8 @@ impl Headers {
     pub fn append(&mut self, name: &HeaderName, value: &HeaderValue) {
         match &mut self.repr {
             Repr::Block(block) => block.append(name.as_str().as_bytes(), value.as_bytes()),
-            Repr::Map(map) => {
+            Repr::Map { map, checked } => {
+                *checked = false;
                 map.append(name.clone(), value.clone());
             }
         }
@@ -84,7 +90,7 @@ impl Headers {
     pub fn remove(&mut self, name: &HeaderName) -> bool {
         match &mut self.repr {
             Repr::Block(block) => block.remove(name.as_str()),
-            Repr::Map(map) => map.remove(name).is_some(),
+            Repr::Map { map, .. } => map.remove(name).is_some(),
         }
     }
 
@@ -92,7 +98,7 @@ impl Headers {
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         let (block, map) = match &self.repr {
             Repr::Block(block) => (Some(block), None),
-            Repr::Map(map) => (None, Some(map)),
+            Repr::Map { map, .. } => (None, Some(map)),
         };
         let from_block = block
             .into_iter()
@@ -107,7 +113,7 @@ impl Headers {
     pub fn len(&self) -> usize {
         match &self.repr {
             Repr::Block(block) => block.fields.len(),
-            Repr::Map(map) => map.len(),
+            Repr::Map { map, .. } => map.len(),
         }
     }
 
@@ -121,8 +127,9 @@ impl Headers {
         self.iter().map(|(name, value)| name.len() + value.len()).sum()
     }
 
+    /// Fields as `h2` received them, without `Host`.
     pub(crate) fn from_map(map: HeaderMap) -> Self {
-        Headers { repr: Repr::Map(map) }
+        Headers { repr: Repr::Map { map, checked: true } }
     }
 
     pub(crate) fn from_block(block: Block) -> Self {
@@ -132,7 +139,8 @@ impl Headers {
     /// As the map that `h2` takes; fields that HTTP/2 forbids and framing that does not agree are gone.
     pub(crate) fn into_map(self) -> HeaderMap {
         match self.repr {
-            Repr::Map(mut map) => {
+            Repr::Map { map, checked: true } => map,
+            Repr::Map { mut map, .. } => {
                 for name in &CONNECTION_SPECIFIC {
                     map.remove(name);
                 }
@@ -147,7 +155,7 @@ impl Headers {
     pub(crate) fn write_lines(&self, out: &mut Vec<u8>, keep_length: bool) {
         match &self.repr {
             Repr::Block(block) => block.write_lines(out, keep_length),
-            Repr::Map(map) => {
+            Repr::Map { map, .. } => {
                 for (name, value) in map {
                     match Known::classify(name.as_str().as_bytes()) {
                         Known::Connection => {}
@@ -228,10 +236,11 @@ impl Block {
         Block { wire, added: Vec::new(), fields: Vec::with_capacity(capacity) }
     }
 
-    /// Adds the field at these ranges of the received bytes. False if it is too large to be described.
+    /// Adds the field at these ranges of the received bytes, which is not connection-specific;
+    /// `is_length`: it is `Content-Length`. False if it is too large to be described.
     #[must_use]
-    pub(crate) fn push(&mut self, name: Range<usize>, value: Range<usize>) -> bool {
-        let known = Known::classify(&self.wire[name.clone()]);
+    pub(crate) fn push(&mut self, name: Range<usize>, value: Range<usize>, is_length: bool) -> bool {
+        let known = if is_length { Known::ContentLength } else { Known::Other };
         match Field::new(name, value, known, false) {
             Some(field) => {
                 self.fields.push(field);
@@ -380,10 +389,10 @@ mod tests {
     fn block() -> Headers {
         let wire = Bytes::from_static(b"Accept: a\r\naccept:  b\r\nX-One: 1\r\nContent-Length: 3\r\n");
         let mut block = Block::new(wire, 4);
-        assert!(block.push(0..6, 8..9));
-        assert!(block.push(11..17, 20..21));
-        assert!(block.push(23..28, 30..31));
-        assert!(block.push(33..47, 49..50));
+        assert!(block.push(0..6, 8..9, false));
+        assert!(block.push(11..17, 20..21, false));
+        assert!(block.push(23..28, 30..31, false));
+        assert!(block.push(33..47, 49..50, true));
         Headers::from_block(block)
     }
 

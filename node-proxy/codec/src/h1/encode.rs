@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Writes heads and frames content, with framing of our own.
 
-use std::io::Write;
-
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use http::{Method, StatusCode, Version};
@@ -36,7 +34,9 @@ impl Encoder {
                 None => return false,
             },
             Encoder::Chunked => {
-                write_to(out.tail(), format_args!("{:x}\r\n", bytes.len()));
+                let tail = out.tail();
+                write_number(tail, bytes.len() as u64, 16);
+                tail.extend_from_slice(b"\r\n");
                 out.push(bytes);
                 out.tail().extend_from_slice(b"\r\n");
                 return true;
@@ -193,7 +193,9 @@ fn write_fields(out: &mut Vec<u8>, headers: &Headers, length: Option<u64>) {
     drop(given);
     headers.write_lines(out, same);
     if !same {
-        write_to(out, format_args!("content-length: {length}\r\n"));
+        out.extend_from_slice(b"content-length: ");
+        write_number(out, length, 10);
+        out.extend_from_slice(b"\r\n");
     }
 }
 
@@ -206,7 +208,36 @@ fn is_decimal(text: &[u8], number: u64) -> bool {
             .is_some_and(|value| value == number && !text.is_empty())
 }
 
-fn write_to(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
-    // Writing to a vector cannot fail.
-    out.write_fmt(text).unwrap_or_default();
+/// Writes digits without the machinery of `fmt`. `base`: 10 or 16.
+fn write_number(out: &mut Vec<u8>, mut number: u64, base: u64) {
+    // Twenty digits hold any number of 64 bits.
+    let mut digits = [b'0'; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b"0123456789abcdef"[(number % base) as usize];
+        number /= base;
+        if number == 0 || at == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_written_as_fmt_writes_them() {
+        for number in [0, 1, 9, 10, 15, 16, 255, 4096, u64::from(u32::MAX), u64::MAX] {
+            let (mut decimal, mut hexadecimal) = (Vec::new(), Vec::new());
+            write_number(&mut decimal, number, 10);
+            write_number(&mut hexadecimal, number, 16);
+            assert_eq!(decimal, number.to_string().as_bytes());
+            assert_eq!(hexadecimal, format!("{number:x}").as_bytes());
+            assert!(is_decimal(&decimal, number));
+        }
+        assert!(!is_decimal(b"", 0) && !is_decimal(b"+1", 1));
+    }
 }

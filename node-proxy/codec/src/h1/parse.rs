@@ -132,7 +132,7 @@ impl RequestLine {
         let target_at = method_len + 1;
         let target_len = line[target_at..]
             .iter()
-            .position(|byte| !matches!(byte, 0x21..=0x7e))
+            .position(|byte| !scan::is_target(*byte))
             .ok_or(ProtocolError::bad_request("the request line has no version"))?;
         let target = target_at..target_at + target_len;
         if target.is_empty() || line[target.end] != b' ' {
@@ -205,10 +205,6 @@ fn path_and_query(wire: &Bytes, part: TargetPart) -> Result<PathAndQuery, Protoc
         TargetPart::At(range) => wire.slice(range),
         TargetPart::RootWithQuery(range) => [b"/", &wire[range]].concat().into(),
     };
-    // The `http` crate would cut a fragment off silently; a client never sends one (RFC 9112 section 3.2).
-    if memchr::memchr(b'#', &bytes).is_some() {
-        return Err(ProtocolError::bad_request("the request target has a fragment"));
-    }
     PathAndQuery::from_maybe_shared(bytes)
         .ok()
         .ok_or(ProtocolError::bad_request("the request target has a byte that must be encoded"))
@@ -222,23 +218,40 @@ pub(crate) fn authority(bytes: Bytes) -> Result<Authority, ProtocolError> {
 
 /// Whether the authority is a host, and nothing or a colon and a port (which may be empty, RFC 3986
 /// section 3.2.3) behind it.
+///
+/// Of the characters that RFC 3986 allows, those that no name uses (`,`, `;`, `%`, ...) are refused: a
+/// reader behind us may split at them.
 pub(crate) fn is_host_and_port(authority: &Authority) -> bool {
-    let (text, host) = (authority.as_str(), authority.host());
-    let port_ok = match text.strip_prefix(host) {
-        Some("") => true,
-        Some(rest) => rest.strip_prefix(':').is_some_and(is_port),
-        None => false,
+    let text = authority.as_str().as_bytes();
+    let host = match text {
+        [b'[', rest @ ..] => match rest.iter().position(|byte| !is_in_literal(*byte)) {
+            Some(end) if end > 0 && rest[end] == b']' => end + 2,
+            _ => 0,
+        },
+        _ => text.iter().position(|byte| !is_named(*byte)).unwrap_or(text.len()),
     };
-    // Of the characters that RFC 3986 allows, those that no name uses (`,`, `;`, `%`, ...) are refused:
-    // a reader behind us may split at them.
-    let is_named = |byte: u8| {
-        byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b':' | b'[' | b']')
-    };
-    port_ok && !host.is_empty() && text.bytes().all(is_named)
+    match text.get(host) {
+        _ if host == 0 => false,
+        None => true,
+        Some(b':') => is_port(&text[host + 1..]),
+        Some(_) => false,
+    }
 }
 
-fn is_port(text: &str) -> bool {
-    text.is_empty() || (text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u16>().is_ok())
+/// Bytes of an IPv6 address; zone identifiers mean nothing to another host.
+const fn is_in_literal(byte: u8) -> bool {
+    byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.')
+}
+
+const fn is_named(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
+}
+
+fn is_port(digits: &[u8]) -> bool {
+    let value = |sum: u32, digit: &u8| sum * 10 + u32::from(digit.wrapping_sub(b'0'));
+    digits.len() <= 5
+        && digits.iter().all(u8::is_ascii_digit)
+        && digits.iter().fold(0, value) <= u32::from(u16::MAX)
 }
 
 fn status_line(head: &[u8]) -> Result<(Version, StatusCode, usize), ProtocolError> {
@@ -321,7 +334,8 @@ impl Fields {
 
     fn take(&mut self, wire: &Bytes, name: Range<usize>, value: Range<usize>) -> Result<(), ProtocolError> {
         let text = &wire[value.clone()];
-        match Special::of(&wire[name.clone()]) {
+        let special = Special::of(&wire[name.clone()]);
+        match special {
             Special::None => {}
             Special::Expect => self.expects_continue |= text.eq_ignore_ascii_case(b"100-continue"),
             Special::ContentLength => {
@@ -351,7 +365,8 @@ impl Fields {
             Special::Te => {}
             Special::Hop => return Ok(()),
         }
-        if self.block.push(name, value) { Ok(()) } else { Err(HEAD_TOO_LARGE) }
+        let is_length = matches!(special, Special::ContentLength);
+        if self.block.push(name, value, is_length) { Ok(()) } else { Err(HEAD_TOO_LARGE) }
     }
 
     fn take_transfer_encoding(&mut self, text: &[u8]) -> Result<(), ProtocolError> {

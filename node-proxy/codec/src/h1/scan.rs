@@ -106,6 +106,12 @@ const TOKEN: [bool; 256] = {
     table
 };
 
+/// Whether the byte may stand in a request target: visible ASCII, and no fragment (the `http` crate
+/// would cut one off silently; a client never sends one, RFC 9112 section 3.2).
+pub(crate) const fn is_target(byte: u8) -> bool {
+    matches!(byte, 0x21..=0x7e) && byte != b'#'
+}
+
 /// The number of bytes before the first that may not stand in a field value: a control other than
 /// HTAB (RFC 9110 section 5.5). Eight bytes at a time.
 pub(crate) fn value_len(bytes: &[u8]) -> usize {

@@ -45,12 +45,12 @@ pub(crate) async fn serve<H: Handler>(
     let mut served = Served { requests: 0, failure: None };
     loop {
         let (head, framing) = match poll_fn(|cx| poll_head(&mut conn.borrow_mut(), cx, &drain)).await {
-            NextHead::Request(head, framing) => (head, framing),
-            NextHead::Close(failure) => {
+            Ok(next) => next,
+            Err(NoHead::Close(failure)) => {
                 served.failure = failure;
                 return served;
             }
-            NextHead::Refuse(error) => {
+            Err(NoHead::Refuse(error)) => {
                 handler.on_protocol_error(&error);
                 served.failure = Some(error.reason);
                 refuse(&conn, &error).await;
@@ -58,7 +58,7 @@ pub(crate) async fn serve<H: Handler>(
             }
         };
         served.requests += 1;
-        match exchange(&conn, &*handler, &drain, *head, framing).await {
+        match exchange(&conn, &*handler, &drain, head, framing).await {
             Ok(Next::Request) => {}
             Ok(Next::Close) => {
                 close(&conn).await;
@@ -73,10 +73,16 @@ pub(crate) async fn serve<H: Handler>(
     }
 }
 
-enum NextHead {
-    Request(Box<RequestHead>, Framing),
+/// Why there is no next request.
+enum NoHead {
     Refuse(ProtocolError),
     Close(Option<Reason>),
+}
+
+impl From<ProtocolError> for NoHead {
+    fn from(error: ProtocolError) -> Self {
+        NoHead::Refuse(error)
+    }
 }
 
 /// What follows an exchange.
@@ -88,27 +94,26 @@ enum Next {
     Ended,
 }
 
-fn poll_head(conn: &mut Conn, cx: &mut Context<'_>, drain: &Drain) -> Poll<NextHead> {
+fn poll_head(
+    conn: &mut Conn,
+    cx: &mut Context<'_>,
+    drain: &Drain,
+) -> Poll<Result<(RequestHead, Framing), NoHead>> {
     loop {
-        match buffered_head(conn) {
-            Ok(Some(next)) => return Poll::Ready(next),
-            Ok(None) => {}
-            Err(error) => return Poll::Ready(NextHead::Refuse(error)),
+        if let Some(len) = head_len(conn)? {
+            return Poll::Ready(take_head(conn, len).map_err(NoHead::Refuse));
         }
         let idle = conn.wire.input.is_empty();
         if idle && drain.poll_draining(cx).is_ready() {
-            return Poll::Ready(NextHead::Close(None));
+            return Poll::Ready(Err(NoHead::Close(None)));
         }
         let h1 = &conn.config.h1;
         let timeout = if idle { h1.idle_timeout } else { h1.head_timeout };
         let n = match conn.wire.poll_fill_timed(cx, timeout) {
             Poll::Ready(Ok(n)) => n,
             Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::TimedOut => {
-                return Poll::Ready(if idle {
-                    NextHead::Close(None)
-                } else {
-                    NextHead::Refuse(HEAD_TIMEOUT)
-                });
+                let ending = if idle { NoHead::Close(None) } else { NoHead::Refuse(HEAD_TIMEOUT) };
+                return Poll::Ready(Err(ending));
             }
             Poll::Ready(Err(_)) => 0,
             Poll::Pending => return Poll::Pending,
@@ -116,35 +121,37 @@ fn poll_head(conn: &mut Conn, cx: &mut Context<'_>, drain: &Drain) -> Poll<NextH
         if n == 0 {
             // An end between requests fails nobody's request.
             let failure = (!idle).then_some(Reason::ClientReset);
-            return Poll::Ready(NextHead::Close(failure));
+            return Poll::Ready(Err(NoHead::Close(failure)));
         }
     }
 }
 
-/// The head in the buffer, if it is complete.
-fn buffered_head(conn: &mut Conn) -> Result<Option<NextHead>, ProtocolError> {
-    let config = conn.config.clone();
-    let h1 = &config.h1;
+/// The bytes of the head in the buffer, if it is complete.
+fn head_len(conn: &mut Conn) -> Result<Option<usize>, ProtocolError> {
+    let h1 = &conn.config.h1;
+    if conn.wire.input.is_empty() {
+        return Ok(None);
+    }
     let mut len = conn.scan.section_len(&conn.wire.input)?;
     if len == Some(2) {
         // One empty line before a request is ignored (RFC 9112 section 2.2).
         conn.wire.input.advance(2);
         len = conn.scan.section_len(&conn.wire.input)?;
     }
-    let Some(len) = len else {
-        conn.scan.check_limits(
-            conn.wire.input.len(),
-            h1.max_head_bytes,
-            h1.max_target_bytes,
-            h1.max_headers,
-        )?;
-        return Ok(None);
-    };
-    if len > h1.max_head_bytes {
-        return Err(HEAD_TOO_LARGE);
+    match len {
+        Some(len) if len > h1.max_head_bytes => Err(HEAD_TOO_LARGE),
+        Some(len) => Ok(Some(len)),
+        None => {
+            let buffered = conn.wire.input.len();
+            conn.scan.check_limits(buffered, h1.max_head_bytes, h1.max_target_bytes, h1.max_headers)?;
+            Ok(None)
+        }
     }
+}
+
+fn take_head(conn: &mut Conn, len: usize) -> Result<(RequestHead, Framing), ProtocolError> {
     let bytes = decode::take(&mut conn.wire.input, len);
-    let (head, framing) = parse::request(bytes, h1, &config.scheme)?;
+    let (head, framing) = parse::request(bytes, &conn.config.h1, &conn.config.scheme)?;
     conn.request += 1;
     conn.received = 0;
     conn.body_error = None;
@@ -155,7 +162,7 @@ fn buffered_head(conn: &mut Conn) -> Result<Option<NextHead>, ProtocolError> {
         Length::Chunked => Decoder::chunked(),
     };
     conn.wire.read_timer.clear();
-    Ok(Some(NextHead::Request(Box::new(head), framing)))
+    Ok((head, framing))
 }
 
 const HEAD_TIMEOUT: ProtocolError = ProtocolError::new(

@@ -50,7 +50,7 @@ pub(super) fn request_head(parts: http::request::Parts) -> Result<(RequestHead, 
 fn check_target(target: &PathAndQuery, method: &Method) -> Result<(), ProtocolError> {
     let text = target.as_str();
     let form_ok = text.starts_with('/') || (text == "*" && *method == Method::OPTIONS);
-    if !form_ok || !text.bytes().all(|byte| matches!(byte, 0x21..=0x7e)) {
+    if !form_ok || !text.bytes().all(h1::is_target) {
         return Err(ProtocolError::bad_request("the path has no form that is known"));
     }
     Ok(())

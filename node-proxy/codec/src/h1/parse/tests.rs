@@ -87,6 +87,9 @@ fn malformed_requests_are_refused() {
         (400, b"GET / HTTP/1.1\r\nHost: a:99999\r\n\r\n"),
         (400, b"GET / HTTP/1.1\r\nHost: :80\r\n\r\n"),
         (400, b"GET / HTTP/1.1\r\nHost: a,b\r\n\r\n"),
+        (400, b"GET / HTTP/1.1\r\nHost: [::1]x\r\n\r\n"),
+        (400, b"GET / HTTP/1.1\r\nHost: [::1,b]\r\n\r\n"),
+        (400, b"GET / HTTP/1.1\r\nHost: []\r\n\r\n"),
         (400, b"GET http://a/ HTTP/1.1\r\n\r\n"),
     ];
     for (expected, head) in table {
