@@ -14,7 +14,7 @@ use crate::{
     access::{ConnectionRecord, Record, RecordSink},
     clock,
     state::Place,
-    target::{Choice, Ends, Resolved},
+    target::{Choice, Ends, Resolved, Target},
 };
 
 /// Leaves flows in the queue of its worker; what does not fit is counted as lost.
@@ -164,6 +164,7 @@ fn direction(resolved: &Resolved, denied: Option<PolicyDirection>) -> Direction 
     match denied {
         Some(PolicyDirection::Ingress) => Direction::Ingress,
         Some(PolicyDirection::Egress) => Direction::Egress,
+        None if matches!(resolved.target, Target::Listener(_)) => Direction::Ingress,
         None if matches!(resolved.client.place, Place::LocalPod | Place::Host) => Direction::Egress,
         None => Direction::Ingress,
     }

@@ -1,0 +1,406 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Requests of redirected connections: who may talk to whom, decided for both ends. The connections are
+//! said to have been redirected; what sends them here in earnest is tested in the lab.
+
+mod support;
+
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use http_body_util::Full;
+use tokio::{net::TcpListener, sync::mpsc, task::LocalSet};
+use weft_codec::{
+    body::{Body, Frame},
+    config::{H1Config, H2Config, ServerConfig},
+    message::{Request as CodecRequest, RequestHead},
+    serve::Handler,
+};
+use weft_ebpf_common::reason::Reason;
+use weft_ir::{
+    AppProtocol, Endpoint, EndpointPort, Endpoints, HeaderChanges, HttpRule, Identity, IdentityNumber,
+    MeshDefaults, Node, Operator, PathChange, Peer, Policy, PolicyDirection, PolicyKind, PolicyPort,
+    PolicyRule, PortRule, Protocol, Requirement, Resource, Rewrite, RouteFilter, RouteParent, Selector,
+    Service, ServicePort, Snapshot, Workload,
+};
+use weft_node_proxy::{
+    access::{ConnectionRecord, Record, RecordSink},
+    dial::{DialConfig, Dialer},
+    metrics::WorkerMetrics,
+    pool::Pools,
+    request::Connection,
+    state::compile::Compiler,
+    target::{Ends, Entrance},
+    worker::{Worker, WorkerParts},
+};
+
+use support::{backend, name, route};
+
+const CLIENT: [u8; 4] = [10, 0, 0, 9];
+const VIP: ([u8; 4], u16) = ([10, 96, 0, 1], 80);
+
+/// What the records said: reason, policy.
+type Seen = Rc<RefCell<Vec<(Option<Reason>, Option<String>)>>>;
+
+struct Notes(Seen);
+
+impl RecordSink for Notes {
+    fn request(&self, record: &Record) {
+        self.0.borrow_mut().push((record.reason, record.policy.as_ref().map(ToString::to_string)));
+    }
+
+    fn connection(&self, _record: &ConnectionRecord) {}
+}
+
+/// A worker at a state, and an origin that says what it got.
+struct Mesh {
+    worker: Rc<Worker>,
+    seen: Seen,
+}
+
+impl Mesh {
+    fn new(resources: Vec<Resource>) -> Mesh {
+        let mut snapshot = Snapshot { revision: 1, ..Snapshot::default() };
+        resources.into_iter().for_each(|resource| snapshot.insert(resource));
+        let (state, rejected) = Compiler::new("node-a".into(), vec![]).compile(&snapshot, &[]);
+        assert_eq!(rejected, []);
+        let seen = Seen::default();
+        let dial = DialConfig { mark: None, ports: 1..=1, connect_timeout: Duration::from_secs(2) };
+        let worker = Worker::new(WorkerParts {
+            seed: 1,
+            state,
+            retired: mpsc::channel(1).0,
+            metrics: Arc::new(WorkerMetrics::default()),
+            sink: Box::new(Notes(Rc::clone(&seen))),
+            pools: Pools::new(Dialer::new(dial, 0), H1Config::default(), H2Config::default()),
+            server: ServerConfig::default(),
+            transparent: false,
+        });
+        Mesh { worker, seen }
+    }
+
+    /// Sends a request as if it had been redirected; the status, and the body as text.
+    async fn send(
+        &self,
+        client: [u8; 4],
+        destination: SocketAddr,
+        method: Method,
+        target: &str,
+    ) -> (u16, String) {
+        let client = SocketAddr::from((client, 40_000));
+        let ends = Ends { client, destination, entrance: Entrance::Redirected };
+        let connection = Connection::new(Rc::clone(&self.worker), ends);
+        let authority = Some("web.shop".parse().expect("an authority"));
+        let head = RequestHead::new(method, target.parse().expect("a target"), authority);
+        let mut response = connection.call(CodecRequest { head, body: Body::empty() }).await;
+        let mut text = Vec::new();
+        while let Some(frame) = response.body.frame().await {
+            if let Frame::Data(bytes) = frame.expect("no error") {
+                text.extend_from_slice(&bytes);
+            }
+        }
+        (response.head.status.as_u16(), String::from_utf8(text).expect("text"))
+    }
+
+    async fn get(&self, target: &str) -> (u16, String) {
+        self.send(CLIENT, VIP.into(), Method::GET, target).await
+    }
+
+    fn last(&self) -> (Option<Reason>, Option<String>) {
+        self.seen.borrow().last().cloned().expect("a record")
+    }
+}
+
+/// An origin on an address of the loopback network, which stands for a pod.
+async fn pod_origin(last: u8) -> SocketAddr {
+    let listener = TcpListener::bind((IpAddr::from([127, 0, 0, last]), 0)).await.expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let answer = move |request: Request<hyper::body::Incoming>| async move {
+                let text = format!("{last} {} {}", request.method(), request.uri());
+                Ok::<_, std::convert::Infallible>(Response::new(Full::new(Bytes::from(text))))
+            };
+            let io = hyper_util::rt::TokioIo::new(stream);
+            let service = hyper::service::service_fn(answer);
+            tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(io, service));
+        }
+    });
+    address
+}
+
+fn pod(pod: &str, node: &str, address: [u8; 4], identity: u32) -> [Resource; 2] {
+    let label = |key: &str, value: &str| (Arc::from(format!("k8s:{key}")), Arc::from(value));
+    let labels = BTreeMap::from([label("app", pod), label("io.kubernetes.pod.namespace", "shop")]);
+    [
+        Resource::Workload(Workload {
+            name: name(pod),
+            node: node.into(),
+            addresses: vec![address.into()],
+            identity: IdentityNumber(identity),
+            service_account: "default".into(),
+            host_network: false,
+            owner: pod.into(),
+            ports: vec![],
+        }),
+        Resource::Identity(Identity { number: IdentityNumber(identity), labels }),
+    ]
+}
+
+fn app(app: &str) -> Selector {
+    let requirement = Requirement { key: "k8s:app".into(), operator: Operator::In(vec![app.into()]) };
+    Selector { requirements: vec![requirement] }
+}
+
+/// A policy for the pods of an app: what it may do with another, in one direction.
+fn policy(policy: &str, subject: &str, ingress: bool, peer: &str, http: Option<Vec<HttpRule>>) -> Resource {
+    let port = PortRule { port: PolicyPort::Any, protocol: Some(Protocol::Tcp), http };
+    let rule = PolicyRule { peers: vec![Peer::Selector(app(peer))], ports: vec![port] };
+    let direction = PolicyDirection { default_deny: true, allow: vec![rule], deny: vec![] };
+    let (ingress, egress) = match ingress {
+        true => (direction, PolicyDirection::default()),
+        false => (PolicyDirection::default(), direction),
+    };
+    Resource::Policy(Policy {
+        kind: PolicyKind::CiliumNetworkPolicy,
+        name: name(policy),
+        index: 0,
+        subject: app(subject),
+        ingress,
+        egress,
+    })
+}
+
+fn rule(method: &str, path: &str) -> HttpRule {
+    HttpRule { method: Some(method.into()), path: Some(path.into()), ..HttpRule::default() }
+}
+
+/// The Service `web` at the VIP, over pods `v1` and `v2`, with its client pod.
+fn shop(v1: SocketAddr, v2: SocketAddr, node_of_v2: &str) -> Vec<Resource> {
+    let octets = |address: SocketAddr| match address.ip() {
+        IpAddr::V4(address) => address.octets(),
+        IpAddr::V6(_) => panic!("IPv4 here"),
+    };
+    let mut resources = vec![Resource::Node(Node {
+        name: "node-a".into(),
+        addresses: vec![[192, 168, 0, 1].into()],
+        ingress_addresses: vec![],
+    })];
+    resources.push(Resource::MeshDefaults(MeshDefaults {
+        pod_cidrs: vec!["10.0.0.0/16".parse().expect("a prefix")],
+    }));
+    resources.extend(pod("client", "node-a", CLIENT, 300));
+    resources.extend(pod("v1", "node-a", octets(v1), 301));
+    resources.extend(pod("v2", node_of_v2, octets(v2), 302));
+    for (service, vip, endpoints) in
+        [("web", Some(VIP.0), vec![v1, v2]), ("v1", None, vec![v1]), ("v2", None, vec![v2])]
+    {
+        resources.push(Resource::Service(Service {
+            name: name(service),
+            addresses: vip.map(IpAddr::from).into_iter().collect(),
+            ports: vec![ServicePort {
+                name: "http".into(),
+                port: 80,
+                protocol: Protocol::Tcp,
+                app_protocol: AppProtocol::Http,
+            }],
+        }));
+        for endpoint in endpoints {
+            resources.push(Resource::Endpoints(Endpoints {
+                name: name(&format!("{service}-{}", endpoint.port())),
+                service: service.into(),
+                ports: vec![EndpointPort {
+                    name: "http".into(),
+                    port: endpoint.port(),
+                    protocol: Protocol::Tcp,
+                }],
+                endpoints: vec![Endpoint {
+                    address: endpoint.ip(),
+                    ready: true,
+                    serving: true,
+                    terminating: false,
+                }],
+            }));
+        }
+    }
+    resources
+}
+
+fn to_service(mut attached: weft_ir::Route) -> Resource {
+    attached.parents = vec![RouteParent::Service { service: name("web"), port: Some(80) }];
+    Resource::Route(attached)
+}
+
+fn local<F: Future<Output = ()>>(test: F) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    LocalSet::new().block_on(&runtime, test);
+}
+
+#[test]
+fn a_client_may_send_only_what_its_egress_rules_allow() {
+    local(async {
+        let (v1, v2) = (pod_origin(11).await, pod_origin(12).await);
+        let mut resources = shop(v1, v2, "node-b");
+        resources.push(policy("out", "client", false, "v1", Some(vec![rule("GET", "/items/[0-9]+")])));
+        resources.push(to_service(route("all", "/", vec![backend("v1", 1)])));
+        let mesh = Mesh::new(resources);
+        assert_eq!(mesh.get("/items/7").await, (200, "11 GET /items/7".into()));
+        assert_eq!(mesh.last(), (Some(Reason::ClientReset), Some("shop/out".into())));
+        assert_eq!(mesh.get("/items/7?x=1").await, (403, "Access denied\r\n".into()), "the query counts");
+        assert_eq!(mesh.last(), (Some(Reason::HttpPolicyDenied), Some("shop/out".into())));
+        let post = mesh.send(CLIENT, VIP.into(), Method::POST, "/items/7").await;
+        assert_eq!(post, (403, "Access denied\r\n".into()));
+    });
+}
+
+#[test]
+fn egress_is_decided_for_the_endpoint_that_balancing_chose() {
+    local(async {
+        let (v1, v2) = (pod_origin(13).await, pod_origin(14).await);
+        let mut resources = shop(v1, v2, "node-b");
+        resources.push(policy("out", "client", false, "v1", None));
+        resources.push(to_service(route("split", "/", vec![backend("v1", 1), backend("v2", 1)])));
+        let mesh = Mesh::new(resources);
+        let mut counts = (0, 0);
+        for _ in 0..40 {
+            match mesh.get("/").await {
+                (200, text) if text.starts_with("13 ") => counts.0 += 1,
+                (403, _) => {
+                    counts.1 += 1;
+                    assert_eq!(mesh.last(), (Some(Reason::PolicyDenied), Some("shop/out".into())));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(counts, (20, 20));
+    });
+}
+
+#[test]
+fn egress_sees_the_request_as_received_and_ingress_as_rewritten() {
+    local(async {
+        let (v1, v2) = (pod_origin(15).await, pod_origin(16).await);
+        let rewritten = |prefix: &str| {
+            let mut rewritten = route("rewritten", "/", vec![backend("v1", 1)]);
+            rewritten.matches[0].path = weft_ir::PathMatch::Prefix("/out".into());
+            rewritten.action.filters = vec![RouteFilter::Rewrite(Rewrite {
+                hostname: None,
+                path: Some(PathChange::Prefix(prefix.into())),
+            })];
+            to_service(rewritten)
+        };
+        let with = |prefix: &str, egress: &str, ingress: &str| {
+            let mut resources = shop(v1, v2, "node-b");
+            resources.push(policy("out", "client", false, "v1", Some(vec![rule("GET", egress)])));
+            resources.push(policy("in", "v1", true, "client", Some(vec![rule("GET", ingress)])));
+            resources.push(rewritten(prefix));
+            Mesh::new(resources)
+        };
+        let mesh = with("/in", "/out/x", "/in/x");
+        assert_eq!(mesh.get("/out/x").await, (200, "15 GET /in/x".into()));
+        let mesh = with("/in", "/in/x", "/in/x");
+        assert_eq!(mesh.get("/out/x").await.0, 403);
+        assert_eq!(mesh.last().1.as_deref(), Some("shop/out"));
+        let mesh = with("/in", "/out/x", "/out/x");
+        assert_eq!(mesh.get("/out/x").await.0, 403);
+        assert_eq!(mesh.last().1.as_deref(), Some("shop/in"));
+    });
+}
+
+#[test]
+fn the_ingress_of_an_endpoint_on_another_node_is_decided_there() {
+    local(async {
+        let (v1, v2) = (pod_origin(17).await, pod_origin(18).await);
+        let mut resources = shop(v1, v2, "node-b");
+        for closed in ["v1", "v2"] {
+            resources.push(policy(&format!("in-{closed}"), closed, true, "nobody", None));
+        }
+        resources.push(to_service(route("v1", "/v1", vec![backend("v1", 1)])));
+        resources.push(to_service(route("v2", "/v2", vec![backend("v2", 1)])));
+        let mesh = Mesh::new(resources);
+        assert_eq!(mesh.get("/v1").await.0, 403, "v1 is on this node");
+        assert_eq!(mesh.get("/v2").await.0, 200, "v2 is not");
+    });
+}
+
+#[test]
+fn header_changes_do_not_fool_the_policy_of_the_other_end() {
+    local(async {
+        let (v1, v2) = (pod_origin(19).await, pod_origin(20).await);
+        let mut resources = shop(v1, v2, "node-b");
+        let mut wanted = rule("GET", "/.*");
+        wanted.headers = vec![("x-key".into(), Some("right".into()))];
+        resources.push(policy("in", "v1", true, "client", Some(vec![wanted])));
+        let set = |value: &str| HeaderChanges {
+            set: vec![("x-key".into(), value.into())],
+            ..HeaderChanges::default()
+        };
+        for (path, value) in [("/right", "right"), ("/wrong", "wrong")] {
+            let mut changed = route(&path[1..], path, vec![backend("v1", 1)]);
+            changed.action.filters = vec![RouteFilter::RequestHeaders(set(value))];
+            resources.push(to_service(changed));
+        }
+        let mesh = Mesh::new(resources);
+        assert_eq!(mesh.get("/right").await.0, 200);
+        assert_eq!(mesh.get("/wrong").await.0, 403);
+    });
+}
+
+#[test]
+fn to_have_been_redirected_is_no_permission() {
+    local(async {
+        let (v1, v2) = (pod_origin(21).await, pod_origin(22).await);
+        let resources = shop(v1, v2, "node-b");
+        let mesh = Mesh::new(resources);
+        let web: SocketAddr = VIP.into();
+        assert_eq!(mesh.get("/").await.0, 200, "no policy, no denial");
+        // An address of the pod network that nobody has: its own egress policy is not known.
+        let unknown = mesh.send([10, 0, 0, 77], web, Method::GET, "/").await;
+        assert_eq!((unknown.0, mesh.last().0), (403, Some(Reason::UnknownSource)));
+        // From outside to outside: nothing of it belongs to this node.
+        let outside = mesh.send([198, 51, 100, 1], ([203, 0, 113, 1], 80).into(), Method::GET, "/").await;
+        assert_eq!((outside.0, mesh.last().0), (404, Some(Reason::UnknownDestination)));
+        // The proxy's own socket, connected to directly.
+        let own = mesh.send(CLIENT, ([127, 0, 0, 1], 15_001).into(), Method::GET, "/").await;
+        assert_eq!((own.0, mesh.last().0), (404, Some(Reason::UnknownDestination)));
+        // Without any state nothing passes.
+        let empty = Mesh::new(vec![]);
+        let state = Arc::new(weft_node_proxy::state::MeshState::empty("node-a"));
+        empty.worker.publish(state);
+        assert_eq!(empty.get("/").await.0, 500);
+        assert_eq!(empty.last().0, Some(Reason::NoState));
+    });
+}
+
+#[test]
+fn a_new_state_counts_from_the_next_request_of_an_open_connection() {
+    local(async {
+        let (v1, v2) = (pod_origin(23).await, pod_origin(24).await);
+        let mesh = Mesh::new(shop(v1, v2, "node-b"));
+        let ends = Ends {
+            client: SocketAddr::from((CLIENT, 40_000)),
+            destination: VIP.into(),
+            entrance: Entrance::Redirected,
+        };
+        let connection = Connection::new(Rc::clone(&mesh.worker), ends);
+        let request = || {
+            let authority = Some("web.shop".parse().expect("an authority"));
+            let target = "/".parse().expect("a target");
+            CodecRequest { head: RequestHead::new(Method::GET, target, authority), body: Body::empty() }
+        };
+        assert_eq!(connection.call(request()).await.head.status, 200);
+        let mut resources = shop(v1, v2, "node-b");
+        resources.push(policy("out", "client", false, "nobody", None));
+        let mut snapshot = Snapshot { revision: 2, ..Snapshot::default() };
+        resources.into_iter().for_each(|resource| snapshot.insert(resource));
+        mesh.worker.publish(Compiler::new("node-a".into(), vec![]).compile(&snapshot, &[]).0);
+        assert_eq!(connection.call(request()).await.head.status, 403);
+    });
+}
