@@ -141,13 +141,13 @@ impl Step<'_> {
         let resolved = Rc::clone(self.resolved);
         match &resolved.target {
             Target::Refused(reason) => Err(Refusal::from(*reason)),
-            Target::Address(address) => self.to_address(*address, head, body).await,
+            Target::Address(address) => self.send_to_address(*address, head, body).await,
             Target::Service(service) => match &service.routes {
                 Some(routes) => self.by_routes(routes, host, &service.limits, head, body).await,
                 None => {
                     let cluster = resolved.held.state().cluster(service.cluster);
                     let cluster = cluster.ok_or(Reason::InvalidBackend)?;
-                    self.to_cluster(cluster, None, &service.limits, head, body).await
+                    self.send_to_cluster(cluster, None, &service.limits, head, body).await
                 }
             },
             Target::Listener(point) => {
@@ -159,7 +159,7 @@ impl Step<'_> {
     }
 
     async fn by_routes(
-        mut self,
+        self,
         routes: &RouteTable,
         host: &[u8],
         limits: &[Arc<RateLimiter>],
@@ -185,7 +185,7 @@ impl Step<'_> {
         let slot = matched.rule.backends.get(backend).and_then(|backend| backend.cluster);
         let cluster = slot.and_then(|slot| resolved.held.state().cluster(slot));
         let cluster = cluster.ok_or(Reason::InvalidBackend)?;
-        self.to_cluster(cluster, Some((matched, backend)), limits, head, body).await
+        self.send_to_cluster(cluster, Some((matched, backend)), limits, head, body).await
     }
 
     /// The backend that takes the request, by weight.
@@ -204,7 +204,7 @@ impl Step<'_> {
         balance::weighted(&rule.cumulative, position).ok_or_else(|| Reason::InvalidBackend.into())
     }
 
-    async fn to_cluster(
+    async fn send_to_cluster(
         self,
         cluster: &Arc<Cluster>,
         matched: Option<(Matched<'_>, usize)>,
@@ -219,7 +219,7 @@ impl Step<'_> {
         exchange::exchange(self, Destination::Cluster(cluster), matched, limits, head, body).await
     }
 
-    async fn to_address(
+    async fn send_to_address(
         self,
         address: SocketAddr,
         head: RequestHead,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! One rule of a route, compiled: what is done with a request that matched it.
 
-use std::{fmt::Write as _, sync::Arc};
+use std::sync::Arc;
 
 use weft_ir::{
     BackendService, Redirect, Rewrite, Route, RouteBackend, RouteFilter, RouteRetry, RouteTimeouts,
@@ -55,9 +55,7 @@ impl Rule {
         mut slot: impl FnMut(&BackendService) -> Slot,
     ) -> Rule {
         let action = &route.action;
-        let mut label = route.origin.to_string();
-        // Writing to a String cannot fail.
-        let _ = write!(label, "/{}", route.rule);
+        let label = format!("{}/{}", route.origin, route.rule);
         let mut total = 0_u64;
         let mut rule = Rule {
             label: label.into(),

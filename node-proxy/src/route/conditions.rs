@@ -59,7 +59,7 @@ impl Conditions {
         let mut headers = Vec::with_capacity(wanted.headers.len());
         for (name, value) in distinct(&wanted.headers)? {
             let name = HeaderName::from_bytes(name.as_bytes())
-                .map_err(|source| BadExpression::HeaderName { name: name.into(), source })?;
+                .map_err(|source| BadExpression::HeaderName { name, source })?;
             headers.push((name, value));
         }
         Ok(Conditions {

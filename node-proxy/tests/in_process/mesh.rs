@@ -2,8 +2,6 @@
 //! Requests of redirected connections: who may talk to whom, decided for both ends. The connections are
 //! said to have been redirected; what sends them here in earnest is tested in the lab.
 
-mod support;
-
 use std::{
     cell::RefCell,
     collections::BTreeMap,
@@ -41,7 +39,7 @@ use weft_node_proxy::{
     worker::{Worker, WorkerParts},
 };
 
-use support::{backend, name, route};
+use crate::support::{backend, name, route};
 
 const CLIENT: [u8; 4] = [10, 0, 0, 9];
 const VIP: ([u8; 4], u16) = ([10, 96, 0, 1], 80);

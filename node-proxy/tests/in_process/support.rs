@@ -27,16 +27,16 @@ use weft_ir::{
 use weft_node_proxy::plane::{Plane, PlaneConfig};
 
 /// A plane with a gateway listener, and the state that it was given.
-pub struct Lab {
-    pub plane: Plane,
-    pub snapshot: Snapshot,
-    pub ring: FlowRing,
-    pub gateway: SocketAddr,
+pub(crate) struct Lab {
+    pub(crate) plane: Plane,
+    pub(crate) snapshot: Snapshot,
+    pub(crate) ring: FlowRing,
+    pub(crate) gateway: SocketAddr,
 }
 
 impl Lab {
     /// Two workers and one listener on a free port.
-    pub async fn start(resources: Vec<Resource>) -> Lab {
+    pub(crate) async fn start(resources: Vec<Resource>) -> Lab {
         let ring = FlowRing::new(4096);
         let config = PlaneConfig {
             node: "node-a".into(),
@@ -59,7 +59,7 @@ impl Lab {
     }
 
     /// Adds or replaces resources in one commit.
-    pub async fn apply(&mut self, resources: Vec<Resource>) {
+    pub(crate) async fn apply(&mut self, resources: Vec<Resource>) {
         self.snapshot.revision += 1;
         resources.into_iter().for_each(|resource| self.snapshot.insert(resource));
         let rejected = self.plane.apply(&self.snapshot, &[]).await.expect("the workers live");
@@ -67,17 +67,17 @@ impl Lab {
     }
 
     /// Sends a request to the gateway over a connection of its own.
-    pub async fn get(&self, target: &str) -> Answer {
+    pub(crate) async fn get(&self, target: &str) -> Answer {
         self.send(Request::get(target)).await
     }
 
     /// Sends a request without body.
-    pub async fn send(&self, request: http::request::Builder) -> Answer {
+    pub(crate) async fn send(&self, request: http::request::Builder) -> Answer {
         self.send_body(request, Bytes::new()).await
     }
 
     /// Sends a request.
-    pub async fn send_body(&self, request: http::request::Builder, body: Bytes) -> Answer {
+    pub(crate) async fn send_body(&self, request: http::request::Builder, body: Bytes) -> Answer {
         let has_host = request.headers_ref().is_some_and(|headers| headers.contains_key("host"));
         let request = if has_host { request } else { request.header("host", "shop.test") };
         let mut client = Client::connect(self.gateway).await;
@@ -85,7 +85,7 @@ impl Lab {
     }
 
     /// The first flow that matches, within 5 s.
-    pub async fn flow(&self, wanted: impl Fn(&Flow) -> bool) -> Arc<Flow> {
+    pub(crate) async fn flow(&self, wanted: impl Fn(&Flow) -> bool) -> Arc<Flow> {
         let mut reader = self.ring.reader(usize::MAX, &Filter::default());
         let looking = async {
             loop {
@@ -102,29 +102,29 @@ impl Lab {
 
 /// A response that was read to its end.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: StatusCode,
-    pub headers: http::HeaderMap,
-    pub body: Bytes,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: http::HeaderMap,
+    pub(crate) body: Bytes,
 }
 
 impl Answer {
-    pub fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         std::str::from_utf8(&self.body).expect("text")
     }
 
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(|value| value.to_str().expect("text"))
     }
 }
 
 /// One HTTP/1.1 connection.
-pub struct Client {
+pub(crate) struct Client {
     requests: hyper::client::conn::http1::SendRequest<Full<Bytes>>,
 }
 
 impl Client {
-    pub async fn connect(address: SocketAddr) -> Client {
+    pub(crate) async fn connect(address: SocketAddr) -> Client {
         let stream = TcpStream::connect(address).await.expect("the gateway accepts");
         let (requests, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("a handshake");
@@ -132,11 +132,11 @@ impl Client {
         Client { requests }
     }
 
-    pub async fn send(&mut self, request: Request<Full<Bytes>>) -> Answer {
+    pub(crate) async fn send(&mut self, request: Request<Full<Bytes>>) -> Answer {
         self.try_send(request).await.expect("a response")
     }
 
-    pub async fn try_send(&mut self, request: Request<Full<Bytes>>) -> Result<Answer, hyper::Error> {
+    pub(crate) async fn try_send(&mut self, request: Request<Full<Bytes>>) -> Result<Answer, hyper::Error> {
         self.requests.ready().await?;
         let (parts, body) = self.requests.send_request(request).await?.into_parts();
         Ok(Answer { status: parts.status, headers: parts.headers, body: body.collect().await?.to_bytes() })
@@ -145,20 +145,20 @@ impl Client {
 
 /// A server whose answers are made by a function; counts its requests.
 #[derive(Clone)]
-pub struct Origin {
-    pub address: SocketAddr,
-    pub requests: Arc<AtomicUsize>,
+pub(crate) struct Origin {
+    pub(crate) address: SocketAddr,
+    pub(crate) requests: Arc<AtomicUsize>,
 }
 
 impl Origin {
     /// Answers every request with this text.
-    pub async fn text(text: &'static str) -> Origin {
+    pub(crate) async fn text(text: &'static str) -> Origin {
         Origin::with(move |_| async move { Response::new(Full::new(Bytes::from_static(text.as_bytes()))) })
             .await
     }
 
     /// Answers with what the function makes of the request.
-    pub async fn with<F, A>(answer: F) -> Origin
+    pub(crate) async fn with<F, A>(answer: F) -> Origin
     where
         F: Fn(Request<Incoming>) -> A + Clone + Send + Sync + 'static,
         A: Future<Output = Response<Full<Bytes>>> + Send + 'static,
@@ -187,19 +187,19 @@ impl Origin {
         origin
     }
 
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.requests.load(Ordering::SeqCst)
     }
 }
 
 /// A port that was free a moment ago.
-pub fn free_address() -> SocketAddr {
+pub(crate) fn free_address() -> SocketAddr {
     let socket = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     socket.local_addr().expect("an address")
 }
 
 /// Waits for a condition, at most 10 s.
-pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let until = Instant::now() + Duration::from_secs(10);
     while !holds() {
         assert!(Instant::now() < until, "never: {what}");
@@ -207,11 +207,11 @@ pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-pub fn name(name: &str) -> ObjectName {
+pub(crate) fn name(name: &str) -> ObjectName {
     ObjectName::new("shop", name)
 }
 
-pub fn listener(listener: &str, address: SocketAddr, hostname: &str) -> Resource {
+pub(crate) fn listener(listener: &str, address: SocketAddr, hostname: &str) -> Resource {
     Resource::Listener(Listener {
         gateway: name("gw"),
         name: listener.into(),
@@ -222,7 +222,7 @@ pub fn listener(listener: &str, address: SocketAddr, hostname: &str) -> Resource
 }
 
 /// A Service with one port 80 and these endpoints.
-pub fn service(service: &str, protocol: AppProtocol, origins: &[SocketAddr]) -> Vec<Resource> {
+pub(crate) fn service(service: &str, protocol: AppProtocol, origins: &[SocketAddr]) -> Vec<Resource> {
     let mut resources = vec![Resource::Service(Service {
         name: name(service),
         addresses: vec![],
@@ -249,13 +249,13 @@ pub fn service(service: &str, protocol: AppProtocol, origins: &[SocketAddr]) -> 
     resources
 }
 
-pub fn backend(service: &str, weight: u32) -> RouteBackend {
+pub(crate) fn backend(service: &str, weight: u32) -> RouteBackend {
     let service = Some(BackendService { name: name(service), port: 80 });
     RouteBackend { service, weight, filters: vec![] }
 }
 
 /// A route at the gateway's listener for a path prefix.
-pub fn route(route: &str, prefix: &str, backends: Vec<RouteBackend>) -> Route {
+pub(crate) fn route(route: &str, prefix: &str, backends: Vec<RouteBackend>) -> Route {
     Route {
         origin: name(route),
         rule: 0,

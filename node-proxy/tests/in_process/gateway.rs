@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The request pipeline behind a gateway listener, over real sockets on the loopback address.
 
-mod support;
-
 use std::{
     sync::{
         Arc,
@@ -25,7 +23,7 @@ use weft_ir::{
     RouteFilter, RouteRetry, RouteTimeouts,
 };
 
-use support::{Client, Lab, Origin, backend, eventually, free_address, name, route, service};
+use crate::support::{Client, Lab, Origin, backend, eventually, free_address, name, route, service};
 
 fn status(code: u16, text: &'static str) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));

@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Our parts over real sockets on the loopback address, without privileges.
+
+#[path = "in_process/gateway.rs"]
+mod gateway;
+#[path = "in_process/mesh.rs"]
+mod mesh;
+#[path = "in_process/support.rs"]
+mod support;
