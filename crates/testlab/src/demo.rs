@@ -24,6 +24,9 @@ pub struct Options {
     /// Leaves everything running until Ctrl-C, and prints commands to try.
     #[arg(long)]
     keep: bool,
+    /// Shows the gateway on loopback also where the redirect would work.
+    #[arg(long)]
+    no_redirect: bool,
     /// Prints no colours.
     #[arg(long)]
     no_color: bool,
@@ -32,7 +35,8 @@ pub struct Options {
 /// Runs the demo; the exit status says whether every claim holds.
 pub fn run(options: Options) -> anyhow::Result<ExitCode> {
     let mut table = Table::new(options.no_color);
-    match obstacle() {
+    let obstacle = if options.no_redirect { Some("--no-redirect".to_owned()) } else { obstacle() };
+    match obstacle {
         None => in_the_lab(options, &mut table)?,
         Some(why) => {
             table.note(&format!("no redirect here: {why}"));

@@ -16,6 +16,7 @@ pub mod daemon;
 pub mod demo;
 pub mod foreign;
 pub mod lab;
+pub mod loopback;
 pub mod manifests;
 pub mod mesh;
 pub mod netns;

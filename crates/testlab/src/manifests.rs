@@ -205,3 +205,13 @@ fn pod_object(pod: &Pod) -> String {
     ));
     text
 }
+
+/// A file of `examples/canary`: of the working directory's, else of the sources that we were built from.
+pub fn example(file: &str) -> anyhow::Result<PathBuf> {
+    let folders = ["examples/canary", concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/canary")];
+    folders
+        .iter()
+        .map(|folder| PathBuf::from(folder).join(file))
+        .find(|path| path.is_file())
+        .with_context(|| format!("examples/canary/{file} is not there: run in the root of the repository"))
+}

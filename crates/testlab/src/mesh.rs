@@ -24,10 +24,15 @@ pub struct Mesh {
 impl Mesh {
     /// Writes what the lab has into `manifests` and starts the daemons; returns once all are ready.
     pub fn start(lab: Lab, manifests: Manifests) -> anyhow::Result<Self> {
+        Self::start_with(lab, manifests, &[])
+    }
+
+    /// The same with more arguments for every weft-node.
+    pub fn start_with(lab: Lab, manifests: Manifests, more: &[&str]) -> anyhow::Result<Self> {
         manifests.write_cluster(&lab)?;
         let controller = Controller::start(&lab, manifests.directory())?;
         let spawned: anyhow::Result<Vec<WeftNode>> =
-            lab.nodes().iter().map(|node| WeftNode::spawn(node, &controller, &[])).collect();
+            lab.nodes().iter().map(|node| WeftNode::spawn(node, &controller, more)).collect();
         let nodes: anyhow::Result<Vec<WeftNode>> = spawned?.into_iter().map(WeftNode::wait_ready).collect();
         Ok(Self { nodes: nodes?, controller, manifests, lab })
     }

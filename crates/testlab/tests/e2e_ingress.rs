@@ -70,7 +70,7 @@ fn another_method_is_denied_with_403_and_a_flow() {
             let flow = flow.unwrap();
             assert_eq!(&*flow.source.pod, pods.client.name());
             assert_eq!(&*flow.destination.pod, server.guarded.name());
-            assert_eq!(flow.reason.map(|reason| reason.name()), Some("policy_denied"));
+            assert_eq!(flow.reason.map(|reason| reason.name()), Some("http_policy_denied"));
         }
     }
 }

@@ -1,10 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The shop of `examples/canary` on two nodes of a lab.
 
-use std::path::PathBuf;
 use std::time::Duration;
-
-use anyhow::Context;
 
 use super::table::Table;
 use crate::lab::{Lab, Pod, Shape};
@@ -48,7 +45,7 @@ impl Shop {
         manifests.write_service(manifests::allocate(&lab), "shop", "checkout-v2", &http, &[&v2])?;
         manifests.write_service(ledger, "shop", "ledger", &tcp, &[&ledger_pod])?;
         for file in ["route.yaml", "policy.yaml", "gateway.yaml"] {
-            manifests.copy(&example(file)?)?;
+            manifests.copy(&manifests::example(file)?)?;
         }
         let servers = vec![
             v1.serve(&["http", "--version", "v1"])?,
@@ -87,14 +84,4 @@ impl Shop {
         println!("  curl --unix-socket {} http://weft/metrics", self.mesh.nodes[0].admin().display());
         Ok(())
     }
-}
-
-/// A file of `examples/canary`: of the working directory's, else of the sources that we were built from.
-pub(super) fn example(file: &str) -> anyhow::Result<PathBuf> {
-    let folders = ["examples/canary", concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/canary")];
-    folders
-        .iter()
-        .map(|folder| PathBuf::from(folder).join(file))
-        .find(|path| path.is_file())
-        .with_context(|| format!("examples/canary/{file} is not there: run in the root of the repository"))
 }

@@ -4,11 +4,13 @@
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use weft_flow_export::Flow;
 use weft_flow_export::print::Compact;
 
-use super::shop::{Shop, example};
+use super::shop::Shop;
 use super::table::Table;
 use crate::daemon::metrics;
+use crate::manifests::example;
 use crate::peer::{client, http, tcp};
 use crate::wait;
 
@@ -85,24 +87,26 @@ fn denied(shop: &Shop, table: &mut Table) -> anyhow::Result<()> {
     let last = summary.last.as_ref().with_context(|| format!("no answer: {:?}", summary.failures))?;
     let seen = format!("{} {}", last.status, last.body.trim());
     table.claim("POST", "403 Access denied", &seen, seen == "403 Access denied");
+    let whole = ["shop/client", "POST", "/pay", "reason=http_policy_denied"];
+    claim_flow(table, &whole, || shop.mesh.flows("verdict=DROPPED&last=20"));
+    Ok(())
+}
+
+/// Claims that a flow of the POST comes, whose line has every `part`.
+pub(super) fn claim_flow(table: &mut Table, parts: &[&str], flows: impl Fn() -> anyhow::Result<Vec<Flow>>) {
     let flow = wait::eventually(APPLIED, || {
-        let flows = shop.mesh.flows("verdict=DROPPED&last=20")?;
-        let flow = flows.into_iter().rev().find(|flow| {
-            flow.http.as_ref().is_some_and(|http| &*http.method == "POST" && &*http.path == "/pay")
-        });
-        flow.context("no flow of the POST")
+        let is_post = |flow: &Flow| flow.http.as_ref().is_some_and(|http| &*http.method == "POST");
+        flows()?.into_iter().rev().find(is_post).context("no flow of the POST")
     });
     match flow {
         Ok(flow) => {
             let line = Compact::default().line(&flow);
-            let whole = ["shop/client", "POST", "/pay", "reason=policy_denied"];
-            let holds = whole.iter().all(|part| line.contains(part));
+            let holds = parts.iter().all(|part| line.contains(part));
             table.claim("flow of the POST", "who, what, why", "see below", holds);
             table.below(format!("weft observe: {line}"));
         }
         Err(error) => table.claim("flow of the POST", "who, what, why", &format!("{error:#}"), false),
     }
-    Ok(())
 }
 
 /// The policy names the client only.
