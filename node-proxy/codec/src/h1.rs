@@ -8,6 +8,7 @@ mod client;
 mod client_body;
 mod decode;
 mod encode;
+mod fields;
 mod parse;
 mod scan;
 mod server;

@@ -8,6 +8,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// An ordered list of fields whose names are matched without regard to case.
@@ -130,6 +131,22 @@ impl Headers {
     /// Fields as `h2` received them, without `Host`.
     pub(crate) fn from_map(map: HeaderMap) -> Self {
         Headers { repr: Repr::Map { map, checked: true } }
+    }
+
+    /// Whether there is one `Content-Length` and it says exactly this.
+    pub(crate) fn says_length(&self, length: u64) -> bool {
+        match &self.repr {
+            Repr::Block(block) => {
+                let mut given = block.fields.iter().filter(|field| field.known == Known::ContentLength);
+                let first = given.next().is_some_and(|field| is_decimal(block.value(field), length));
+                first && given.next().is_none()
+            }
+            Repr::Map { map, .. } => {
+                let mut given = map.get_all(CONTENT_LENGTH).iter();
+                let first = given.next().is_some_and(|value| is_decimal(value.as_bytes(), length));
+                first && given.next().is_none()
+            }
+        }
     }
 
     pub(crate) fn from_block(block: Block) -> Self {
@@ -380,9 +397,18 @@ fn write_line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// Whether `text` is `number` in digits.
+fn is_decimal(text: &[u8], number: u64) -> bool {
+    text.iter().all(u8::is_ascii_digit)
+        && text
+            .iter()
+            .try_fold(0u64, |sum, digit| sum.checked_mul(10)?.checked_add(u64::from(digit - b'0')))
+            .is_some_and(|value| value == number && !text.is_empty())
+}
+
 #[cfg(test)]
 mod tests {
-    use http::header::{ACCEPT, CONTENT_LENGTH, SERVER};
+    use http::header::{ACCEPT, SERVER};
 
     use super::*;
 
@@ -435,6 +461,17 @@ mod tests {
         headers.write_lines(&mut out, true);
         assert_eq!(out, b"Accept: a\r\naccept:  b\r\nContent-Length: 3\r\nserver: weft\r\n");
         assert!(headers.contains(&CONTENT_LENGTH));
+    }
+
+    #[test]
+    fn one_length_in_digits_says_it() {
+        for headers in [block(), map()] {
+            assert!(headers.says_length(3) && !headers.says_length(30));
+            let mut twice = headers.clone();
+            twice.append(&CONTENT_LENGTH, &HeaderValue::from_static("3"));
+            assert!(!twice.says_length(3));
+        }
+        assert!(!is_decimal(b"", 0) && !is_decimal(b"+1", 1));
     }
 
     #[test]

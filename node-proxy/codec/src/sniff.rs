@@ -29,14 +29,16 @@ pub(crate) async fn serve<H: Handler>(
 ) -> Served {
     match config.protocols {
         Protocols::Http1 => return h1::serve(io, BytesMut::new(), config, handler, drain).await,
-        Protocols::Http2 => return h2::serve(io, config, handler, drain).await,
+        Protocols::Http2 => return Box::pin(h2::serve(io, config, handler, drain)).await,
         Protocols::Sniff => {}
     }
     let mut first = First { io: Some(io), input: BytesMut::new(), timer: Timer::default() };
     match first.read(&config, &drain).await {
         Sniffed::Http1(io, input) => h1::serve(io, input, config, handler, drain).await,
         Sniffed::Http2(io, input) => {
-            h2::serve(Box::new(RawStream::new(io, input.freeze())), config, handler, drain).await
+            let io = Box::new(RawStream::new(io, input.freeze()));
+            // On the heap: most connections speak HTTP/1.1, and wait most of the time.
+            Box::pin(h2::serve(io, config, handler, drain)).await
         }
         Sniffed::Close => Served { requests: 0, failure: None },
         Sniffed::Failed(error) => {

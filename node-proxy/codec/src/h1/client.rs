@@ -16,7 +16,8 @@ use super::{
     client_body::{ResponseBody, Upload},
     decode::{self, Decoder},
     encode,
-    parse::{self, Length},
+    fields::Length,
+    parse,
     scan::HeadScan,
     wire::Wire,
 };

@@ -18,7 +18,8 @@ use weft_ebpf_common::reason::Reason;
 use super::{
     decode::{self, Decoded, Decoder},
     encode::{self, Encoder, ResponsePlan},
-    parse::{self, Framing, Length},
+    fields::Length,
+    parse::{self, Framing},
     scan::{HEAD_TOO_LARGE, HeadScan},
     server_body::{Conn, RequestBody},
     wire::Output,
@@ -58,7 +59,8 @@ pub(crate) async fn serve<H: Handler>(
             }
         };
         served.requests += 1;
-        match exchange(&conn, &*handler, &drain, head, framing).await {
+        // On the heap, so that an idle connection does not keep room for it.
+        match Box::pin(exchange(&conn, &*handler, &drain, head, framing)).await {
             Ok(Next::Request) => {}
             Ok(Next::Close) => {
                 close(&conn).await;
@@ -232,8 +234,7 @@ async fn exchange<H: Handler>(
         false => Body { kind: Kind::H1Request(RequestBody::new(conn.clone(), request)) },
     };
     let response = {
-        // On the heap, so that an idle connection does not keep room for it.
-        let mut call = Box::pin(handler.call(Request { head, body }));
+        let mut call = pin!(handler.call(Request { head, body }));
         poll_fn(|cx| match call.as_mut().poll(cx) {
             Poll::Ready(response) => Poll::Ready(Ok(response)),
             Poll::Pending => conn.borrow_mut().poll_gone(cx).map(|()| Err(Reason::ClientReset)),
