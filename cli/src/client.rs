@@ -164,7 +164,7 @@ impl Server {
     ///
     /// # Errors
     /// As [`Server::get`], and when the answer is too long.
-    pub async fn get_text(&self, path: &str) -> Result<(StatusCode, Vec<u8>), ClientError> {
+    pub async fn fetch_text(&self, path: &str) -> Result<(StatusCode, Vec<u8>), ClientError> {
         let late = |_| ClientError::Timeout(self.clone());
         let read = async {
             let mut answer = self.ask(path).await?;
@@ -280,7 +280,7 @@ mod tests {
     #[tokio::test]
     async fn a_missing_socket_is_named_with_the_fix() {
         let server: Server = "unix:/nowhere/admin.sock".parse().unwrap();
-        let error = server.get_text("/status").await.unwrap_err();
+        let error = server.fetch_text("/status").await.unwrap_err();
         assert_eq!(
             error.to_string(),
             "cannot reach unix:/nowhere/admin.sock: no such socket: is weft-node running? Name its socket \

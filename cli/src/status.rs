@@ -72,7 +72,7 @@ pub async fn run(args: &StatusArgs, out: &mut impl Write) -> anyhow::Result<Exit
 }
 
 async fn ask(server: &Server) -> Result<Status, ClientError> {
-    let (status, text) = server.get_text("/status").await?;
+    let (status, text) = server.fetch_text("/status").await?;
     if status != StatusCode::OK {
         let message = String::from_utf8_lossy(&text).trim().to_owned();
         return Err(ClientError::Refused { server: server.clone(), status, message });

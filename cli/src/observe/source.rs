@@ -95,7 +95,7 @@ impl Stream {
     async fn wait_for_server(&self) {
         loop {
             sleep(PAUSE).await;
-            if self.server.get_text("/healthz").await.is_ok() {
+            if self.server.fetch_text("/healthz").await.is_ok() {
                 return;
             }
         }
