@@ -199,10 +199,27 @@ impl WeftNode {
     }
 }
 
-/// Asks weft-node whether the kernel has what the redirect needs; an error with its table when not.
-pub fn check_kernel() -> anyhow::Result<()> {
-    let program = process::program("weft-node")?;
-    crate::netns::run(std::process::Command::new(program).arg("--check")).map(drop)
+/// What `weft-node --check` says about this kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KernelCheck {
+    /// It has what the redirect needs.
+    Fit,
+    /// It has not; this is the table of what is there and what is missing.
+    Lacking(String),
+}
+
+/// Asks weft-node whether the kernel has what the redirect needs; an error when it does not say.
+pub fn check_kernel() -> anyhow::Result<KernelCheck> {
+    let output = std::process::Command::new(process::program("weft-node")?).arg("--check").output()?;
+    let table = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    if output.status.success() {
+        return Ok(KernelCheck::Fit);
+    }
+    if table.is_empty() {
+        let why = String::from_utf8_lossy(&output.stderr);
+        bail!("weft-node --check: {}: {}", output.status, why.lines().next().unwrap_or_default());
+    }
+    Ok(KernelCheck::Lacking(table))
 }
 
 /// Removes all that weft-node left on `node`.

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use crate::daemon::{self, KernelCheck};
 use crate::netns;
 
 mod gateway;
@@ -35,7 +36,7 @@ pub struct Options {
 /// Runs the demo; the exit status says whether every claim holds.
 pub fn run(options: Options) -> anyhow::Result<ExitCode> {
     let mut table = Table::new(options.no_color);
-    let obstacle = if options.no_redirect { Some("--no-redirect".to_owned()) } else { obstacle() };
+    let obstacle = if options.no_redirect { Some("--no-redirect".to_owned()) } else { obstacle()? };
     match obstacle {
         None => in_the_lab(options, &mut table)?,
         Some(why) => {
@@ -64,13 +65,17 @@ fn wait_for_interrupt() -> anyhow::Result<()> {
     Ok(runtime.block_on(tokio::signal::ctrl_c())?)
 }
 
-/// Why the redirect cannot be shown here; nothing when it can.
-fn obstacle() -> Option<String> {
+/// Why the redirect cannot be shown here; nothing when it can. An error is no obstacle of the machine,
+/// and so no reason to show less.
+fn obstacle() -> anyhow::Result<Option<String>> {
     if !netns::is_root() {
-        return Some("it needs root, to load programs and to make network namespaces".to_owned());
+        return Ok(Some("it needs root, to load programs and to make network namespaces".to_owned()));
     }
     if let Err(error) = crate::cgroup::v2_mount() {
-        return Some(format!("{error:#}"));
+        return Ok(Some(format!("{error:#}")));
     }
-    crate::daemon::check_kernel().err().map(|error| format!("weft-node --check refuses: {error:#}"))
+    Ok(match daemon::check_kernel()? {
+        KernelCheck::Fit => None,
+        KernelCheck::Lacking(table) => Some(format!("this kernel lacks what it needs\n{table}")),
+    })
 }

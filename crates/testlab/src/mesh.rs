@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A lab with Weft in it: the controller, and weft-node on every node.
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use weft_flow_export::Flow;
 
 use crate::daemon::{Controller, WeftNode};
@@ -42,11 +42,14 @@ impl Mesh {
         self.nodes.iter().find(|node| node.name() == name).with_context(|| format!("no node {name}"))
     }
 
-    /// The sum of a metric over all nodes; samples that are not there count as 0.
+    /// The sum of a metric over all nodes. Labels that have no sample count as 0; a node without any
+    /// sample of that name is an error, since nothing would be proved by it.
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> anyhow::Result<f64> {
         let mut sum = 0.0;
         for node in &self.nodes {
-            sum += node.metrics()?.sum(name, labels).unwrap_or(0.0);
+            let metrics = node.metrics()?;
+            ensure!(metrics.has(name), "{} has no metric {name}, but {:?}", node.name(), metrics.names());
+            sum += metrics.sum(name, labels).unwrap_or(0.0);
         }
         Ok(sum)
     }

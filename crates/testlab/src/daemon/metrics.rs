@@ -40,6 +40,11 @@ impl Metrics {
         Some(found.sum())
     }
 
+    /// Whether there is a sample of `name`, whatever its labels.
+    pub fn has(&self, name: &str) -> bool {
+        self.samples.iter().any(|sample| sample.name == name)
+    }
+
     /// The names that are there.
     pub fn names(&self) -> Vec<&str> {
         let mut names: Vec<&str> = self.samples.iter().map(|sample| &*sample.name).collect();
