@@ -94,6 +94,11 @@ impl Controller {
 
     /// Ends it.
     pub fn stop(mut self) -> anyhow::Result<()> {
+        self.end()
+    }
+
+    /// Ends it, and keeps what is known of it.
+    pub fn end(&mut self) -> anyhow::Result<()> {
         self.process.terminate(END_DEADLINE).map(drop)
     }
 }

@@ -20,6 +20,10 @@ use crate::wait;
 /// The host that the example's route is for.
 pub const HOST: &str = "shop.example.com";
 
+/// The name of the one node, as in the manifests.
+const NODE: &str = "loopback";
+/// What makes weft-node a gateway on loopback.
+const ONLY: [&str; 3] = ["--no-redirect", "--listen-address", "127.0.0.1"];
 const LOOPBACK: Ipv4Addr = Ipv4Addr::LOCALHOST;
 /// The versions, where they are, and their services: all of 127.0.0.0/8 is loopback, and the endpoints
 /// have addresses that are not the gateway's own.
@@ -45,22 +49,29 @@ pub struct Loopback {
     /// Where the gateway listens.
     pub address: SocketAddr,
     place: Place,
-    _directory: Directory,
+    directory: Directory,
 }
 
 impl Loopback {
     /// Starts everything, and returns when the first request was answered.
     pub fn start() -> anyhow::Result<Self> {
+        Self::start_with(&[])
+    }
+
+    /// The same with more arguments for the server of v2.
+    pub fn start_with(more: &[&str]) -> anyhow::Result<Self> {
         let directory = Directory::new()?;
         let place = Place { netns: None, cgroup: None, logs: directory.0.join("logs") };
         let address = free_address()?;
         let manifests = Manifests::create(&directory.0)?;
-        let mut cluster = node_object("loopback", &[LOOPBACK.into()]);
+        let mut cluster = node_object(NODE, &[LOOPBACK.into()]);
         cluster.push_str("---\napiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n");
         let (mut servers, mut ports) = (Vec::new(), String::new());
         for (version, ip, service) in VERSIONS {
             let listen = SocketAddr::new(ip.into(), 0).to_string();
-            let mut server = place.serve(version, &["http", "--version", version, "--listen", &listen])?;
+            let mut arguments = vec!["http", "--version", version, "--listen", &listen];
+            arguments.extend(more.iter().filter(|_| version == "v2"));
+            let mut server = place.serve(version, &arguments)?;
             let endpoint: SocketAddr = server.ready_line()?.parse()?;
             cluster.push_str(&pod_behind_service(version, endpoint, service));
             ports.push_str(&format!("      - {{port: \"{}\", protocol: TCP}}\n", endpoint.port()));
@@ -75,10 +86,8 @@ impl Loopback {
         let controller = Controller::start_at(&place, &directory.0, manifests.directory(), listen, None)?;
         let state = directory.0.join("node");
         fs::create_dir(&state)?;
-        let only = ["--no-redirect", "--listen-address", "127.0.0.1"];
-        let node = WeftNode::spawn_at(&place, "loopback", &state, &controller, &only)?.wait_ready()?;
-        let loopback =
-            Self { _servers: servers, node, controller, manifests, address, place, _directory: directory };
+        let node = WeftNode::spawn_at(&place, NODE, &state, &controller, &ONLY)?.wait_ready()?;
+        let loopback = Self { _servers: servers, node, controller, manifests, address, place, directory };
         wait::eventually(APPLIED, || {
             let one = loopback.requests(&["--requests", "1"])?;
             ensure!(one.ok() == 1, "the first request: {:?} {:?}", one.status, one.failures);
@@ -117,6 +126,30 @@ impl Loopback {
             text = format!("{before}{start}{weight}}}{after}");
         }
         self.manifests.write("gateway.yaml", &text)
+    }
+
+    /// Has the example's route retry requests that are answered with 503.
+    pub fn add_retries(&self) -> anyhow::Result<()> {
+        let text = self.manifests.read("gateway.yaml")?;
+        let rule = "  rules:\n  - backendRefs:";
+        ensure!(text.contains(rule), "the route has another form");
+        let retry = "  rules:\n  - retry: {codes: [503], attempts: 2, backoff: 10ms}\n    backendRefs:";
+        self.manifests.write("gateway.yaml", &text.replace(rule, retry))
+    }
+
+    /// Puts the example's rate limit on the route.
+    pub fn add_rate_limit(&self) -> anyhow::Result<()> {
+        let text = replaced("ratelimit.yaml", "    name: canary", "    name: shop")?;
+        self.manifests.write("ratelimit.yaml", &text)
+    }
+
+    /// Ends the controller, then starts weft-node again.
+    pub fn restart_without_controller(mut self) -> anyhow::Result<Self> {
+        self.controller.end()?;
+        let state = self.directory.0.join("node");
+        self.node.stop()?;
+        self.node = WeftNode::spawn_at(&self.place, NODE, &state, &self.controller, &ONLY)?.wait_ready()?;
+        Ok(self)
     }
 
     /// Ends the daemons; an error when one does not end well.

@@ -182,3 +182,32 @@ fn routes_to_nothing_answer_500_and_weights_of_zero_503() {
     assert!(own.controller.statuses().contains("BackendNotFound"), "{}", own.controller.statuses());
     own.stop().unwrap();
 }
+
+#[test]
+fn retries_rescue_requests_of_a_failing_backend() {
+    let own = Loopback::start_with(&["--fail-every", "5"]).unwrap();
+    own.set_weights(0, 1).unwrap();
+    let failing = wait::eventually(SOON, || {
+        let summary = own.requests(&["--requests", "100"])?;
+        ensure!(summary.status_count(503) >= 15, "{:?}", summary.status);
+        Ok(())
+    });
+    assert!(failing.is_ok(), "without retries failures are seen: {failing:?}");
+    own.add_retries().unwrap();
+    let rescued = wait::eventually(SOON, || {
+        let summary = own.requests(&["--requests", "100"])?;
+        ensure!(summary.ok() == 100, "{:?} {:?}", summary.status, summary.failures);
+        Ok(())
+    });
+    assert!(rescued.is_ok(), "{rescued:?}");
+    assert!(own.node.metrics().unwrap().sum("weft_node_retries_total", &[]).unwrap() >= 15.0);
+    own.stop().unwrap();
+}
+
+#[test]
+fn a_gateway_that_restarts_without_a_controller_serves_what_it_knew() {
+    let own = Loopback::start().unwrap();
+    let own = own.restart_without_controller().unwrap();
+    let summary = own.requests(&["--requests", "20"]).unwrap();
+    assert_eq!(summary.ok(), 20, "{:?} {:?}", summary.status, summary.failures);
+}

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 
-use super::steps::{claim_flow, near, shares};
+use super::steps::{claim_flow, claim_limit, near, shares};
 use super::table::Table;
 use crate::loopback::Loopback;
 use crate::peer::client;
@@ -20,6 +20,7 @@ pub(super) fn run(keep: bool, table: &mut Table) -> anyhow::Result<()> {
     split(&loopback, table)?;
     change_under_load(&loopback, table)?;
     refusals(&loopback, table)?;
+    rate_limit(&loopback, table)?;
     table.print();
     if keep {
         let weft = crate::process::program("weft")?;
@@ -73,5 +74,17 @@ fn refusals(loopback: &Loopback, table: &mut Table) -> anyhow::Result<()> {
         loopback.ask(&["client", &url, "--host", "other.example.com", "--requests", "1"])?;
     let seen = format!("{:?}", stranger.status);
     table.claim("a host that no route has", "404", &seen, stranger.status_count(404) == 1);
+    Ok(())
+}
+
+fn rate_limit(loopback: &Loopback, table: &mut Table) -> anyhow::Result<()> {
+    table.progress("a rate limit of 50 requests a second, with a burst of 100");
+    loopback.add_rate_limit()?;
+    let summary = wait::eventually(APPLIED, || {
+        let summary = loopback.requests(&["--requests", "400", "--concurrency", "2"])?;
+        ensure!(summary.status_count(429) > 0, "no 429: {:?}", summary.status);
+        Ok(summary)
+    })?;
+    claim_limit(table, &summary);
     Ok(())
 }
