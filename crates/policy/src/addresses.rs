@@ -54,6 +54,10 @@ impl AddressTable {
         if let Some(number) = self.hosts.get(&address) {
             return *number;
         }
+        if address.is_loopback() {
+            // Only the node itself can have one, whatever a prefix like 0.0.0.0/0 says.
+            return IdentityNumber(identity::HOST);
+        }
         let families = self.prefixes.iter().filter(|prefixes| prefixes.ipv6 == address.is_ipv6());
         for prefixes in families {
             let found = IpNet::new(address, prefixes.length)
@@ -63,9 +67,7 @@ impl AddressTable {
                 return *number;
             }
         }
-        // Only the node itself can have a loopback address.
-        let fallback = if address.is_loopback() { identity::HOST } else { identity::WORLD };
-        IdentityNumber(fallback)
+        IdentityNumber(identity::WORLD)
     }
 
     /// Every prefix (single addresses included) and its identity, in no order; all others are `world`.

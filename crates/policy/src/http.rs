@@ -16,7 +16,7 @@ use std::{
 };
 
 use regex_automata::{
-    Anchored, Input, PatternSet,
+    Anchored, Input, MatchKind, PatternSet,
     meta::{Config, Regex},
     util::syntax,
 };
@@ -101,10 +101,17 @@ pub(crate) struct RequestRules {
 }
 
 /// One automaton, and for each of its patterns what else is known about the rule.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Patterns {
     automaton: Option<Regex>,
     rules: Vec<PatternRule>,
+}
+
+impl fmt::Debug for Patterns {
+    /// Without the automaton, which is far too long to read.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(&self.rules).finish()
+    }
 }
 
 #[derive(Debug)]
@@ -120,9 +127,9 @@ impl RequestRules {
         for source in sources {
             source.rules.iter().for_each(|rule| build.add(&source.policy, rule));
         }
-        let (plain, with_headers) = match (build.plain.finish(), build.with_headers.finish()) {
-            (Some(plain), Some(with_headers)) if build.cost <= MAX_SET_COST => (plain, with_headers),
-            _ => {
+        let (plain, with_headers) = match build.finish() {
+            Some(patterns) => patterns,
+            None => {
                 build.warnings.push(Warning::HttpRulesTooLarge { policy: first.clone() });
                 (Patterns::default(), Patterns::default())
             }
@@ -203,16 +210,27 @@ impl Build {
         target.hirs.push(hir);
         target.rules.push(PatternRule { policy: policy.clone(), headers: rule.headers.clone() });
     }
+
+    /// Builds both automata; nothing when they would be too large.
+    fn finish(&mut self) -> Option<(Patterns, Patterns)> {
+        if self.cost > MAX_SET_COST {
+            return None;
+        }
+        let plain = self.plain.finish(MatchKind::LeftmostFirst)?;
+        Some((plain, self.with_headers.finish(MatchKind::All)?))
+    }
 }
 
 impl PatternsBuild {
-    /// Builds the automaton; nothing when it is too large.
-    fn finish(&mut self) -> Option<Patterns> {
+    /// Builds the automaton; nothing when it is too large. To name every pattern that matches, and not just
+    /// the first, it must be built to keep all.
+    fn finish(&mut self, kind: MatchKind) -> Option<Patterns> {
         let (hirs, rules) = (std::mem::take(&mut self.hirs), std::mem::take(&mut self.rules));
         if hirs.is_empty() {
             return Some(Patterns::default());
         }
         let config = Config::new()
+            .match_kind(kind)
             .utf8_empty(false)
             // Every rule adds states that a search may visit; the cache of each thread grows with them, up
             // to a limit that the search survives by starting its cache again.

@@ -3,7 +3,7 @@
 //!
 //! One engine serves both enforcers. The kernel gets [`DirectionPolicy::kernel_entries`], the proxy
 //! asks [`DirectionPolicy::l4`] and [`HttpRules::decide`]; both come from the same tables, and
-//! `tests/equivalence.rs` holds them to a plain evaluator that reads the IR rule by rule.
+//! `tests/equivalence` holds them to a plain evaluator that reads the IR rule by rule.
 //!
 //! The crate does no I/O, reads no clock and knows no Kubernetes type. What it cannot understand it
 //! denies: an identity without labels, a policy that was rejected, an expression that does not compile.

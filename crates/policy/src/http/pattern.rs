@@ -41,10 +41,11 @@ pub fn check_pattern(pattern: &str) -> Result<(), PatternError> {
 /// without Unicode (`\p{Greek}`, `[é]`) are read with it.
 pub(crate) fn parse(pattern: &str) -> Result<Hir, PatternError> {
     let refuse = |problem: &str| PatternError { pattern: pattern.into(), problem: problem.into() };
-    let parser = |unicode| -> Parser {
-        ParserBuilder::new().unicode(unicode).utf8(false).nest_limit(MAX_NESTING).build()
+    let parsed = match parser(false).parse(pattern) {
+        Ok(hir) => Ok(hir),
+        Err(_) => parser(true).parse(pattern),
     };
-    let hir = parser(false).parse(pattern).or_else(|_| parser(true).parse(pattern)).map_err(|error| {
+    let hir = parsed.map_err(|error| {
         let problem = match &error {
             regex_syntax::Error::Parse(error) => error.kind().to_string(),
             regex_syntax::Error::Translate(error) => error.kind().to_string(),
@@ -56,6 +57,10 @@ pub(crate) fn parse(pattern: &str) -> Result<Hir, PatternError> {
         return Err(refuse("is too large: use fewer or smaller repetitions"));
     }
     Ok(of_one_line(hir))
+}
+
+fn parser(unicode: bool) -> Parser {
+    ParserBuilder::new().unicode(unicode).utf8(false).nest_limit(MAX_NESTING).build()
 }
 
 /// Makes `^` and `$` mean the ends of a line, since the part becomes one line of a text. Groups need no
