@@ -153,8 +153,11 @@ fn make_directory(directory: &Path) -> anyhow::Result<File> {
     for path in [directory, &directory.join("bpf"), &directory.join("logs")] {
         fs::create_dir(path).with_context(|| format!("cannot make {}", path.display()))?;
     }
-    let lock = File::create(directory.join(reaper::LOCK))?;
+    // A lock file that is there and free means a dead lab, so it gets its name once it is locked.
+    let new = directory.join("lock.new");
+    let lock = File::create(&new)?;
     lock.lock()?;
+    fs::rename(&new, directory.join(reaper::LOCK))?;
     Ok(lock)
 }
 

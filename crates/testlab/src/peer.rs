@@ -3,13 +3,15 @@
 //!
 //! Each is a subcommand of `weft-lab pod`, with one data thread. A server prints one line that begins
 //! with [`READY`](crate::process::READY) once it listens; a client prints one line of JSON at its end. A
-//! peer that runs until it is told ends when its standard input does.
+//! peer that runs until it is told ends when its standard input does, or on SIGTERM.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::FileTypeExt;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::Subcommand;
+use tokio::signal::unix::{SignalKind, signal};
 
 pub mod bulk;
 pub mod client;
@@ -34,6 +36,8 @@ pub enum Peer {
     UdpClient(udp::Options),
     /// Sends bytes as they are and prints what comes back.
     Raw(raw::Options),
+    /// Does nothing until it is told to stop: a pod to run clients in.
+    Sleep,
     /// Receives bytes until their end, and answers with their count and sum.
     BulkServer(bulk::ServerOptions),
     /// Sends many bytes and compares what the server counted.
@@ -54,21 +58,38 @@ pub fn run(peer: Peer) -> anyhow::Result<()> {
             Peer::TcpClient(options) => tcp::run(options).await,
             Peer::UdpClient(options) => udp::run(options).await,
             Peer::Raw(options) => raw::run(options).await,
+            Peer::Sleep => {
+                told_to_stop().await;
+                Ok(())
+            }
             Peer::BulkServer(options) => bulk::serve(options).await,
             Peer::BulkClient(options) => bulk::run(options).await,
         }
     })
 }
 
-/// Returns when standard input ends, which is how the lab tells a peer to stop.
+/// Returns on SIGTERM, and when standard input ends if that is a pipe, which is how the lab tells a peer
+/// to stop. In a container it is /dev/null, whose end says nothing.
 async fn told_to_stop() {
+    let is_pipe = std::fs::metadata("/proc/self/fd/0").is_ok_and(|stdin| stdin.file_type().is_fifo());
     let (ended, wait) = tokio::sync::oneshot::channel();
-    // A thread that nothing waits for: a read of standard input cannot be taken back.
-    std::thread::spawn(move || {
-        std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink()).ok();
-        ended.send(()).ok();
-    });
-    wait.await.ok();
+    if is_pipe {
+        // A thread that nothing waits for: a read of standard input cannot be taken back.
+        std::thread::spawn(move || {
+            std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink()).ok();
+            ended.send(()).ok();
+        });
+    }
+    let terminated = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut signal) => drop(signal.recv().await),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        Ok(()) = wait => {}
+        () = terminated => {}
+    }
 }
 
 /// An IPv4 address that came through an IPv6 socket, as what it is.
