@@ -1,0 +1,383 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Cilium's meaning of a policy, case by case, as the translator writes it into the IR.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::sync::Arc;
+
+use weft_ebpf_common::{identity, reason::Reason};
+use weft_ir::{
+    Entity, HttpRule, Identity, IdentityNumber, NamedPort, ObjectName, Operator, Peer, Policy,
+    PolicyDirection, PolicyKind, PolicyPort, PolicyRule, PortRule, Protocol, Requirement, Resource,
+    ResourceKey, Selector, Snapshot, Workload,
+};
+use weft_policy::{
+    Direction, EndpointPolicy, HttpDecision, HttpRequest, KernelEntry, KernelVerdict, L4Verdict, PolicySet,
+    Ports, Warning,
+};
+
+const CLIENT: u32 = 256;
+const SERVER: u32 = 257;
+const OTHER: u32 = 258;
+
+fn app(name: &str) -> Selector {
+    let labels = [("any:app", name), ("k8s:io.kubernetes.pod.namespace", "shop")];
+    let requirement = |(key, value): (&str, &str)| Requirement {
+        key: key.into(),
+        operator: Operator::In(vec![value.into()]),
+    };
+    Selector { requirements: labels.map(requirement).into() }
+}
+
+fn port(port: u16) -> PortRule {
+    PortRule { port: PolicyPort::Range(port, port), protocol: Some(Protocol::Tcp), http: None }
+}
+
+fn http(number: u16, rules: Vec<HttpRule>) -> PortRule {
+    PortRule { http: Some(rules), ..port(number) }
+}
+
+fn get(path: &str) -> HttpRule {
+    HttpRule { method: Some("GET".into()), path: Some(path.into()), ..HttpRule::default() }
+}
+
+fn rule(peers: Vec<Peer>, ports: Vec<PortRule>) -> PolicyRule {
+    PolicyRule { peers, ports }
+}
+
+fn closed(allow: Vec<PolicyRule>, deny: Vec<PolicyRule>) -> PolicyDirection {
+    PolicyDirection { default_deny: true, allow, deny }
+}
+
+/// A policy on the server's ingress.
+fn ingress(name: &str, ingress: PolicyDirection) -> Policy {
+    Policy {
+        kind: PolicyKind::CiliumNetworkPolicy,
+        name: ObjectName::new("shop", name),
+        index: 0,
+        subject: app("server"),
+        ingress,
+        egress: PolicyDirection::default(),
+    }
+}
+
+fn web() -> NamedPort {
+    NamedPort { name: "web".into(), port: 8080, protocol: Protocol::Tcp }
+}
+
+fn snapshot(policies: Vec<Policy>) -> Snapshot {
+    let mut snapshot = Snapshot { revision: 1, ..Snapshot::default() };
+    for (number, name) in [(CLIENT, "client"), (SERVER, "server"), (OTHER, "other")] {
+        let labels = [("k8s:app", name), ("k8s:io.kubernetes.pod.namespace", "shop")];
+        let labels = labels.into_iter().map(|(k, v)| (Arc::from(k), Arc::from(v))).collect();
+        snapshot.insert(Resource::Identity(Identity { number: IdentityNumber(number), labels }));
+        snapshot.insert(Resource::Workload(Workload {
+            name: ObjectName::new("shop", name),
+            node: "n1".into(),
+            addresses: Vec::new(),
+            identity: IdentityNumber(number),
+            service_account: "default".into(),
+            host_network: false,
+            owner: "".into(),
+            ports: if number == SERVER { vec![web()] } else { Vec::new() },
+        }));
+    }
+    policies.into_iter().for_each(|policy| snapshot.insert(Resource::Policy(policy)));
+    snapshot
+}
+
+fn server(policies: Vec<Policy>) -> Arc<EndpointPolicy> {
+    PolicySet::compile(&snapshot(policies), "n1").endpoint(IdentityNumber(SERVER), &[web()])
+}
+
+/// What the server's ingress says about TCP, in one word.
+fn says(policy: &EndpointPolicy, peer: u32, port: u16) -> String {
+    match policy.ingress.l4(IdentityNumber(peer), 6, port) {
+        L4Verdict::Allow(Some(name)) => format!("allow by {name}"),
+        L4Verdict::Allow(None) => "allow".to_owned(),
+        L4Verdict::Deny(reason, Some(name)) => format!("{reason} by {name}"),
+        L4Verdict::Deny(reason, None) => reason.to_string(),
+        L4Verdict::Http(rules) => {
+            let header = |_: &str| None;
+            let decide = |method: &'static [u8]| {
+                rules.decide(&HttpRequest { method, authority: b"server", target: b"/a", header: &header })
+            };
+            match (decide(b"GET"), decide(b"POST")) {
+                (HttpDecision::Allow(_), HttpDecision::Allow(_)) => "any request".to_owned(),
+                (HttpDecision::Allow(_), HttpDecision::Deny(..)) => "GET /a".to_owned(),
+                (HttpDecision::Deny(..), HttpDecision::Deny(..)) => "no such request".to_owned(),
+                (HttpDecision::Deny(..), HttpDecision::Allow(_)) => "POST /a".to_owned(),
+            }
+        }
+    }
+}
+
+fn select(name: &str) -> Vec<Peer> {
+    vec![Peer::Selector(app(name))]
+}
+
+#[test]
+fn without_a_policy_everything_passes_and_the_kernel_has_nothing_to_do() {
+    let policy = server(Vec::new());
+    assert_eq!(says(&policy, CLIENT, 80), "allow");
+    assert!(policy.ingress.is_open() && policy.ingress.kernel_entries().is_empty());
+}
+
+#[test]
+fn one_empty_rule_closes_the_direction_and_allows_nothing() {
+    // `ingress: [{}]`, and `fromEndpoints: []`.
+    for allow in [Vec::new(), vec![rule(Vec::new(), Vec::new())], vec![rule(Vec::new(), vec![port(80)])]] {
+        let policy = server(vec![ingress("p", closed(allow, Vec::new()))]);
+        assert_eq!(says(&policy, CLIENT, 80), "policy_denied by shop/p");
+        assert!(policy.egress.is_open(), "the other direction stays open");
+    }
+}
+
+#[test]
+fn a_rule_that_does_not_close_its_direction_denies_what_it_names_and_no_more() {
+    let deny = vec![rule(select("other"), vec![port(80)])];
+    let open = PolicyDirection { default_deny: false, allow: Vec::new(), deny };
+    let policy = server(vec![ingress("p", open)]);
+    assert_eq!(says(&policy, OTHER, 80), "denied_by_rule by shop/p");
+    assert_eq!(says(&policy, OTHER, 81), "allow");
+    assert_eq!(says(&policy, CLIENT, 80), "allow");
+}
+
+#[test]
+fn deny_wins_over_allow_however_exact_the_allow_is() {
+    let allow = ingress("allow", closed(vec![rule(select("client"), vec![port(80)])], Vec::new()));
+    let deny = ingress("deny", closed(Vec::new(), vec![rule(vec![Peer::Any], Vec::new())]));
+    let policy = server(vec![allow, deny]);
+    assert_eq!(says(&policy, CLIENT, 80), "denied_by_rule by shop/deny");
+}
+
+#[test]
+fn deny_wins_over_http_rules() {
+    let allow =
+        ingress("allow", closed(vec![rule(select("client"), vec![http(80, vec![get("/a")])])], Vec::new()));
+    let deny = ingress("deny", closed(Vec::new(), vec![rule(select("client"), vec![port(80)])]));
+    assert_eq!(says(&server(vec![allow, deny]), CLIENT, 80), "denied_by_rule by shop/deny");
+}
+
+#[test]
+fn rules_of_several_policies_add_up() {
+    let one = ingress("one", closed(vec![rule(select("client"), vec![port(80)])], Vec::new()));
+    let two = ingress("two", closed(vec![rule(select("other"), vec![port(81)])], Vec::new()));
+    let policy = server(vec![one, two]);
+    assert_eq!(says(&policy, CLIENT, 80), "allow by shop/one");
+    assert_eq!(says(&policy, OTHER, 81), "allow by shop/two");
+    assert_eq!(says(&policy, CLIENT, 81), "policy_denied by shop/one");
+}
+
+#[test]
+fn http_rules_of_several_policies_add_up() {
+    let only = |name, path: &str| {
+        ingress(name, closed(vec![rule(select("client"), vec![http(80, vec![get(path)])])], Vec::new()))
+    };
+    let policy = server(vec![only("one", "/b"), only("two", "/a")]);
+    assert_eq!(says(&policy, CLIENT, 80), "GET /a");
+    assert_eq!(says(&server(vec![only("one", "/b")]), CLIENT, 80), "no such request");
+}
+
+#[test]
+fn http_rules_for_a_peer_and_for_anybody_add_up() {
+    let own = rule(select("client"), vec![http(80, vec![get("/b")])]);
+    let any = rule(vec![Peer::Any], vec![http(80, vec![get("/a")])]);
+    assert_eq!(says(&server(vec![ingress("p", closed(vec![own, any], Vec::new()))]), CLIENT, 80), "GET /a");
+}
+
+#[test]
+fn http_rules_beside_a_plain_rule_for_the_same_peers_and_port_have_no_effect_and_that_is_reported() {
+    let l7 = ingress("l7", closed(vec![rule(select("client"), vec![http(80, vec![get("/a")])])], Vec::new()));
+    let l4 = ingress("l4", closed(vec![rule(select("client"), vec![port(80)])], Vec::new()));
+    let policy = server(vec![l7.clone(), l4]);
+    assert_eq!(says(&policy, CLIENT, 80), "allow by shop/l4");
+    let expected = Warning::HttpRulesIgnored {
+        http: "shop/l7".into(),
+        allowed_by: "shop/l4".into(),
+        direction: Direction::Ingress,
+    };
+    assert_eq!(policy.warnings, [expected]);
+    // Another peer's plain rule, or another port's, changes nothing and needs no warning.
+    let other = ingress("other", closed(vec![rule(select("other"), vec![port(80)])], Vec::new()));
+    let elsewhere = ingress("elsewhere", closed(vec![rule(select("client"), vec![port(81)])], Vec::new()));
+    let policy = server(vec![l7, other, elsewhere]);
+    assert_eq!(says(&policy, CLIENT, 80), "GET /a");
+    assert!(policy.warnings.is_empty());
+}
+
+#[test]
+fn an_empty_http_rule_allows_any_request_but_through_the_proxy() {
+    let allow = vec![rule(select("client"), vec![http(80, vec![HttpRule::default()])])];
+    let policy = server(vec![ingress("p", closed(allow, Vec::new()))]);
+    assert_eq!(says(&policy, CLIENT, 80), "any request");
+    assert!(policy.ingress.has_http());
+}
+
+#[test]
+fn http_rules_that_do_not_close_their_direction_make_requests_visible_only() {
+    let allow = vec![rule(vec![Peer::Any], vec![http(80, vec![get("/nothing")])])];
+    let visible = PolicyDirection { default_deny: false, allow, deny: Vec::new() };
+    let policy = server(vec![ingress("p", visible)]);
+    assert_eq!(says(&policy, CLIENT, 80), "any request");
+    assert_eq!(says(&policy, CLIENT, 81), "allow");
+}
+
+#[test]
+fn http_rules_hold_for_tcp_only() {
+    let udp = PortRule { protocol: Some(Protocol::Udp), ..http(80, vec![get("/a")]) };
+    let policy = server(vec![ingress("p", closed(vec![rule(select("client"), vec![udp])], Vec::new()))]);
+    assert!(matches!(policy.ingress.l4(IdentityNumber(CLIENT), 17, 80), L4Verdict::Deny(..)));
+    assert_eq!(policy.warnings, [Warning::HttpRulesNeedTcp { policy: "shop/p".into() }]);
+    let any = PortRule { protocol: None, ..http(80, vec![get("/a")]) };
+    let policy = server(vec![ingress("p", closed(vec![rule(select("client"), vec![any])], Vec::new()))]);
+    assert_eq!(says(&policy, CLIENT, 80), "GET /a");
+    assert!(matches!(policy.ingress.l4(IdentityNumber(CLIENT), 17, 80), L4Verdict::Deny(..)));
+}
+
+#[test]
+fn without_ports_every_protocol_is_meant_and_a_port_means_the_three_transports() {
+    let reaches = |ports: Vec<PortRule>, protocol: u8| {
+        let policy = server(vec![ingress("p", closed(vec![rule(select("client"), ports)], Vec::new()))]);
+        matches!(policy.ingress.l4(IdentityNumber(CLIENT), protocol, 0), L4Verdict::Allow(_))
+    };
+    let any_port = || vec![PortRule { port: PolicyPort::Any, protocol: None, http: None }];
+    assert!(reaches(Vec::new(), 1));
+    assert!(!reaches(any_port(), 1), "ICMP has no ports");
+    assert!([6, 17, 132].into_iter().all(|protocol| reaches(any_port(), protocol)));
+}
+
+#[test]
+fn the_local_host_reaches_local_workloads_unless_a_deny_rule_names_it() {
+    let policy = server(vec![ingress("p", closed(Vec::new(), Vec::new()))]);
+    assert_eq!(says(&policy, identity::HOST, 80), "allow by allow-localhost");
+    assert_eq!(says(&policy, identity::REMOTE_NODE, 80), "policy_denied by shop/p");
+    let l7 = ingress("l7", closed(vec![rule(vec![Peer::Any], vec![http(80, vec![get("/b")])])], Vec::new()));
+    assert_eq!(says(&server(vec![l7]), identity::HOST, 80), "allow by allow-localhost");
+    let deny = vec![rule(vec![Peer::Entity(Entity::Host)], vec![port(80)])];
+    let policy = server(vec![ingress("p", closed(Vec::new(), deny))]);
+    assert_eq!(says(&policy, identity::HOST, 80), "denied_by_rule by shop/p");
+    assert_eq!(says(&policy, identity::HOST, 81), "allow by allow-localhost");
+}
+
+#[test]
+fn an_unknown_address_is_let_in_by_rules_for_everybody_only() {
+    let allow = |peer| server(vec![ingress("p", closed(vec![rule(vec![peer], Vec::new())], Vec::new()))]);
+    assert_eq!(says(&allow(Peer::Any), identity::UNKNOWN, 80), "allow by shop/p");
+    for entity in [Entity::World, Entity::Cluster, Entity::RemoteNode, Entity::None] {
+        assert_eq!(says(&allow(Peer::Entity(entity)), identity::UNKNOWN, 80), "policy_denied by shop/p");
+    }
+    let everything = Peer::Selector(Selector::default());
+    assert_eq!(says(&allow(everything), identity::UNKNOWN, 80), "policy_denied by shop/p");
+}
+
+#[test]
+fn named_ports_are_those_of_the_workload_that_receives() {
+    let named = PortRule { port: PolicyPort::Named("web".into()), protocol: Some(Protocol::Tcp), http: None };
+    let policy =
+        server(vec![ingress("p", closed(vec![rule(select("client"), vec![named.clone()])], Vec::new()))]);
+    assert_eq!(says(&policy, CLIENT, 8080), "allow by shop/p");
+    assert_eq!(says(&policy, CLIENT, 80), "policy_denied by shop/p");
+    let egress = Policy {
+        subject: app("client"),
+        egress: closed(vec![rule(vec![Peer::Any], vec![named])], Vec::new()),
+        ..ingress("p", PolicyDirection::default())
+    };
+    let policy = PolicySet::compile(&snapshot(vec![egress]), "n1").endpoint(IdentityNumber(CLIENT), &[]);
+    let out = |peer| policy.egress.l4(IdentityNumber(peer), 6, 8080);
+    assert!(matches!(out(SERVER), L4Verdict::Allow(_)));
+    assert!(matches!(out(OTHER), L4Verdict::Deny(Reason::PolicyDenied, _)), "it has no port of that name");
+}
+
+#[test]
+fn a_rejected_policy_closes_its_namespace_until_it_can_be_read() {
+    let open = ingress("open", closed(vec![rule(vec![Peer::Any], Vec::new())], Vec::new()));
+    let state = snapshot(vec![open]);
+    let key = ResourceKey("policy/cnp/shop/broken/0".into());
+    let set = PolicySet::compile_with_rejected(&state, "n1", std::slice::from_ref(&key));
+    let policy = set.endpoint(IdentityNumber(SERVER), &[]);
+    assert_eq!(says(&policy, CLIENT, 80), "no_policy_config");
+    assert_eq!(says(&policy, identity::HOST, 80), "allow by allow-localhost");
+    assert!(matches!(
+        policy.egress.l4(IdentityNumber(CLIENT), 6, 80),
+        L4Verdict::Deny(Reason::NoPolicyConfig, None)
+    ));
+    let next = set.next(&state, &[]).endpoint(IdentityNumber(SERVER), &[]);
+    assert_eq!(says(&next, CLIENT, 80), "allow by shop/open");
+    // The last good version of a policy stays in force, and closes nothing else.
+    let known = [ResourceKey("policy/cnp/shop/open/0".into())];
+    let set = PolicySet::compile_with_rejected(&state, "n1", &known);
+    assert_eq!(says(&set.endpoint(IdentityNumber(SERVER), &[]), CLIENT, 80), "allow by shop/open");
+}
+
+#[test]
+fn an_identity_without_labels_is_closed() {
+    let set = PolicySet::compile(&snapshot(Vec::new()), "n1");
+    for number in [identity::UNKNOWN, 999] {
+        let policy = set.endpoint(IdentityNumber(number), &[]);
+        assert!(matches!(
+            policy.egress.l4(IdentityNumber(SERVER), 6, 80),
+            L4Verdict::Deny(Reason::NoPolicyConfig, None)
+        ));
+    }
+    assert!(set.endpoint(IdentityNumber(identity::WORLD), &[]).egress.is_open());
+}
+
+#[test]
+fn the_kernel_gets_few_entries_and_none_that_overlap() {
+    let ports = vec![
+        PortRule { port: PolicyPort::Range(80, 90), ..port(80) },
+        PortRule { port: PolicyPort::Range(85, 100), ..port(80) },
+        http(95, vec![get("/a")]),
+        http(200, vec![get("/a")]),
+    ];
+    let deny = vec![rule(select("client"), vec![port(82)])];
+    let policy = server(vec![ingress("p", closed(vec![rule(select("client"), ports)], deny))]);
+    let client = weft_policy::Peer::Identity(IdentityNumber(CLIENT));
+    let entries: Vec<(Ports, KernelVerdict)> = policy
+        .ingress
+        .kernel_entries()
+        .into_iter()
+        .filter(|entry: &KernelEntry| entry.peer == client)
+        .map(|entry| (entry.ports, entry.verdict))
+        .collect();
+    assert_eq!(
+        entries,
+        [
+            (Ports::Range(80, 81), KernelVerdict::Allow),
+            (Ports::Range(82, 82), KernelVerdict::Deny),
+            (Ports::Range(83, 100), KernelVerdict::Allow),
+            (Ports::Range(200, 200), KernelVerdict::Redirect),
+        ]
+    );
+}
+
+#[test]
+fn ranges_split_into_prefixes() {
+    assert_eq!(Ports::Any.prefixes(), [(0, 0)]);
+    assert_eq!(Ports::Range(80, 80).prefixes(), [(80, 16)]);
+    assert_eq!(Ports::Range(0, 1023).prefixes(), [(0, 6)]);
+    assert_eq!(Ports::Range(0, 65535).prefixes(), [(0, 0)]);
+    assert_eq!(Ports::Range(1, 65534).prefixes().len(), 30);
+    assert_eq!(Ports::Range(65535, 65535).prefixes(), [(65535, 16)]);
+    assert_eq!(Ports::Range(81, 84).prefixes(), [(81, 16), (82, 15), (84, 16)]);
+}
+
+#[test]
+fn what_did_not_change_is_kept() {
+    let policies = vec![ingress("p", closed(vec![rule(select("client"), vec![port(80)])], Vec::new()))];
+    let mut state = snapshot(policies);
+    let first = PolicySet::compile(&state, "n1");
+    let endpoint = first.endpoint(IdentityNumber(SERVER), &[web()]);
+    state.revision = 2;
+    let second = first.next(&state, &[]);
+    assert!(Arc::ptr_eq(&endpoint, &second.endpoint(IdentityNumber(SERVER), &[web()])));
+    assert!(Arc::ptr_eq(first.addresses(), second.addresses()));
+    assert_eq!(second.revision(), 2);
+    state
+        .insert(Resource::Policy(ingress("q", closed(Vec::new(), vec![rule(select("client"), Vec::new())]))));
+    let third = second.next(&state, &[]);
+    assert_eq!(
+        says(&third.endpoint(IdentityNumber(SERVER), &[web()]), CLIENT, 80),
+        "denied_by_rule by shop/q"
+    );
+}
