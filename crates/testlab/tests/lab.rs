@@ -102,6 +102,43 @@ fn rules_of_others_do_what_they_say() {
 
 #[test]
 #[ignore = "needs root"]
+fn a_smaller_mtu_on_the_way_is_told_by_icmp() {
+    let lab = Lab::new().unwrap();
+    let near = lab.add_node("n1", Shape::Bridged).unwrap();
+    let far = lab.add_node("n2", Shape::Routed).unwrap();
+    let (client, server) = (near.add_pod("t", "client").unwrap(), far.add_pod("t", "server").unwrap());
+    far.netns().ip(&format!("link set {} mtu 1300", server.device())).unwrap();
+    let _bulk = server.serve(&["bulk-server"]).unwrap();
+    let told = |file: &str, name: &str| -> u64 {
+        let text = far.netns().run("cat", &[file]).unwrap();
+        let pairs: Vec<(&str, &str)> = match file {
+            "/proc/net/snmp6" => {
+                text.lines().filter_map(|line| line.split_once(char::is_whitespace)).collect()
+            }
+            _ => {
+                let mut rows = text.lines().filter(|line| line.starts_with("Icmp:"));
+                let (names, values) = (rows.next().unwrap(), rows.next().unwrap());
+                names.split(' ').zip(values.split(' ')).collect()
+            }
+        };
+        let (_, value) = pairs.iter().find(|(key, _)| *key == name).unwrap();
+        value.trim().parse().unwrap()
+    };
+    for (ip, file, name) in [
+        (addresses(&server)[0], "/proc/net/snmp", "OutDestUnreachs"),
+        (addresses(&server)[1], "/proc/net/snmp6", "Icmp6OutPktTooBigs"),
+    ] {
+        let before = told(file, name);
+        let target = SocketAddr::new(ip, 9100).to_string();
+        let sent: bulk::Summary =
+            client.ask(&["bulk-client", &target, "--bytes", "3000000"], DEADLINE).unwrap();
+        assert_eq!(sent.received.bytes, 3_000_000);
+        assert!(told(file, name) > before, "{ip}: nothing was too big");
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
 fn nothing_is_left_when_a_lab_is_dropped() {
     let lab = Lab::new().unwrap();
     let node = lab.add_node("n1", Shape::Routed).unwrap();
