@@ -8,7 +8,7 @@ use regex::{Regex, RegexBuilder};
 use thiserror::Error;
 use weft_ebpf_common::reason::Reason;
 
-use crate::{Direction, Flow, FlowEndpoint, Protocol, Verdict};
+use crate::{Direction, Flow, FlowEndpoint, Http, Protocol, Verdict};
 
 /// Values that one filter may have in all, so that a request cannot make every flow expensive.
 const MAX_VALUES: usize = 100;
@@ -48,91 +48,89 @@ pub enum FilterError {
 /// Conditions that must all hold; of the values of one condition any.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
-    conditions: Vec<(Condition, Vec<Value>)>,
+    /// By name.
+    conditions: Vec<(&'static str, Vec<Condition>)>,
 }
 
 /// Which ends of a flow a condition is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 enum Side {
     Either,
     From,
     To,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Condition {
-    Namespace(Side),
-    Pod(Side),
-    Ip(Side),
-    Port(Side),
-    Service(Side),
-    Identity(Side),
-    Verdict,
-    Reason,
-    Protocol,
-    Direction,
-    Event,
-    Node,
-    HttpMethod,
-    HttpPath,
-    HttpStatus,
-}
-
+/// One value of a condition.
 #[derive(Clone, Debug)]
-enum Value {
-    Text(Arc<str>),
-    /// A namespace, where one was given, and the beginning of a name.
-    Name(Option<Arc<str>>, Arc<str>),
-    Address(IpNet),
-    Number(u32),
+enum Condition {
+    End(Side, EndCondition),
     Verdict(Verdict),
     Reason(Reason),
-    Protocol(ProtocolValue),
+    Protocol(Protocol),
+    Icmp,
+    /// A request, whatever is asked of it.
+    Http,
     Direction(Direction),
-    Regex(Regex),
+    Event(&'static str),
+    Node(Arc<str>),
+    HttpMethod(Arc<str>),
+    HttpPath(Regex),
+    /// The first digits; all three, or fewer.
+    HttpStatus(Arc<str>),
 }
 
-#[derive(Clone, Copy, Debug)]
-enum ProtocolValue {
-    Ip(Protocol),
-    Icmp,
-    Http,
+/// What is asked of one end.
+#[derive(Clone, Debug)]
+enum EndCondition {
+    Namespace(Arc<str>),
+    Pod(Name),
+    Service(Name),
+    Ip(IpNet),
+    Port(u16),
+    Identity(u32),
+}
+
+/// A namespace, where one was given, and the beginning of a name.
+#[derive(Clone, Debug)]
+struct Name {
+    namespace: Option<Arc<str>>,
+    prefix: Arc<str>,
 }
 
 /// The names of the conditions, as in the query of the admin endpoint and in the flags of the command line.
-const CONDITIONS: [(&str, Condition); 27] = [
-    ("namespace", Condition::Namespace(Side::Either)),
-    ("from-namespace", Condition::Namespace(Side::From)),
-    ("to-namespace", Condition::Namespace(Side::To)),
-    ("pod", Condition::Pod(Side::Either)),
-    ("from-pod", Condition::Pod(Side::From)),
-    ("to-pod", Condition::Pod(Side::To)),
-    ("ip", Condition::Ip(Side::Either)),
-    ("from-ip", Condition::Ip(Side::From)),
-    ("to-ip", Condition::Ip(Side::To)),
-    ("port", Condition::Port(Side::Either)),
-    ("from-port", Condition::Port(Side::From)),
-    ("to-port", Condition::Port(Side::To)),
-    ("service", Condition::Service(Side::Either)),
-    ("from-service", Condition::Service(Side::From)),
-    ("to-service", Condition::Service(Side::To)),
-    ("identity", Condition::Identity(Side::Either)),
-    ("from-identity", Condition::Identity(Side::From)),
-    ("to-identity", Condition::Identity(Side::To)),
-    ("verdict", Condition::Verdict),
-    ("reason", Condition::Reason),
-    ("protocol", Condition::Protocol),
-    ("traffic-direction", Condition::Direction),
-    ("type", Condition::Event),
-    ("node-name", Condition::Node),
-    ("http-method", Condition::HttpMethod),
-    ("http-path", Condition::HttpPath),
-    ("http-status", Condition::HttpStatus),
+const NAMES: [&str; 27] = [
+    "namespace",
+    "from-namespace",
+    "to-namespace",
+    "pod",
+    "from-pod",
+    "to-pod",
+    "ip",
+    "from-ip",
+    "to-ip",
+    "port",
+    "from-port",
+    "to-port",
+    "service",
+    "from-service",
+    "to-service",
+    "identity",
+    "from-identity",
+    "to-identity",
+    "verdict",
+    "reason",
+    "protocol",
+    "traffic-direction",
+    "type",
+    "node-name",
+    "http-method",
+    "http-path",
+    "http-status",
 ];
 
-/// The event kinds that `type` takes.
-const EVENTS: [&str; 8] =
-    ["http-request", "http-response", "l7", "policy-verdict", "drop", "open", "close", "service-translation"];
+/// The event kinds that `type` takes, besides `l7` for every request and response.
+const EVENTS: [&str; 7] =
+    ["http-request", "http-response", "policy-verdict", "drop", "open", "close", "service-translation"];
 
 impl Filter {
     /// A filter that every flow passes.
@@ -150,87 +148,92 @@ impl Filter {
     /// # Errors
     /// When there is no such condition, or the value does not fit it.
     pub fn add(&mut self, name: &str, value: &str) -> Result<(), FilterError> {
-        let (name, condition) = CONDITIONS
-            .into_iter()
-            .find(|(known, _)| *known == name)
-            .ok_or_else(|| FilterError::Unknown(name.to_owned()))?;
+        let known = NAMES.into_iter().find(|known| *known == name);
+        let name = known.ok_or_else(|| FilterError::Unknown(name.to_owned()))?;
         if self.conditions.iter().map(|(_, values)| values.len()).sum::<usize>() >= MAX_VALUES {
             return Err(FilterError::TooMany);
         }
-        let value = parse(name, condition, value)?;
-        match self.conditions.iter_mut().find(|(known, _)| *known == condition) {
-            Some((_, values)) => values.push(value),
-            None => self.conditions.push((condition, vec![value])),
+        let condition = parse(name, value)?;
+        match self.conditions.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, conditions)) => conditions.push(condition),
+            None => self.conditions.push((name, vec![condition])),
         }
         Ok(())
     }
 
     /// Whether the flow passes.
     pub fn matches(&self, flow: &Flow) -> bool {
-        self.conditions
-            .iter()
-            .all(|(condition, values)| values.iter().any(|value| holds(*condition, value, flow)))
+        self.conditions.iter().all(|(_, conditions)| conditions.iter().any(|condition| condition.holds(flow)))
     }
 }
 
-fn parse(name: &'static str, condition: Condition, text: &str) -> Result<Value, FilterError> {
-    let refuse = |expected| FilterError::Value { name, value: text.to_owned(), expected };
-    let value = match condition {
-        Condition::Namespace(_) | Condition::Node | Condition::HttpMethod => Some(Value::Text(text.into())),
-        Condition::Pod(_) | Condition::Service(_) => return Ok(parse_name(text)),
-        Condition::Ip(_) => parse_address(text).map(Value::Address),
-        Condition::Port(_) => text.parse::<u16>().ok().map(|port| Value::Number(port.into())),
-        Condition::Identity(_) => text.parse().ok().map(Value::Number),
-        Condition::Verdict => {
-            Verdict::ALL.into_iter().find(|v| v.name().eq_ignore_ascii_case(text)).map(Value::Verdict)
-        }
-        Condition::Reason => {
-            Reason::ALL.iter().find(|reason| reason.name() == text).map(|reason| Value::Reason(*reason))
-        }
-        Condition::Protocol => parse_protocol(text).map(Value::Protocol),
-        Condition::Direction => [Direction::Ingress, Direction::Egress]
+fn parse(name: &'static str, text: &str) -> Result<Condition, FilterError> {
+    let named = |wanted: &str| wanted.eq_ignore_ascii_case(text);
+    let parsed = match name {
+        "verdict" => Verdict::ALL.into_iter().find(|verdict| named(verdict.name())).map(Condition::Verdict),
+        "reason" => Reason::ALL.iter().find(|r| r.name() == text).map(|reason| Condition::Reason(*reason)),
+        "protocol" if named("http") => Some(Condition::Http),
+        "protocol" if named("icmp") => Some(Condition::Icmp),
+        "protocol" => text.parse().ok().map(Condition::Protocol),
+        "traffic-direction" => [Direction::Ingress, Direction::Egress]
             .into_iter()
-            .find(|direction| direction.name().eq_ignore_ascii_case(text))
-            .map(Value::Direction),
-        Condition::Event => EVENTS.contains(&text).then(|| Value::Text(text.into())),
-        Condition::HttpStatus => is_status(text).then(|| Value::Text(text.into())),
-        Condition::HttpPath => {
+            .find(|direction| named(direction.name()))
+            .map(Condition::Direction),
+        "type" if text == "l7" => Some(Condition::Http),
+        "type" => EVENTS.into_iter().find(|event| *event == text).map(Condition::Event),
+        "node-name" => Some(Condition::Node(text.into())),
+        "http-method" => Some(Condition::HttpMethod(text.into())),
+        "http-path" => {
             let compiled = RegexBuilder::new(text).size_limit(MAX_REGEX_BYTES).build();
-            return compiled.map(Value::Regex).map_err(|source| FilterError::Regex { name, source });
+            return compiled.map(Condition::HttpPath).map_err(|source| FilterError::Regex { name, source });
+        }
+        "http-status" => status_prefix(text).map(|prefix| Condition::HttpStatus(prefix.into())),
+        _ => {
+            let from = name.strip_prefix("from-").map(|what| (Side::From, what));
+            let to = name.strip_prefix("to-").map(|what| (Side::To, what));
+            let (side, what) = from.or(to).unwrap_or((Side::Either, name));
+            parse_end(what, text).map(|condition| Condition::End(side, condition))
         }
     };
-    value.ok_or_else(|| refuse(expected(condition)))
+    parsed.ok_or_else(|| FilterError::Value { name, value: text.to_owned(), expected: expected(name) })
 }
 
-fn expected(condition: Condition) -> &'static str {
-    match condition {
-        Condition::Ip(_) => "write an address or a prefix, like 10.0.0.1 or 10.0.0.0/8",
-        Condition::Port(_) => "write a port from 0 to 65535",
-        Condition::Identity(_) => "write the number of an identity",
-        Condition::Verdict => "write FORWARDED, DROPPED, ERROR, REDIRECTED or TRANSLATED",
-        Condition::Reason => "write a reason as in docs/reference/reasons.md, like policy_denied",
-        Condition::Protocol => "write tcp, udp, sctp, icmp, icmpv4, icmpv6, http, or a protocol number",
-        Condition::Direction => "write ingress or egress",
-        Condition::Event => {
+fn parse_end(what: &str, text: &str) -> Option<EndCondition> {
+    match what {
+        "namespace" => Some(EndCondition::Namespace(text.into())),
+        "pod" => Some(EndCondition::Pod(parse_name(text))),
+        "service" => Some(EndCondition::Service(parse_name(text))),
+        "ip" => parse_address(text).map(EndCondition::Ip),
+        "port" => text.parse().ok().map(EndCondition::Port),
+        "identity" => text.parse().ok().map(EndCondition::Identity),
+        _ => None,
+    }
+}
+
+fn expected(name: &str) -> &'static str {
+    match name.trim_start_matches("from-").trim_start_matches("to-") {
+        "ip" => "write an address or a prefix, like 10.0.0.1 or 10.0.0.0/8",
+        "port" => "write a port from 0 to 65535",
+        "identity" => "write the number of an identity",
+        "verdict" => "write FORWARDED, DROPPED, ERROR, REDIRECTED or TRANSLATED",
+        "reason" => "write the name of a reason, like policy_denied",
+        "protocol" => "write tcp, udp, sctp, icmp, icmpv4, icmpv6, http, or a protocol number",
+        "traffic-direction" => "write ingress or egress",
+        "type" => {
             "write http-request, http-response, l7, policy-verdict, drop, open, close or service-translation"
         }
-        Condition::HttpStatus => "write a status like 404, or its beginning and a plus like 5+ or 50+",
-        Condition::Namespace(_)
-        | Condition::Pod(_)
-        | Condition::Service(_)
-        | Condition::Node
-        | Condition::HttpMethod
-        | Condition::HttpPath => "any text will do",
+        "http-status" => "write a status like 404, or its beginning and a plus like 5+ or 50+",
+        _ => "write another text",
     }
 }
 
 /// `namespace/name`, or a name in any namespace. Hubble would take
 /// the namespace `default` there, which surprises those who work in another.
-fn parse_name(text: &str) -> Value {
+fn parse_name(text: &str) -> Name {
     match text.split_once('/') {
-        Some(("", name)) => Value::Name(None, name.into()),
-        Some((namespace, name)) => Value::Name(Some(namespace.into()), name.into()),
-        None => Value::Name(None, text.into()),
+        Some(("", prefix)) => Name { namespace: None, prefix: prefix.into() },
+        Some((namespace, prefix)) => Name { namespace: Some(namespace.into()), prefix: prefix.into() },
+        None => Name { namespace: None, prefix: text.into() },
     }
 }
 
@@ -239,79 +242,61 @@ fn parse_address(text: &str) -> Option<IpNet> {
     text.parse().ok().or_else(single)
 }
 
-fn parse_protocol(text: &str) -> Option<ProtocolValue> {
-    match text.to_ascii_lowercase().as_str() {
-        "http" => Some(ProtocolValue::Http),
-        "icmp" => Some(ProtocolValue::Icmp),
-        _ => text.parse().ok().map(ProtocolValue::Ip),
+/// The digits of `404`, `40+` or `4+` (Hubble's form).
+fn status_prefix(text: &str) -> Option<&str> {
+    let (digits, lengths) = match text.strip_suffix('+') {
+        Some(digits) => (digits, 1..=2),
+        None => (text, 3..=3),
+    };
+    let valid = lengths.contains(&digits.len())
+        && digits.bytes().all(|byte| byte.is_ascii_digit())
+        && matches!(digits.as_bytes().first(), Some(b'1'..=b'5'));
+    valid.then_some(digits)
+}
+
+impl Condition {
+    fn holds(&self, flow: &Flow) -> bool {
+        let http = |holds: &dyn Fn(&Http) -> bool| flow.http.as_ref().is_some_and(holds);
+        match self {
+            Condition::End(Side::Either, end) => end.holds(&flow.source) || end.holds(&flow.destination),
+            Condition::End(Side::From, end) => end.holds(&flow.source),
+            Condition::End(Side::To, end) => end.holds(&flow.destination),
+            Condition::Verdict(verdict) => flow.verdict == *verdict,
+            Condition::Reason(reason) => flow.reason == Some(*reason),
+            Condition::Protocol(protocol) => flow.l4.protocol == *protocol,
+            Condition::Icmp => [Protocol::ICMPV4, Protocol::ICMPV6].contains(&flow.l4.protocol),
+            Condition::Http => flow.http.is_some(),
+            Condition::Direction(direction) => flow.direction == *direction,
+            Condition::Event(name) => flow.event.name() == *name,
+            Condition::Node(name) => flow.node == *name,
+            Condition::HttpMethod(method) => http(&|http| http.method.eq_ignore_ascii_case(method)),
+            Condition::HttpPath(regex) => http(&|http| regex.is_match(path_only(&http.path))),
+            Condition::HttpStatus(prefix) => {
+                http(&|http| http.status != 0 && http.status.to_string().starts_with(&**prefix))
+            }
+        }
     }
 }
 
-/// `404`, `40+` or `4+` (Hubble's form).
-fn is_status(text: &str) -> bool {
-    let (digits, whole) = match text.strip_suffix('+') {
-        Some(digits) => (digits, false),
-        None => (text, true),
-    };
-    let length = if whole { 3..=3 } else { 1..=2 };
-    length.contains(&digits.len())
-        && digits.bytes().all(|byte| byte.is_ascii_digit())
-        && matches!(digits.as_bytes().first(), Some(b'1'..=b'5'))
+impl EndCondition {
+    fn holds(&self, end: &FlowEndpoint) -> bool {
+        match self {
+            EndCondition::Namespace(name) => end.namespace == *name,
+            EndCondition::Pod(name) => !end.pod.is_empty() && name.matches(&end.namespace, &end.pod),
+            EndCondition::Service(name) => end
+                .service
+                .split_once('/')
+                .is_some_and(|(namespace, service)| name.matches(namespace, service)),
+            EndCondition::Ip(prefix) => end.ip.is_some_and(|address| prefix.contains(&address)),
+            EndCondition::Port(port) => end.port == *port,
+            EndCondition::Identity(number) => end.identity == *number,
+        }
+    }
 }
 
-fn holds(condition: Condition, value: &Value, flow: &Flow) -> bool {
-    let ends = |side, holds: &dyn Fn(&FlowEndpoint) -> bool| match side {
-        Side::Either => holds(&flow.source) || holds(&flow.destination),
-        Side::From => holds(&flow.source),
-        Side::To => holds(&flow.destination),
-    };
-    match (condition, value) {
-        (Condition::Namespace(side), Value::Text(name)) => ends(side, &|end| end.namespace == *name),
-        (Condition::Pod(side), Value::Name(namespace, prefix)) => ends(side, &|end| {
-            let named = !end.pod.is_empty() && end.pod.starts_with(&**prefix);
-            named && namespace.as_ref().is_none_or(|namespace| *namespace == end.namespace)
-        }),
-        (Condition::Service(side), Value::Name(namespace, prefix)) => {
-            ends(side, &|end| match end.service.split_once('/') {
-                Some((found, name)) => {
-                    name.starts_with(&**prefix) && namespace.as_ref().is_none_or(|wanted| **wanted == *found)
-                }
-                None => false,
-            })
-        }
-        (Condition::Ip(side), Value::Address(prefix)) => {
-            ends(side, &|end| end.ip.is_some_and(|address| prefix.contains(&address)))
-        }
-        (Condition::Port(side), Value::Number(port)) => ends(side, &|end| u32::from(end.port) == *port),
-        (Condition::Identity(side), Value::Number(number)) => ends(side, &|end| end.identity == *number),
-        (Condition::Verdict, Value::Verdict(verdict)) => flow.verdict == *verdict,
-        (Condition::Reason, Value::Reason(reason)) => flow.reason == Some(*reason),
-        (Condition::Protocol, Value::Protocol(protocol)) => match protocol {
-            ProtocolValue::Ip(protocol) => flow.l4.protocol == *protocol,
-            ProtocolValue::Icmp => ["icmpv4", "icmpv6"].map(Some).contains(&flow.l4.protocol.name()),
-            ProtocolValue::Http => flow.http.is_some(),
-        },
-        (Condition::Direction, Value::Direction(direction)) => flow.direction == *direction,
-        (Condition::Event, Value::Text(name)) => match &**name {
-            "l7" => flow.http.is_some(),
-            name => flow.event.name() == name,
-        },
-        (Condition::Node, Value::Text(name)) => flow.node == *name,
-        (Condition::HttpMethod, Value::Text(method)) => {
-            flow.http.as_ref().is_some_and(|http| http.method.eq_ignore_ascii_case(method))
-        }
-        (Condition::HttpPath, Value::Regex(regex)) => {
-            flow.http.as_ref().is_some_and(|http| regex.is_match(path_only(&http.path)))
-        }
-        (Condition::HttpStatus, Value::Text(wanted)) => flow.http.as_ref().is_some_and(|http| {
-            let status = http.status.to_string();
-            match wanted.strip_suffix('+') {
-                Some(prefix) => http.status != 0 && status.starts_with(prefix),
-                None => status == **wanted,
-            }
-        }),
-        // A condition is only ever made with the kind of value that it reads.
-        _ => false,
+impl Name {
+    fn matches(&self, namespace: &str, name: &str) -> bool {
+        self.namespace.as_deref().is_none_or(|wanted| wanted == namespace) && name.starts_with(&*self.prefix)
     }
 }
 

@@ -224,6 +224,10 @@ impl Protocol {
     pub const TCP: Protocol = Protocol(6);
     /// UDP.
     pub const UDP: Protocol = Protocol(17);
+    /// ICMP.
+    pub const ICMPV4: Protocol = Protocol(1);
+    /// ICMPv6.
+    pub const ICMPV6: Protocol = Protocol(58);
     /// Names and numbers of the protocols that have a name here.
     const NAMES: [(&'static str, u8); 5] =
         [("tcp", 6), ("udp", 17), ("sctp", 132), ("icmpv4", 1), ("icmpv6", 58)];
@@ -353,4 +357,4 @@ mod reason_name {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

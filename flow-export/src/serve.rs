@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::mpsc;
 
-use crate::{Filter, FilterError, Flow, FlowRing, Read, Timestamp, time::TimestampError};
+use crate::{Filter, FilterError, Flow, FlowReader, FlowRing, Read, Timestamp, time::TimestampError};
 
 /// Bytes that are sent in one piece, about.
 const CHUNK_BYTES: usize = 16 * 1024;
@@ -109,12 +109,11 @@ pub fn serve(
     query: FlowQuery,
 ) -> (mpsc::Receiver<Bytes>, impl Future<Output = ()> + Send + use<>) {
     let (sender, receiver) = mpsc::channel(CHUNKS);
-    let ring = ring.clone();
-    (receiver, async move { stream(&ring, &query, &sender).await })
+    let reader = ring.reader(query.last.unwrap_or(usize::MAX), &query.filter);
+    (receiver, async move { stream(reader, &query, &sender).await })
 }
 
-async fn stream(ring: &FlowRing, query: &FlowQuery, sender: &mpsc::Sender<Bytes>) {
-    let mut reader = ring.reader(query.last.unwrap_or(usize::MAX), &query.filter);
+async fn stream(mut reader: FlowReader, query: &FlowQuery, sender: &mpsc::Sender<Bytes>) {
     // Without `follow` the stream ends with what was there when it began, also on a busy node.
     let mut left = if query.follow { u64::MAX } else { reader.unread() };
     let mut chunk = BytesMut::with_capacity(CHUNK_BYTES);
