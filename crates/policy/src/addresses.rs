@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use weft_ebpf_common::identity;
 use weft_ir::{IdentityNumber, Peer, Resource, Snapshot};
 
@@ -35,9 +35,23 @@ struct Prefixes {
 }
 
 impl AddressTable {
-    pub(crate) fn build(snapshot: &Snapshot, node: &str, numbers: &PrefixNumbers) -> AddressTable {
+    pub(crate) fn build(
+        snapshot: &Snapshot,
+        node: &str,
+        own: &[IpAddr],
+        numbers: &PrefixNumbers,
+    ) -> AddressTable {
         let mut table = AddressTable { hosts: hosts(snapshot, node), prefixes: Vec::new() };
-        let mut prefixes: BTreeMap<IpNet, IdentityNumber> = numbers.iter().collect();
+        for address in own.iter().map(IpAddr::to_canonical) {
+            table.hosts.entry(address).or_insert(IdentityNumber(identity::HOST));
+        }
+        // Both are always there: one table for both families (the kernel's) would else give an IPv4 address
+        // to a rule about `::/0`.
+        let mut prefixes = BTreeMap::from(
+            [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())]
+                .map(|all| (all, IdentityNumber(identity::WORLD))),
+        );
+        prefixes.extend(numbers.iter());
         for cidr in pod_cidrs(snapshot) {
             prefixes.insert(cidr, IdentityNumber(identity::UNKNOWN));
         }
@@ -70,7 +84,8 @@ impl AddressTable {
         IdentityNumber(identity::WORLD)
     }
 
-    /// Every prefix (single addresses included) and its identity, in no order; all others are `world`.
+    /// Every prefix (single addresses included) and its identity, in no order. The longest counts; those of
+    /// length 0 are always among them.
     pub fn iter(&self) -> impl Iterator<Item = (IpNet, IdentityNumber)> {
         let hosts = self.hosts.iter().map(|(address, number)| (IpNet::from(*address), *number));
         let prefixes = self.prefixes.iter().flat_map(|prefixes| &prefixes.identities);
@@ -134,7 +149,8 @@ impl PrefixNumbers {
 }
 
 /// The prefixes that policies name, exceptions included, and the API server's addresses outside of the
-/// cluster. Nothing inside a pod CIDR: CIDR rules never match pods.
+/// cluster. Nothing inside a pod CIDR: CIDR rules never match pods. No IPv4 prefix written as IPv6 either:
+/// packets have one family, and such a prefix matches none.
 fn wanted_prefixes(snapshot: &Snapshot) -> BTreeSet<IpNet> {
     let mut wanted = BTreeSet::new();
     for (_, resource) in snapshot.of_kind("policy") {
@@ -150,8 +166,13 @@ fn wanted_prefixes(snapshot: &Snapshot) -> BTreeSet<IpNet> {
     }
     wanted.extend(apiserver_addresses(snapshot).into_iter().map(IpNet::from));
     let pods: Vec<IpNet> = pod_cidrs(snapshot).collect();
-    wanted.retain(|prefix| !pods.iter().any(|pod| pod.contains(prefix)));
+    wanted.retain(|prefix| !is_mapped(prefix) && !pods.iter().any(|pod| pod.contains(prefix)));
     wanted
+}
+
+fn is_mapped(prefix: &IpNet) -> bool {
+    let IpNet::V6(prefix) = prefix else { return false };
+    prefix.prefix_len() >= 96 && prefix.addr().to_ipv4_mapped().is_some()
 }
 
 fn pod_cidrs(snapshot: &Snapshot) -> impl Iterator<Item = IpNet> {

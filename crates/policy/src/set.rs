@@ -17,6 +17,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct PolicySet {
     node: Arc<str>,
+    /// Addresses of the node's own devices.
+    own: Arc<[IpAddr]>,
     snapshot: Snapshot,
     numbers: PrefixNumbers,
     addresses: Arc<AddressTable>,
@@ -36,8 +38,9 @@ impl PolicySet {
         let rejected = Rejected::of(rejected, snapshot);
         PolicySet {
             node: node.into(),
+            own: Arc::default(),
             snapshot: snapshot.clone(),
-            addresses: Arc::new(AddressTable::build(snapshot, node, &numbers)),
+            addresses: Arc::new(AddressTable::build(snapshot, node, &[], &numbers)),
             rules: Arc::new(RuleSet::build(snapshot, node, &numbers, rejected, HttpCache::default())),
             numbers,
         }
@@ -48,7 +51,7 @@ impl PolicySet {
     pub fn next(&self, snapshot: &Snapshot, rejected: &[ResourceKey]) -> PolicySet {
         let numbers = self.numbers.renew(snapshot);
         let rejected = Rejected::of(rejected, snapshot);
-        let addresses = AddressTable::build(snapshot, &self.node, &numbers);
+        let addresses = AddressTable::build(snapshot, &self.node, &self.own, &numbers);
         let addresses =
             if addresses == *self.addresses { self.addresses.clone() } else { Arc::new(addresses) };
         let rules = if self.rules_hold(snapshot, &numbers, &rejected) {
@@ -57,7 +60,21 @@ impl PolicySet {
             let http = self.rules.http.carry_over();
             Arc::new(RuleSet::build(snapshot, &self.node, &numbers, rejected, http))
         };
-        PolicySet { node: self.node.clone(), snapshot: snapshot.clone(), numbers, addresses, rules }
+        PolicySet {
+            node: self.node.clone(),
+            own: self.own.clone(),
+            snapshot: snapshot.clone(),
+            numbers,
+            addresses,
+            rules,
+        }
+    }
+
+    /// The same set, and its later states, on a node whose devices have these addresses: what the state
+    /// says nothing else about is `host`, also inside a pod CIDR (a bridge, a tunnel, `docker0`).
+    pub fn with_own_addresses(&self, own: &[IpAddr]) -> PolicySet {
+        let addresses = AddressTable::build(&self.snapshot, &self.node, own, &self.numbers);
+        PolicySet { own: own.into(), addresses: Arc::new(addresses), ..self.clone() }
     }
 
     /// The state's revision.

@@ -46,7 +46,7 @@ fn snapshot(resources: impl IntoIterator<Item = Resource>) -> Snapshot {
 }
 
 fn table(snapshot: &Snapshot) -> AddressTable {
-    AddressTable::build(snapshot, "n1", &PrefixNumbers::default().renew(snapshot))
+    AddressTable::build(snapshot, "n1", &[], &PrefixNumbers::default().renew(snapshot))
 }
 
 fn identity_of(table: &AddressTable, address: &str) -> u32 {
@@ -81,7 +81,7 @@ fn every_kind_of_address_has_its_identity() {
     assert_eq!(identity_of(&table, "8.8.8.8"), identity::WORLD);
     assert_eq!(identity_of(&table, "2001:db8::1"), identity::WORLD);
     assert_eq!(identity_of(&table, "::1"), identity::HOST);
-    assert_eq!(table.iter().count(), 5 + 1 + 2);
+    assert_eq!(table.iter().count(), 5 + 1 + 2 + 2);
 }
 
 #[test]
@@ -122,4 +122,30 @@ fn numbers_begin_again_after_the_last_and_skip_those_in_use() {
 fn host_bits_of_a_prefix_do_not_matter() {
     let snapshot = snapshot([policy("p", &["10.1.2.3/8"])]);
     assert_eq!(identity_of(&table(&snapshot), "10.200.0.1"), identity::LOCAL_SCOPE | 1);
+}
+
+#[test]
+fn a_rule_about_every_ipv6_address_has_none_of_ipv4_in_a_table_of_both_families() {
+    let snapshot = snapshot([policy("p", &["::/0", "::/8", "::ffff:10.0.0.0/104"])]);
+    let table = table(&snapshot);
+    let all: BTreeMap<String, u32> =
+        table.iter().map(|(prefix, number)| (prefix.to_string(), number.0)).collect();
+    assert_eq!(all["0.0.0.0/0"], identity::WORLD);
+    assert_eq!(all["::/0"], identity::LOCAL_SCOPE | 1);
+    assert!(!all.contains_key("::ffff:10.0.0.0/104"), "no packet has such an address");
+    assert_eq!(identity_of(&table, "10.1.1.1"), identity::WORLD);
+}
+
+#[test]
+fn addresses_of_the_nodes_own_devices_are_the_host_unless_the_state_knows_better() {
+    let snapshot = snapshot([
+        workload("client", "10.244.0.5", 258, false),
+        node("n1", "192.168.0.1", "192.168.0.101"),
+        Resource::MeshDefaults(MeshDefaults { pod_cidrs: vec!["10.244.0.0/16".parse().unwrap()] }),
+    ]);
+    let own = ["10.244.0.1", "10.244.0.5", "192.168.0.101"].map(|text| text.parse().unwrap());
+    let table = AddressTable::build(&snapshot, "n1", &own, &PrefixNumbers::default());
+    assert_eq!(identity_of(&table, "10.244.0.1"), identity::HOST, "the bridge");
+    assert_eq!(identity_of(&table, "10.244.0.5"), 258);
+    assert_eq!(identity_of(&table, "192.168.0.101"), identity::INGRESS);
 }
