@@ -1,1 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The kernel datapath of a node: loads the programs of `programs/`, finds devices, and keeps the
+//! kernel's tables in step with the state.
 //!
+//! It never decides about a request, and never waits for the proxy or the controller. What it owns on
+//! the kernel outlives the process: [`Datapath::attach`] takes over what an earlier one left, and
+//! [`Datapath::cleanup`] removes it.
+//!
+//! Read [`datapath`] first, then [`desired`] (what the tables should hold), [`sync`] (how the real ones
+//! get there), [`load`], [`network`], [`firewall`] and [`events`].
+
+#[doc(hidden)]
+pub mod bpf;
+pub mod config;
+pub mod datapath;
+pub mod desired;
+pub mod events;
+pub mod firewall;
+pub mod load;
+pub mod maps;
+pub mod network;
+pub mod probe;
+pub mod sync;
+
+pub use config::{DEFAULT_MARK, DEFAULT_PORTS, DatapathConfig, Mark};
+pub use datapath::{Applied, Counters, Datapath, DatapathError};
+pub use events::{Events, KernelEvent, KernelEventKind};

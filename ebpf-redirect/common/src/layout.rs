@@ -186,7 +186,7 @@ pub const WORKLOAD_EGRESS_ENFORCED: u32 = 1;
 pub const WORKLOAD_INGRESS_ENFORCED: u32 = 2;
 /// Its device is a port of a bridge.
 pub const WORKLOAD_BRIDGED: u32 = 4;
-/// Its policy is not known yet: nothing may pass.
+/// Its policy is not known yet: what no entry names is dropped for that reason.
 pub const WORKLOAD_UNRESOLVED: u32 = 8;
 
 /// Data of a key of `weft_policy_v1`, a trie: everything up to the port is compared as a whole.
@@ -216,10 +216,10 @@ pub const INGRESS: u8 = 1;
 
 /// No entry.
 pub const VERDICT_NONE: u32 = 0;
-/// Let it pass in the kernel.
-pub const VERDICT_ALLOW: u32 = 1;
 /// Hand it to the proxy.
-pub const VERDICT_REDIRECT: u32 = 2;
+pub const VERDICT_REDIRECT: u32 = 1;
+/// Let it pass in the kernel.
+pub const VERDICT_ALLOW: u32 = 2;
 /// Drop it. The highest number that matches wins.
 pub const VERDICT_DENY: u32 = 3;
 

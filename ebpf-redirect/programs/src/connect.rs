@@ -142,12 +142,11 @@ fn choose(ctx: &SockAddrContext, asked: &Endpoint, connect: bool) -> Choice {
     if service.flags & SERVICE_KEPT != 0 {
         return Choice::Leave;
     }
-    let found = if service.backends == 0 {
-        None
-    } else {
-        let slot = unsafe { bpf_get_prandom_u32() } % service.backends;
-        unsafe { BACKENDS.get(&BackendKey { list: service.list, slot }) }
-    };
+    let mut found = pick(service);
+    if found.is_none() && service.backends != 0 {
+        // The list was replaced between the two lookups; the new one is complete.
+        found = service::at(&asked.address, asked.port_be, protocol).and_then(pick);
+    }
     let Some(backend) = found else {
         service::count(service.id, Counted::Refused);
         event::count(Reason::NoServiceBackend as u16, METRIC_DROP, EGRESS, 0);
@@ -162,6 +161,18 @@ fn choose(ctx: &SockAddrContext, asked: &Endpoint, connect: bool) -> Choice {
         tell(ctx, asked, backend, service, protocol, EVENT_TRANSLATE);
     }
     Choice::Take(*backend)
+}
+
+/// A backend at random.
+#[inline(always)]
+fn pick(service: &Service) -> Option<&'static Endpoint> {
+    // Read once: user space may write the entry at any time.
+    let (list, backends) = (service.list, service.backends);
+    if backends == 0 {
+        return None;
+    }
+    let slot = unsafe { bpf_get_prandom_u32() } % backends;
+    unsafe { BACKENDS.get(&BackendKey { list, slot }) }
 }
 
 #[inline(always)]

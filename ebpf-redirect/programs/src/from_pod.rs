@@ -77,7 +77,6 @@ fn decide(skb: *mut __sk_buff, packet: &Packet, config: &Config) -> i32 {
     }
     match packet.kind {
         KIND_LINK => pass(packet),
-        _ if workload.flags & WORKLOAD_UNRESOLVED != 0 => drop(packet, Reason::NoPolicyConfig, workload.id),
         KIND_FLOW => flow(skb, packet, workload, config),
         KIND_ERROR => error(skb, packet, workload, config),
         KIND_FRAGMENT => fragment(packet, workload),
@@ -121,8 +120,14 @@ fn flow(skb: *mut __sk_buff, packet: &Packet, workload: &Workload, config: &Conf
         VERDICT_REDIRECT if packet.protocol == TCP => redirect(skb, packet, workload, config, 0),
         VERDICT_REDIRECT => drop(packet, Reason::RedirectUnsupported, workload.id),
         VERDICT_DENY => drop(packet, Reason::DeniedByRule, workload.id),
-        _ => drop(packet, Reason::PolicyDenied, workload.id),
+        _ => drop(packet, denied(workload, Reason::PolicyDenied), workload.id),
     }
+}
+
+/// Why something that no entry names is dropped.
+#[inline(always)]
+pub(crate) fn denied(workload: &Workload, reason: Reason) -> Reason {
+    if workload.flags & WORKLOAD_UNRESOLVED != 0 { Reason::NoPolicyConfig } else { reason }
 }
 
 /// The reason in a code of [`flow::known`].
@@ -204,6 +209,6 @@ fn other(packet: &Packet, workload: &Workload) -> i32 {
         VERDICT_ALLOW => pass(packet),
         VERDICT_REDIRECT => drop(packet, Reason::RedirectUnsupported, workload.id),
         VERDICT_DENY => drop(packet, Reason::DeniedByRule, workload.id),
-        _ => drop(packet, Reason::UnknownL4, workload.id),
+        _ => drop(packet, denied(workload, Reason::UnknownL4), workload.id),
     }
 }

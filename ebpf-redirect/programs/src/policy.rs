@@ -20,7 +20,8 @@ fn entry(key: PolicyKey) -> u32 {
     POLICY.get(Key::new(POLICY_PREFIX + 16, key)).copied().unwrap_or(VERDICT_NONE)
 }
 
-/// The strongest verdict of the entries that match: deny, then redirect, then allow.
+/// The strongest verdict of the entries that match: deny, then allow, then
+/// redirect: where a rule without L7 conditions allows, there is nothing left for the proxy to decide.
 #[inline(never)]
 pub(crate) fn verdict(key: &PolicyKey) -> u32 {
     let mut strongest = entry(*key);

@@ -11,13 +11,13 @@ use weft_ebpf_common::{
     layout::{
         Config, EVENT_REDIRECT, INGRESS, METRIC_DROP, METRIC_FROM_PROXY, METRIC_PASS, METRIC_REDIRECT,
         VERDICT_ALLOW, VERDICT_DENY, VERDICT_NONE, VERDICT_REDIRECT, WORKLOAD_INGRESS_ENFORCED,
-        WORKLOAD_UNRESOLVED, Workload,
+        Workload,
     },
 };
 
 use crate::{
     event, flow,
-    from_pod::reason,
+    from_pod::{denied, reason},
     maps::{WORKLOADS, config},
     packet::{self, KIND_ERROR, KIND_FLOW, KIND_FRAGMENT, KIND_LINK, Packet, Parsed, TCP},
     policy, proxy,
@@ -66,9 +66,6 @@ fn decide(skb: *mut __sk_buff, packet: &Packet, config: &Config) -> i32 {
     if workload.ifindex != unsafe { (*skb).ifindex } {
         return TC_ACT_SHOT as i32;
     }
-    if workload.flags & WORKLOAD_UNRESOLVED != 0 {
-        return drop(packet, Reason::NoPolicyConfig, workload.id);
-    }
     match packet.kind {
         KIND_FLOW => flow(skb, packet, workload, config),
         KIND_ERROR => error(skb, packet, workload, config),
@@ -113,7 +110,7 @@ fn flow(skb: *mut __sk_buff, packet: &Packet, workload: &Workload, config: &Conf
         VERDICT_REDIRECT if packet.protocol == TCP => redirect(skb, packet, workload, peer, config),
         VERDICT_REDIRECT => drop(packet, Reason::RedirectUnsupported, workload.id),
         VERDICT_DENY => drop(packet, Reason::DeniedByRule, workload.id),
-        _ => drop(packet, Reason::PolicyDenied, workload.id),
+        _ => drop(packet, denied(workload, Reason::PolicyDenied), workload.id),
     }
 }
 
@@ -159,6 +156,6 @@ fn other(skb: *mut __sk_buff, packet: &Packet, workload: &Workload) -> i32 {
         VERDICT_NONE if peer == identity::HOST => pass(packet),
         VERDICT_REDIRECT => drop(packet, Reason::RedirectUnsupported, workload.id),
         VERDICT_DENY => drop(packet, Reason::DeniedByRule, workload.id),
-        _ => drop(packet, Reason::UnknownL4, workload.id),
+        _ => drop(packet, denied(workload, Reason::UnknownL4), workload.id),
     }
 }

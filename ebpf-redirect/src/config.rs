@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What one node owns on its kernel, and the numbers that it uses there.
+
+use std::path::PathBuf;
+
+/// Settings of the datapath of one node. Several nodes can share one kernel, each with its own
+/// cgroup, bpffs directory, network namespace (the caller's) and state directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatapathConfig {
+    /// The node's name in the IR.
+    pub node: String,
+    /// A cgroup v2 directory: sockets of processes below it are load balanced.
+    pub cgroup: PathBuf,
+    /// A directory on a bpf file system; made, and mounted under `/sys/fs/bpf`, if it is not there.
+    pub bpffs: PathBuf,
+    /// Where the values of changed sysctls are kept until [`crate::Datapath::cleanup`].
+    pub state_dir: PathBuf,
+    /// Our bits of the packet mark.
+    pub mark: Mark,
+    /// First and last port of the proxy's own connections in a client's name. No other process of the
+    /// node's cgroup can bind them.
+    pub ports: (u16, u16),
+    /// Routing table that delivers marked packets.
+    pub table: u32,
+    /// Preference of the `ip rule` that leads there.
+    pub rule_priority: u32,
+}
+
+/// The bits of the packet mark that are Weft's, and the two values in use.
+///
+/// The default, 0x60, is free of the bits of Cilium (0xf00 and above 0xffff0000), kube-proxy (0x4000,
+/// 0x8000), portmap (0x2000), Calico (0xffff0000) and the AWS CNI (0x80).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// The bits.
+    pub mask: u32,
+    /// Packets on their way to a socket of the proxy.
+    pub to_proxy: u32,
+    /// Sockets of the proxy: its listeners and its connections onward set this as `SO_MARK`.
+    pub from_proxy: u32,
+}
+
+/// The mark that the proxy's sockets carry by default.
+pub const DEFAULT_MARK: Mark = Mark { mask: 0x60, to_proxy: 0x20, from_proxy: 0x40 };
+
+/// The proxy's default block of ports. Linux' own ephemeral range ends at 60999.
+pub const DEFAULT_PORTS: (u16, u16) = (61_000, 65_535);
+
+/// Name of the device at whose ingress sockets are assigned.
+pub const DEVICE: &str = "weft0";
+
+/// Name of its other end, into which routes of kept service addresses lead.
+pub const DEVICE_PEER: &str = "weft1";
+
+/// Bits of the mark that others use: name and mask.
+pub(crate) const FOREIGN_MARKS: [(&str, u32); 5] = [
+    ("cilium", 0x0000_0f00),
+    ("kube-proxy", 0x0000_c000),
+    ("portmap", 0x0000_2000),
+    ("calico", 0xffff_0000),
+    ("aws-cni", 0x0000_0080),
+];
+
+impl DatapathConfig {
+    /// The defaults for a node.
+    pub fn new(node: &str, cgroup: PathBuf, bpffs: PathBuf, state_dir: PathBuf) -> DatapathConfig {
+        DatapathConfig {
+            node: node.to_owned(),
+            cgroup,
+            bpffs,
+            state_dir,
+            mark: DEFAULT_MARK,
+            ports: DEFAULT_PORTS,
+            table: 3077,
+            rule_priority: 90,
+        }
+    }
+
+    /// Checks the numbers against each other and against the marks of others.
+    ///
+    /// # Errors
+    /// Names the first setting that cannot work.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let Mark { mask, to_proxy, from_proxy } = self.mark;
+        let inside = |value: u32| value != 0 && value & !mask == 0;
+        if !inside(to_proxy) || !inside(from_proxy) || to_proxy == from_proxy {
+            return Err(ConfigError::Mark { mask, to_proxy, from_proxy });
+        }
+        if let Some((owner, bits)) = FOREIGN_MARKS.iter().find(|(_, bits)| bits & mask != 0) {
+            return Err(ConfigError::ForeignMark { mask, owner, bits: *bits });
+        }
+        let (first, last) = self.ports;
+        if first < 1024 || first > last || last - first < 255 {
+            return Err(ConfigError::Ports { first, last });
+        }
+        Ok(())
+    }
+}
+
+/// A setting that cannot work.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// The mark's values are not two different ones inside of the mask.
+    #[error(
+        "mark {to_proxy:#x} and {from_proxy:#x} must differ, not be 0, and lie inside of the mask {mask:#x}"
+    )]
+    Mark {
+        /// The mask.
+        mask: u32,
+        /// Towards the proxy.
+        to_proxy: u32,
+        /// From the proxy.
+        from_proxy: u32,
+    },
+    /// The mask has bits of somebody else.
+    #[error("mark mask {mask:#x} overlaps {owner}'s {bits:#x}; choose other bits")]
+    ForeignMark {
+        /// The mask.
+        mask: u32,
+        /// Whose bits.
+        owner: &'static str,
+        /// The bits.
+        bits: u32,
+    },
+    /// The block of ports is too small or out of place.
+    #[error("proxy ports {first}-{last} must be at least 256 ports above 1023")]
+    Ports {
+        /// The first.
+        first: u16,
+        /// The last.
+        last: u16,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> DatapathConfig {
+        DatapathConfig::new("n", "/c".into(), "/b".into(), "/s".into())
+    }
+
+    #[test]
+    fn the_defaults_are_free_of_the_marks_of_others() {
+        assert_eq!(config().check(), Ok(()));
+    }
+
+    #[test]
+    fn a_mask_of_somebody_else_is_refused() {
+        let mut config = config();
+        config.mark = Mark { mask: 0x300, to_proxy: 0x200, from_proxy: 0x300 };
+        assert!(matches!(config.check(), Err(ConfigError::ForeignMark { owner: "cilium", .. })));
+    }
+
+    #[test]
+    fn equal_marks_are_refused() {
+        let mut config = config();
+        config.mark.to_proxy = config.mark.from_proxy;
+        assert!(matches!(config.check(), Err(ConfigError::Mark { .. })));
+    }
+}

@@ -1,0 +1,436 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The datapath of one node as the daemon sees it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    net::IpAddr,
+    path::Path,
+};
+
+use ipnet::IpNet;
+use weft_ebpf_common::{
+    Reason,
+    layout::{
+        Config, FLOW_FIN, FLOW_REPLY_FIN, FLOW_RESET, Flow, INGRESS, MAX_LISTENERS, METRIC_DROP,
+        METRIC_FROM_PROXY, METRIC_PASS, METRIC_PROXIED, METRIC_REDIRECT, Metric, ServiceCounters,
+    },
+};
+use weft_ir::Snapshot;
+use weft_policy::PolicySet;
+
+use crate::{
+    config::{ConfigError, DEVICE, DEVICE_PEER, DatapathConfig},
+    desired::{Desired, ServiceName},
+    events::{self, Events, EventsError, FlowDirection, KernelEvent},
+    firewall::{self, FirewallError},
+    load::{DeviceHook, LoadError, Programs, maps_directory, unpin_all},
+    maps::Maps,
+    network::{Link, Network, NetworkError},
+    probe::{self, Report},
+    sync::{Changes, Numbers, Place, SyncError, synchronise},
+};
+
+/// Shortest time between two equal drop events.
+const DROP_INTERVAL_MS: u32 = 1_000;
+/// Idle time of UDP and ICMP flows, as Cilium has it.
+const DATAGRAM_IDLE_S: u32 = 60;
+/// Idle time of established TCP flows, as Cilium has it (6 hours).
+const STREAM_IDLE_S: u32 = 21_600;
+/// How long a closed TCP flow is remembered.
+const CLOSED_NS: u64 = 10_000_000_000;
+
+/// The datapath could not be brought to where it should be.
+#[derive(Debug, thiserror::Error)]
+pub enum DatapathError {
+    /// A setting cannot work.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Programs could not be loaded or attached.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The network could not be read or changed.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// The firewall table could not be written.
+    #[error(transparent)]
+    Firewall(#[from] FirewallError),
+    /// A table could not be written.
+    #[error(transparent)]
+    Sync(#[from] SyncError),
+    /// The events cannot be read.
+    #[error(transparent)]
+    Events(#[from] EventsError),
+    /// A map could not be read or written.
+    #[error("kernel maps: {0}")]
+    Maps(#[from] io::Error),
+    /// More listeners than the kernel's table has room for.
+    #[error("{0} listeners, but at most {MAX_LISTENERS} are possible")]
+    Listeners(usize),
+}
+
+/// What [`Datapath::apply`] did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// The revision that the kernel now has.
+    pub revision: u64,
+    /// How much was written.
+    pub changes: Changes,
+    /// Addresses of workloads of this node whose device was not found: nothing of theirs is redirected
+    /// or held to policy yet. [`Datapath::changed`] tells when it is worth another look.
+    pub unattached: Vec<IpAddr>,
+}
+
+/// Counters, summed over the CPUs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Packets by what became of them.
+    pub packets: Vec<PacketCounter>,
+    /// Connections by service.
+    pub services: BTreeMap<ServiceName, ServiceCounters>,
+    /// Events that found the ring buffer full.
+    pub lost_events: u64,
+}
+
+/// What became of packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Passed in the kernel.
+    Pass,
+    /// Handed to a listener of the proxy.
+    Redirect,
+    /// Dropped.
+    Drop,
+    /// Handed to a connection of the proxy.
+    Proxied,
+    /// Sent by the proxy.
+    FromProxy,
+}
+
+/// One counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PacketCounter {
+    /// What became of them.
+    pub outcome: Outcome,
+    /// Why, if they were dropped.
+    pub reason: Option<Reason>,
+    /// Seen from the local workload.
+    pub direction: FlowDirection,
+    /// Packets.
+    pub packets: u64,
+    /// Bytes, as the devices counted them.
+    pub bytes: u64,
+}
+
+/// The datapath of one node: programs attached, tables written. Dropping it leaves everything as it
+/// is, so that the daemon can be restarted; [`Datapath::cleanup`] removes it.
+#[derive(Debug)]
+pub struct Datapath {
+    config: DatapathConfig,
+    programs: Programs,
+    maps: Maps,
+    network: Network,
+    desired: Option<Desired>,
+    numbers: Numbers,
+    cluster: Option<BTreeSet<IpNet>>,
+}
+
+impl Datapath {
+    /// What this kernel and machine have of what the datapath wants. Loads small test programs; needs root.
+    pub fn check() -> Report {
+        probe::probe()
+    }
+
+    /// Loads and attaches what does not depend on the state. What an earlier process left pinned is
+    /// taken over: its links get the new programs at once, its maps are used on.
+    ///
+    /// # Errors
+    /// Names what could not be made. What was made stays for the next try or for cleanup.
+    pub async fn attach(config: DatapathConfig) -> Result<Datapath, DatapathError> {
+        config.check()?;
+        let network = Network::open()?;
+        let programs = Programs::load(&config.bpffs)?;
+        let maps = Maps::open(&maps_directory(&config.bpffs))?;
+        let device = network.set_up(&config).await?;
+        write_config(&maps, &config, device)?;
+        take_ownership(&maps)?;
+        programs.attach_device(DeviceHook::Bounced, device)?;
+        programs.attach_cgroup(&config.cgroup)?;
+        Ok(Datapath {
+            config,
+            programs,
+            maps,
+            network,
+            desired: None,
+            numbers: Numbers::default(),
+            cluster: None,
+        })
+    }
+
+    /// Tells the kernel the ports of the proxy's listeners, one per worker, the same on 127.0.0.1 and
+    /// ::1. The sockets must be transparent, carry the mark `from_proxy`, and not share their port.
+    /// Without listeners, what should be redirected is dropped.
+    ///
+    /// # Errors
+    /// Where there are too many, or the maps cannot be written.
+    pub fn set_listeners(&self, ports: &[u16]) -> Result<(), DatapathError> {
+        let count =
+            u32::try_from(ports.len()).ok().filter(|count| *count <= MAX_LISTENERS);
+        let Some(count) = count else { return Err(DatapathError::Listeners(ports.len())) };
+        for (index, port) in (0_u32..).zip(ports) {
+            self.maps.listeners.update(&index, &u32::from(*port))?;
+        }
+        let mut config = self.maps.config.lookup(&0)?.unwrap_or_default();
+        config.listeners = count;
+        self.maps.config.update(&0, &config)?;
+        Ok(())
+    }
+
+    /// Brings the kernel to a state.
+    ///
+    /// # Errors
+    /// Names the part; the kernel then has some of the old and some of the new, each of them whole, and
+    /// the next call goes on from there.
+    pub async fn apply(&mut self, snapshot: &Snapshot, policy: &PolicySet) -> Result<Applied, DatapathError> {
+        self.desired = Some(Desired::compile(snapshot, &self.config.node, policy));
+        self.refresh().await
+    }
+
+    /// Waits until devices, addresses, routes or neighbours changed; then [`Datapath::refresh`] is due.
+    /// Cancel safe.
+    pub async fn changed(&mut self) {
+        self.network.changed().await;
+    }
+
+    /// Applies the last state again to devices as they are now.
+    ///
+    /// # Errors
+    /// As [`Datapath::apply`].
+    pub async fn refresh(&mut self) -> Result<Applied, DatapathError> {
+        let Some(mut desired) = self.desired.clone() else {
+            return Ok(Applied { revision: 0, changes: Changes::default(), unattached: Vec::new() });
+        };
+        let links = self.network.links().await?;
+        let own = self.network.addresses().await?;
+        desired.add_own_addresses(&own);
+        let places = self.network.places(desired.workloads.keys().copied(), &links).await?;
+        if self.cluster.as_ref() != Some(&desired.cluster) {
+            firewall::apply(&self.config, &desired.cluster).await?;
+            self.cluster = Some(desired.cluster.clone());
+        }
+        self.network.route_kept(&desired.kept_addresses, &own, &desired.node_addresses).await?;
+        let (changes, numbers) = synchronise(&self.maps, &desired, &places)?;
+        self.numbers = numbers;
+        self.attach_devices(&links, &places)?;
+        let unattached =
+            desired.workloads.keys().filter(|address| !places.contains_key(address)).copied().collect();
+        Ok(Applied { revision: desired.revision, changes, unattached })
+    }
+
+    /// Each device gets the hooks of its role: new ones before old ones go.
+    fn attach_devices(
+        &self,
+        links: &BTreeMap<u32, Link>,
+        places: &BTreeMap<IpAddr, Place>,
+    ) -> Result<(), LoadError> {
+        let pods: BTreeSet<u32> = places.values().map(|place| place.ifindex).collect();
+        let mut wanted = BTreeSet::new();
+        for (index, link) in links {
+            if link.name == DEVICE {
+                wanted.insert((DeviceHook::Bounced, *index));
+            } else if pods.contains(index) {
+                wanted.insert((DeviceHook::FromPod, *index));
+                wanted.insert((DeviceHook::ToPod, *index));
+            } else if !link.loopback && link.name != DEVICE_PEER {
+                wanted.insert((DeviceHook::FromNetdev, *index));
+            }
+        }
+        let attached = self.programs.attached()?;
+        for (hook, index) in wanted.difference(&attached) {
+            match self.programs.attach_device(*hook, *index) {
+                // It went away since we looked; that is a change of its own.
+                Err(LoadError::Attach { source, .. }) if source.raw_os_error() == Some(libc::ENODEV) => {}
+                done => done?,
+            }
+        }
+        for (hook, index) in attached.intersection(&wanted) {
+            self.programs.attach_device(*hook, *index)?;
+        }
+        for (hook, index) in attached.difference(&wanted) {
+            self.programs.detach_device(*hook, *index)?;
+        }
+        Ok(())
+    }
+
+    /// The reader of the kernel's events. There can be one at a time.
+    ///
+    /// # Errors
+    /// Where the ring buffer cannot be opened.
+    pub fn events(&self) -> Result<Events, DatapathError> {
+        Ok(Events::open(&maps_directory(&self.config.bpffs))?)
+    }
+
+    /// The names of services in events, by their number.
+    pub fn service_names(&self) -> &BTreeMap<u32, ServiceName> {
+        &self.numbers.services
+    }
+
+    /// The counters as they are now.
+    ///
+    /// # Errors
+    /// Where the maps cannot be read.
+    pub fn counters(&self) -> Result<Counters, DatapathError> {
+        let mut counters = Counters::default();
+        for key in self.maps.metrics.keys()? {
+            let values = self.maps.metrics.lookup(&key)?.unwrap_or_default();
+            let Some(outcome) = outcome(key.outcome) else { continue };
+            let direction =
+                if key.direction == INGRESS { FlowDirection::Ingress } else { FlowDirection::Egress };
+            let sum = values.iter().fold(Metric::default(), |sum, value| Metric {
+                packets: sum.packets + value.packets,
+                bytes: sum.bytes + value.bytes,
+            });
+            counters.packets.push(PacketCounter {
+                outcome,
+                reason: Reason::from_number(key.reason),
+                direction,
+                packets: sum.packets,
+                bytes: sum.bytes,
+            });
+        }
+        for (id, name) in &self.numbers.services {
+            let values = self.maps.service_counters.lookup(id)?.unwrap_or_default();
+            let sum = values.iter().fold(ServiceCounters::default(), |sum, value| ServiceCounters {
+                translated: sum.translated + value.translated,
+                redirected: sum.redirected + value.redirected,
+                refused: sum.refused + value.refused,
+            });
+            counters.services.insert(name.clone(), sum);
+        }
+        counters.lost_events = self.maps.lost.lookup(&0)?.unwrap_or_default().iter().sum();
+        Ok(counters)
+    }
+
+    /// Forgets flows that ended or were idle for too long, and tells of those that ended this way.
+    /// To be called every few seconds; reads the whole table.
+    ///
+    /// # Errors
+    /// Where the maps cannot be read or written.
+    pub fn expire(&self) -> Result<Vec<KernelEvent>, DatapathError> {
+        let now = monotonic_ns();
+        let mut events = Vec::new();
+        for (key, flow) in self.maps.flows.entries()? {
+            let idle = now.saturating_sub(flow.seen_ns);
+            let closed = is_closed(&flow);
+            let most = match (key.protocol, closed) {
+                (6, true) => CLOSED_NS,
+                (6, false) => u64::from(STREAM_IDLE_S) * 1_000_000_000,
+                _ => u64::from(DATAGRAM_IDLE_S) * 1_000_000_000,
+            };
+            if idle > most {
+                self.maps.flows.remove(&key)?;
+                if !closed {
+                    events.extend(events::expired(&key, &flow));
+                }
+            }
+        }
+        Ok(events)
+    }
+
+    /// The maps, for tests and tools that look at the kernel's tables.
+    pub fn maps(&self) -> &Maps {
+        &self.maps
+    }
+
+    /// The loaded programs, for tests that run them on packets.
+    pub fn programs(&self) -> &Programs {
+        &self.programs
+    }
+
+    /// Removes everything that a node has on this kernel: links, maps, rule, routes, device, firewall
+    /// table; sysctls get the values that they had. Connections go on as if Weft had never been there.
+    ///
+    /// # Errors
+    /// The first failure, after everything was tried.
+    pub async fn cleanup(config: &DatapathConfig) -> Result<(), DatapathError> {
+        let network = Network::open()?;
+        let unpinned = unpin_all(&config.bpffs);
+        let torn_down = network.tear_down(config).await;
+        let removed = firewall::remove().await;
+        unpinned?;
+        torn_down?;
+        removed?;
+        Ok(())
+    }
+}
+
+fn write_config(maps: &Maps, config: &DatapathConfig, device: u32) -> io::Result<()> {
+    // Listeners and epoch of an earlier process hold until they are set anew.
+    let old = maps.config.lookup(&0)?.unwrap_or_default();
+    let new = Config {
+        mark_mask: config.mark.mask,
+        to_proxy: config.mark.to_proxy,
+        from_proxy: config.mark.from_proxy,
+        device,
+        listeners: old.listeners,
+        epoch: old.epoch,
+        first_port: config.ports.0,
+        last_port: config.ports.1,
+        drop_interval_ms: DROP_INTERVAL_MS,
+        datagram_idle_s: DATAGRAM_IDLE_S,
+        stream_idle_s: STREAM_IDLE_S,
+    };
+    maps.config.update(&0, &new)
+}
+
+/// Enters this process among those that may use our mark and ports. One that still runs while this one
+/// takes over keeps its place.
+fn take_ownership(maps: &Maps) -> io::Result<()> {
+    for process in maps.owners.keys()? {
+        if !Path::new("/proc").join(process.to_string()).exists() {
+            maps.owners.remove(&process)?;
+        }
+    }
+    maps.owners.update(&std::process::id(), &1)
+}
+
+fn outcome(number: u8) -> Option<Outcome> {
+    match number {
+        METRIC_PASS => Some(Outcome::Pass),
+        METRIC_REDIRECT => Some(Outcome::Redirect),
+        METRIC_DROP => Some(Outcome::Drop),
+        METRIC_PROXIED => Some(Outcome::Proxied),
+        METRIC_FROM_PROXY => Some(Outcome::FromProxy),
+        _ => None,
+    }
+}
+
+fn is_closed(flow: &Flow) -> bool {
+    let both = FLOW_FIN | FLOW_REPLY_FIN;
+    flow.flags & FLOW_RESET != 0 || flow.flags & both == both
+}
+
+/// `CLOCK_MONOTONIC`, which the kernel programs use, in nanoseconds.
+fn monotonic_ns() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    #[allow(unsafe_code, reason = "the standard library hides the clock's value")]
+    // SAFETY: the buffer has the right type and outlives the call.
+    unsafe {
+        libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time)
+    };
+    time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
+}
+
+/// Finds the mount point of the cgroup v2 hierarchy.
+///
+/// # Errors
+/// Where there is none, or `/proc/mounts` cannot be read.
+pub fn cgroup2_mount() -> io::Result<std::path::PathBuf> {
+    let mounts = fs::read_to_string("/proc/mounts")?;
+    mounts
+        .lines()
+        .map(|line| line.split(' ').collect::<Vec<_>>())
+        .find_map(|fields| (fields.get(2) == Some(&"cgroup2")).then(|| fields.get(1).copied()).flatten())
+        .map(Into::into)
+        .ok_or_else(|| io::Error::other("no cgroup2 in /proc/mounts (mount -t cgroup2 none /sys/fs/cgroup)"))
+}

@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the tables should hold for a state: plain values, computed without a look at the kernel.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use ipnet::IpNet;
+use weft_ebpf_common::layout::{
+    ANY_IDENTITY, Address, EGRESS, Endpoint, INGRESS, POLICY_PREFIX, PolicyKey, ServiceKey, VERDICT_ALLOW,
+    VERDICT_DENY, VERDICT_REDIRECT, WORKLOAD_EGRESS_ENFORCED, WORKLOAD_INGRESS_ENFORCED, WORKLOAD_UNRESOLVED,
+};
+use weft_ebpf_common::{Reason, identity};
+use weft_ir::{
+    AppProtocol, Endpoints, ObjectName, Protocol, RateLimitTarget, Resource, RouteParent, Service, ServicePort,
+    Snapshot, Workload,
+};
+use weft_policy::{DirectionPolicy, KernelVerdict, Peer, PolicySet};
+
+use crate::bpf::Prefix;
+
+/// A port of a service, whose connections are counted together.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServiceName {
+    /// Namespace and name.
+    pub service: ObjectName,
+    /// The service's port.
+    pub port: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+}
+
+/// What is behind an address and port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DesiredService {
+    /// Whose it is.
+    pub name: ServiceName,
+    /// Where connections go, sorted.
+    pub backends: Vec<Endpoint>,
+    /// The address is kept, and connections go to the proxy.
+    pub kept: bool,
+}
+
+/// Entries of one set: the key without the set's number, and the verdict.
+pub type PolicyEntries = BTreeMap<Prefix<PolicyKey>, u32>;
+
+/// A workload of this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DesiredWorkload {
+    /// Namespace and name.
+    pub name: ObjectName,
+    /// Its identity.
+    pub identity: u32,
+    /// `WORKLOAD_*`, except what depends on the device.
+    pub flags: u32,
+    /// Its policy.
+    pub policy: Arc<PolicyEntries>,
+}
+
+/// The tables of a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Desired {
+    /// The state's revision.
+    pub revision: u64,
+    /// Services by address and port.
+    pub services: BTreeMap<ServiceKey, DesiredService>,
+    /// Addresses of services, whatever the port.
+    pub service_addresses: BTreeSet<IpAddr>,
+    /// Addresses with a port whose connections go to the proxy.
+    pub kept_addresses: BTreeSet<IpAddr>,
+    /// Workloads of this node by address.
+    pub workloads: BTreeMap<IpAddr, DesiredWorkload>,
+    /// Identities of addresses and prefixes.
+    pub identities: BTreeMap<Prefix<Address>, u32>,
+    /// Prefixes inside of the cluster, where the client's own address needs no translation.
+    pub cluster: BTreeSet<IpNet>,
+    /// The node's addresses as the state has them.
+    pub node_addresses: Vec<IpAddr>,
+}
+
+impl Desired {
+    /// Computes the tables of a node.
+    pub fn compile(snapshot: &Snapshot, node: &str, policy: &PolicySet) -> Desired {
+        let mut desired = Desired { revision: snapshot.revision, ..Desired::default() };
+        services(snapshot, &mut desired);
+        workloads(snapshot, node, policy, &mut desired);
+        for (prefix, number) in policy.addresses().iter() {
+            desired.identities.insert(address_prefix(prefix), number.0);
+        }
+        for (_, resource) in snapshot.of_kind("defaults") {
+            if let Resource::MeshDefaults(defaults) = resource {
+                desired.cluster.extend(defaults.pod_cidrs.iter().map(IpNet::trunc));
+            }
+        }
+        for (_, resource) in snapshot.of_kind("node") {
+            if let Resource::Node(found) = resource
+                && *found.name == *node
+            {
+                desired.node_addresses = found.addresses.clone();
+            }
+        }
+        desired
+    }
+
+    /// Makes addresses of this node's own devices the node's, where nothing else is known of them.
+    pub fn add_own_addresses(&mut self, addresses: &[IpAddr]) {
+        for address in addresses.iter().filter(|address| !address.is_loopback()) {
+            self.identities.entry(address_prefix((*address).into())).or_insert(identity::HOST);
+        }
+    }
+}
+
+/// The key of a prefix in the table of identities.
+pub fn address_prefix(prefix: IpNet) -> Prefix<Address> {
+    let length = match prefix {
+        IpNet::V4(prefix) => 96 + u32::from(prefix.prefix_len()),
+        IpNet::V6(prefix) => u32::from(prefix.prefix_len()),
+    };
+    Prefix { length, data: Address::from(prefix.network()) }
+}
+
+fn services(snapshot: &Snapshot, desired: &mut Desired) {
+    let mut slices: BTreeMap<ObjectName, Vec<&Endpoints>> = BTreeMap::new();
+    for (_, resource) in snapshot.of_kind("endpoints") {
+        if let Resource::Endpoints(slice) = resource {
+            let service = ObjectName::new(&slice.name.namespace, &slice.service);
+            slices.entry(service).or_default().push(slice);
+        }
+    }
+    let kept = Kept::of(snapshot);
+    for (_, resource) in snapshot.of_kind("service") {
+        let Resource::Service(service) = resource else { continue };
+        let slices = slices.get(&service.name).map(Vec::as_slice).unwrap_or_default();
+        desired.service_addresses.extend(&service.addresses);
+        for port in &service.ports {
+            service_port(service, port, slices, kept.port(&service.name, port), desired);
+        }
+    }
+}
+
+fn service_port(
+    service: &Service,
+    port: &ServicePort,
+    slices: &[&Endpoints],
+    kept: bool,
+    desired: &mut Desired,
+) {
+    let protocol = port.protocol.number();
+    for address in &service.addresses {
+        let key = ServiceKey { address: (*address).into(), port_be: port.port.to_be(), protocol, pad: 0 };
+        let name = ServiceName { service: service.name.clone(), port: port.port, protocol };
+        let backends = backends(slices, port, address.is_ipv6());
+        desired.services.insert(key, DesiredService { name, backends, kept });
+        if kept {
+            desired.kept_addresses.insert(*address);
+        }
+    }
+}
+
+/// The endpoints that take connections: those that are ready or, where none is, those that still
+/// serve while they end (Kubernetes' ProxyTerminatingEndpoints).
+fn backends(slices: &[&Endpoints], port: &ServicePort, ipv6: bool) -> Vec<Endpoint> {
+    let (mut ready, mut ending) = (BTreeSet::new(), BTreeSet::new());
+    for slice in slices {
+        let same = |candidate: &&weft_ir::EndpointPort| {
+            candidate.name == port.name && candidate.protocol == port.protocol
+        };
+        let Some(target) = slice.ports.iter().find(same) else { continue };
+        for endpoint in slice.endpoints.iter().filter(|endpoint| endpoint.address.is_ipv6() == ipv6) {
+            let backend =
+                Endpoint { address: endpoint.address.into(), port_be: target.port.to_be(), pad: 0 };
+            if endpoint.ready {
+                ready.insert(backend);
+            } else if endpoint.serving && endpoint.terminating {
+                ending.insert(backend);
+            }
+        }
+    }
+    if ready.is_empty() { ending } else { ready }.into_iter().collect()
+}
+
+/// The services whose connections go to the proxy.
+#[derive(Default)]
+struct Kept {
+    routed: BTreeSet<(ObjectName, Option<u16>)>,
+    limited: BTreeSet<ObjectName>,
+}
+
+impl Kept {
+    fn of(snapshot: &Snapshot) -> Kept {
+        let mut kept = Kept::default();
+        for (_, resource) in snapshot.of_kind("route") {
+            let Resource::Route(route) = resource else { continue };
+            for parent in &route.parents {
+                if let RouteParent::Service { service, port } = parent {
+                    kept.routed.insert((service.clone(), *port));
+                }
+            }
+        }
+        for (_, resource) in snapshot.of_kind("ratelimit") {
+            if let Resource::RateLimit(limit) = resource
+                && let RateLimitTarget::Service(service) = &limit.target
+            {
+                kept.limited.insert(service.clone());
+            }
+        }
+        kept
+    }
+
+    fn port(&self, service: &ObjectName, port: &ServicePort) -> bool {
+        let routed = |port| self.routed.contains(&(service.clone(), port));
+        let limited = port.app_protocol != AppProtocol::Tcp && self.limited.contains(service);
+        port.protocol == Protocol::Tcp && (routed(None) || routed(Some(port.port)) || limited)
+    }
+}
+
+fn workloads(snapshot: &Snapshot, node: &str, policy: &PolicySet, desired: &mut Desired) {
+    let mut sets: BTreeMap<Arc<PolicyEntries>, ()> = BTreeMap::new();
+    for (_, resource) in snapshot.of_kind("workload") {
+        let Resource::Workload(workload) = resource else { continue };
+        if !workload.host_network {
+            desired.cluster.extend(workload.addresses.iter().map(|address| IpNet::from(*address)));
+        }
+        if *workload.node != *node || workload.host_network {
+            continue;
+        }
+        let made = desired_workload(workload, policy, &mut sets);
+        for address in &workload.addresses {
+            desired.workloads.insert(*address, made.clone());
+        }
+    }
+}
+
+fn desired_workload(
+    workload: &Workload,
+    policy: &PolicySet,
+    sets: &mut BTreeMap<Arc<PolicyEntries>, ()>,
+) -> DesiredWorkload {
+    let endpoint = policy.endpoint(workload.identity, &workload.ports);
+    let mut entries = PolicyEntries::new();
+    entries_of(&endpoint.egress, EGRESS, &mut entries);
+    entries_of(&endpoint.ingress, INGRESS, &mut entries);
+    let mut flags = 0;
+    for (direction, enforced) in
+        [(&endpoint.egress, WORKLOAD_EGRESS_ENFORCED), (&endpoint.ingress, WORKLOAD_INGRESS_ENFORCED)]
+    {
+        if direction.enforced() {
+            flags |= enforced;
+        }
+        if direction.default_reason() == Some(Reason::NoPolicyConfig) {
+            flags |= WORKLOAD_UNRESOLVED;
+        }
+    }
+    let mut policy = Arc::new(entries);
+    match sets.get_key_value(&policy) {
+        Some((known, ())) => policy = known.clone(),
+        None => {
+            sets.insert(policy.clone(), ());
+        }
+    }
+    DesiredWorkload { name: workload.name.clone(), identity: workload.identity.0, flags, policy }
+}
+
+/// Entries as keys of the trie. Entries of one peer and protocol never overlap, so that the longest
+/// prefix is the only one that matches.
+fn entries_of(policy: &DirectionPolicy, direction: u8, entries: &mut PolicyEntries) {
+    for entry in policy.kernel_entries() {
+        let identity = match entry.peer {
+            Peer::Any => ANY_IDENTITY,
+            Peer::Identity(number) => number.0,
+        };
+        let protocol = match entry.protocol {
+            weft_policy::Protocol::Any => 0,
+            weft_policy::Protocol::Number(number) => number,
+        };
+        let verdict = match entry.verdict {
+            KernelVerdict::Redirect => VERDICT_REDIRECT,
+            KernelVerdict::Allow => VERDICT_ALLOW,
+            KernelVerdict::Deny => VERDICT_DENY,
+        };
+        for (port, bits) in entry.ports.prefixes() {
+            let data = PolicyKey { set: 0, identity, direction, protocol, port_be: port.to_be() };
+            entries.insert(Prefix { length: POLICY_PREFIX + u32::from(bits), data }, verdict);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

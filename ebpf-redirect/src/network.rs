@@ -1,0 +1,538 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The network around the programs: our device, the rule that delivers marked packets, routes of kept
+//! service addresses, and where devices and workloads are. Everything in the caller's network namespace.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use futures_util::{StreamExt, TryStreamExt, stream::BoxStream};
+use netlink_packet_route::{
+    AddressFamily,
+    address::{AddressAttribute, AddressScope},
+    link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo},
+    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage},
+    route::{RouteAttribute, RouteAddress, RouteMessage, RouteProtocol, RouteScope, RouteType},
+    rule::{RuleAction, RuleAttribute, RuleMessage},
+};
+use rtnetlink::{
+    Handle, IpVersion, LinkMessageBuilder, LinkUnspec, LinkVeth, MulticastGroup, RouteMessageBuilder,
+    new_multicast_connection,
+};
+
+use crate::{
+    config::{DEVICE, DEVICE_PEER, DatapathConfig},
+    sync::Place,
+};
+
+/// Who made our routes, as `ip route show proto 77` shows it.
+const ROUTE_PROTOCOL: RouteProtocol = RouteProtocol::Other(77);
+/// An address for our device: loose reverse path filtering wants one, and nobody sends to it.
+const DEVICE_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 177, 1);
+/// Changes that come within this time are looked at together.
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// The network could not be read or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    /// A netlink request failed.
+    #[error("{what}: {source}")]
+    Netlink {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        source: rtnetlink::Error,
+    },
+    /// The netlink socket could not be opened.
+    #[error("netlink socket: {0}")]
+    Socket(io::Error),
+    /// A sysctl or its saved value could not be read or written.
+    #[error("{path}: {source}")]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Our device is missing though it was just made.
+    #[error("device {0} is not there")]
+    NoDevice(&'static str),
+    /// An address that no route can be made of.
+    #[error("route to {0} cannot be written")]
+    Route(IpAddr),
+}
+
+fn netlink(what: &'static str) -> impl FnOnce(rtnetlink::Error) -> NetworkError {
+    move |source| NetworkError::Netlink { what, source }
+}
+
+fn file(path: &Path) -> impl FnOnce(io::Error) -> NetworkError + '_ {
+    |source| NetworkError::File { path: path.to_owned(), source }
+}
+
+/// A device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Its name.
+    pub name: String,
+    /// It is a bridge.
+    pub bridge: bool,
+    /// It is the loopback device.
+    pub loopback: bool,
+    /// Index of the bridge or other device that it is a port of.
+    pub controller: Option<u32>,
+}
+
+/// A connection to the kernel's network configuration.
+pub struct Network {
+    handle: Handle,
+    changes: BoxStream<'static, ()>,
+}
+
+impl std::fmt::Debug for Network {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Network").finish_non_exhaustive()
+    }
+}
+
+impl Network {
+    /// Opens a netlink socket in the network namespace of the calling thread. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub fn open() -> Result<Network, NetworkError> {
+        let groups = [
+            MulticastGroup::Link,
+            MulticastGroup::Neigh,
+            MulticastGroup::Ipv4Ifaddr,
+            MulticastGroup::Ipv6Ifaddr,
+            MulticastGroup::Ipv4Route,
+            MulticastGroup::Ipv6Route,
+        ];
+        let (connection, handle, messages) =
+            new_multicast_connection(&groups).map_err(NetworkError::Socket)?;
+        tokio::spawn(connection);
+        Ok(Network { handle, changes: messages.map(|_| ()).boxed() })
+    }
+
+    /// Waits until something changed, and then until it is quiet. Cancel safe: nothing is lost but
+    /// notice that is given again by the next change.
+    pub async fn changed(&mut self) {
+        if self.changes.next().await.is_none() {
+            // The socket is gone: nothing will ever be told again.
+            std::future::pending::<()>().await;
+        }
+        let quiet = tokio::time::sleep(SETTLE);
+        tokio::pin!(quiet);
+        loop {
+            tokio::select! {
+                () = &mut quiet => return,
+                next = self.changes.next() => if next.is_none() { return },
+            }
+        }
+    }
+
+    /// Every device by index.
+    ///
+    /// # Errors
+    /// Those of the netlink request.
+    pub async fn links(&self) -> Result<BTreeMap<u32, Link>, NetworkError> {
+        let mut links = BTreeMap::new();
+        let mut found = self.handle.link().get().execute();
+        while let Some(message) = found.try_next().await.map_err(netlink("list of devices"))? {
+            let mut link = Link {
+                name: String::new(),
+                bridge: false,
+                loopback: message.header.flags.contains(LinkFlags::Loopback),
+                controller: None,
+            };
+            for attribute in message.attributes {
+                match attribute {
+                    LinkAttribute::IfName(name) => link.name = name,
+                    LinkAttribute::Controller(index) => link.controller = Some(index),
+                    LinkAttribute::LinkInfo(details) => {
+                        link.bridge = details.contains(&LinkInfo::Kind(InfoKind::Bridge));
+                    }
+                    _ => {}
+                }
+            }
+            links.insert(message.header.index, link);
+        }
+        Ok(links)
+    }
+
+    /// The addresses of this namespace's devices.
+    ///
+    /// # Errors
+    /// Those of the netlink request.
+    pub async fn addresses(&self) -> Result<Vec<IpAddr>, NetworkError> {
+        let mut addresses = BTreeSet::new();
+        let mut found = self.handle.address().get().execute();
+        while let Some(message) = found.try_next().await.map_err(netlink("list of addresses"))? {
+            for attribute in message.attributes {
+                if let AddressAttribute::Address(address) | AddressAttribute::Local(address) = attribute {
+                    addresses.insert(address);
+                }
+            }
+        }
+        Ok(addresses.into_iter().collect())
+    }
+
+    /// Finds the host-side devices of workloads. Addresses without one are left out.
+    ///
+    /// # Errors
+    /// Those of the netlink requests.
+    pub async fn places(
+        &self,
+        addresses: impl Iterator<Item = IpAddr>,
+        links: &BTreeMap<u32, Link>,
+    ) -> Result<BTreeMap<IpAddr, Place>, NetworkError> {
+        let mut places = BTreeMap::new();
+        let mut bridged = None;
+        for address in addresses {
+            let Some(ifindex) = self.route_device(address).await? else { continue };
+            let Some(link) = links.get(&ifindex) else { continue };
+            if link.loopback || link.name == DEVICE || link.name == DEVICE_PEER {
+                continue;
+            }
+            if !link.bridge {
+                places.insert(address, Place { ifindex, bridged: link.controller.is_some() });
+                continue;
+            }
+            if bridged.is_none() {
+                bridged = Some(self.bridge_tables().await?);
+            }
+            match bridged.as_ref().and_then(|tables| tables.port(ifindex, address)) {
+                Some(port) if links.contains_key(&port) => {
+                    places.insert(address, Place { ifindex: port, bridged: true });
+                }
+                // The bridge has not seen it yet: ask, and its answer is a change to look at.
+                _ => self.resolve(ifindex, address).await,
+            }
+        }
+        Ok(places)
+    }
+
+    /// The device that the route to an address leads to.
+    async fn route_device(&self, address: IpAddr) -> Result<Option<u32>, NetworkError> {
+        let length = if address.is_ipv4() { 32 } else { 128 };
+        let message = RouteMessageBuilder::<IpAddr>::new()
+            .destination_prefix(address, length)
+            .map_err(|_| NetworkError::Route(address))?
+            .build();
+        let mut found = self.handle.route().get(message).execute();
+        // No route is an answer, not a failure.
+        let Ok(Some(route)) = found.try_next().await else { return Ok(None) };
+        if route.header.kind != RouteType::Unicast {
+            return Ok(None);
+        }
+        Ok(route.attributes.into_iter().find_map(|attribute| match attribute {
+            RouteAttribute::Oif(index) => Some(index),
+            _ => None,
+        }))
+    }
+
+    async fn bridge_tables(&self) -> Result<BridgeTables, NetworkError> {
+        let mut tables = BridgeTables::default();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6, AddressFamily::Bridge] {
+            let mut found = self.handle.neighbours().get().set_address_family(family).execute();
+            while let Some(message) = found.try_next().await.map_err(netlink("list of neighbours"))? {
+                tables.add(&message);
+            }
+        }
+        Ok(tables)
+    }
+
+    /// Makes the kernel ask for the MAC address of a neighbour.
+    async fn resolve(&self, ifindex: u32, address: IpAddr) {
+        let request = self
+            .handle
+            .neighbours()
+            .add(ifindex, address)
+            .state(netlink_packet_route::neighbour::NeighbourState::None)
+            .flags(NeighbourFlags::Use)
+            .replace();
+        if let Err(error) = request.execute().await {
+            tracing::debug!(dst.addr = %address, %error, "neighbour could not be asked for");
+        }
+    }
+
+    /// Makes our device, the rule and the table behind it; what is there already stays.
+    ///
+    /// # Errors
+    /// Names what could not be made.
+    pub async fn set_up(&self, config: &DatapathConfig) -> Result<u32, NetworkError> {
+        set_sysctls(&config.state_dir)?;
+        let index = match self.device(DEVICE).await? {
+            Some(index) => index,
+            None => self.make_device().await?,
+        };
+        for (name, value) in [("accept_local", "1"), ("rp_filter", "2")] {
+            let path = Path::new("/proc/sys/net/ipv4/conf").join(DEVICE).join(name);
+            fs::write(&path, value).map_err(file(&path))?;
+        }
+        self.deliver(config).await?;
+        Ok(index)
+    }
+
+    async fn device(&self, name: &str) -> Result<Option<u32>, NetworkError> {
+        let links = self.links().await?;
+        Ok(links.into_iter().find_map(|(index, link)| (link.name == name).then_some(index)))
+    }
+
+    async fn make_device(&self) -> Result<u32, NetworkError> {
+        let message = LinkVeth::new(DEVICE, DEVICE_PEER).build();
+        self.handle.link().add(message).execute().await.map_err(netlink("making weft0"))?;
+        let index = self.device(DEVICE).await?.ok_or(NetworkError::NoDevice(DEVICE))?;
+        let peer = self.device(DEVICE_PEER).await?.ok_or(NetworkError::NoDevice(DEVICE_PEER))?;
+        for (index, arp) in [(index, true), (peer, false)] {
+            // Nobody answers behind the peer: frames go out without asking who is there.
+            let message = LinkMessageBuilder::<LinkUnspec>::new().index(index).arp(arp).up().build();
+            self.handle.link().set(message).execute().await.map_err(netlink("raising weft0"))?;
+        }
+        let mut request = self.handle.address().add(index, DEVICE_ADDRESS.into(), 32);
+        // Of link scope it is never chosen as a source address.
+        request.message_mut().header.scope = AddressScope::Link;
+        request.execute().await.map_err(netlink("address of weft0"))?;
+        Ok(index)
+    }
+
+    /// Marked packets are local, whatever their destination.
+    async fn deliver(&self, config: &DatapathConfig) -> Result<(), NetworkError> {
+        let links = self.links().await?;
+        let lo = links.iter().find(|(_, link)| link.loopback).map(|(index, _)| *index);
+        let lo = lo.ok_or(NetworkError::NoDevice("lo"))?;
+        let unspecified = [IpAddr::from(Ipv4Addr::UNSPECIFIED), Ipv6Addr::UNSPECIFIED.into()];
+        for address in unspecified {
+            let message = RouteMessageBuilder::<IpAddr>::new()
+                .destination_prefix(address, 0)
+                .map_err(|_| NetworkError::Route(address))?
+                .output_interface(lo)
+                .table_id(config.table)
+                .kind(RouteType::Local)
+                .scope(RouteScope::Host)
+                .protocol(ROUTE_PROTOCOL)
+                .build();
+            self.handle.route().add(message).replace().execute().await.map_err(netlink("local route"))?;
+        }
+        if self.rules(config).await?.is_empty() {
+            for version in [IpVersion::V4, IpVersion::V6] {
+                self.add_rule(config, version).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn add_rule(&self, config: &DatapathConfig, version: IpVersion) -> Result<(), NetworkError> {
+        let mut request = self
+            .handle
+            .rule()
+            .add()
+            .fw_mark(config.mark.to_proxy)
+            .priority(config.rule_priority)
+            .table_id(config.table)
+            .action(RuleAction::ToTable);
+        let message = request.message_mut();
+        message.header.family = match version {
+            IpVersion::V4 => AddressFamily::Inet,
+            IpVersion::V6 => AddressFamily::Inet6,
+        };
+        message.attributes.push(RuleAttribute::FwMask(config.mark.mask));
+        request.execute().await.map_err(netlink("rule for marked packets"))
+    }
+
+    async fn rules(&self, config: &DatapathConfig) -> Result<Vec<RuleMessage>, NetworkError> {
+        let mut ours = Vec::new();
+        for version in [IpVersion::V4, IpVersion::V6] {
+            let mut found = self.handle.rule().get(version).execute();
+            while let Some(rule) = found.try_next().await.map_err(netlink("list of rules"))? {
+                let has = |attribute| rule.attributes.contains(&attribute);
+                if has(RuleAttribute::Priority(config.rule_priority))
+                    && has(RuleAttribute::Table(config.table))
+                {
+                    ours.push(rule);
+                }
+            }
+        }
+        Ok(ours)
+    }
+
+    /// Leads packets that processes of the node send to `kept` addresses into our device.
+    ///
+    /// # Errors
+    /// Names the route.
+    pub async fn route_kept(
+        &self,
+        kept: &BTreeSet<IpAddr>,
+        own: &[IpAddr],
+        node: &[IpAddr],
+    ) -> Result<(), NetworkError> {
+        let peer = self.device(DEVICE_PEER).await?.ok_or(NetworkError::NoDevice(DEVICE_PEER))?;
+        let mut there = BTreeMap::new();
+        for version in [IpVersion::V4, IpVersion::V6] {
+            for route in self.routes(version).await? {
+                if let Some(address) = route_to(&route, peer) {
+                    there.insert(address, route);
+                }
+            }
+        }
+        for address in kept.iter().filter(|address| !there.contains_key(address)) {
+            let source = node.iter().find(|own_address| {
+                own_address.is_ipv4() == address.is_ipv4() && own.contains(own_address)
+            });
+            self.add_kept(*address, peer, source.copied()).await?;
+        }
+        for (_, route) in there.into_iter().filter(|(address, _)| !kept.contains(address)) {
+            self.handle.route().del(route).execute().await.map_err(netlink("old route of a service"))?;
+        }
+        Ok(())
+    }
+
+    async fn routes(&self, version: IpVersion) -> Result<Vec<RouteMessage>, NetworkError> {
+        let message = match version {
+            IpVersion::V4 => RouteMessageBuilder::<Ipv4Addr>::new().build(),
+            IpVersion::V6 => RouteMessageBuilder::<Ipv6Addr>::new().build(),
+        };
+        self.handle.route().get(message).execute().try_collect().await.map_err(netlink("list of routes"))
+    }
+
+    async fn add_kept(
+        &self,
+        address: IpAddr,
+        device: u32,
+        source: Option<IpAddr>,
+    ) -> Result<(), NetworkError> {
+        let wrong = |_| NetworkError::Route(address);
+        let length = if address.is_ipv4() { 32 } else { 128 };
+        let mut builder = RouteMessageBuilder::<IpAddr>::new()
+            .destination_prefix(address, length)
+            .map_err(wrong)?
+            .output_interface(device)
+            .protocol(ROUTE_PROTOCOL);
+        if address.is_ipv4() {
+            builder = builder.scope(RouteScope::Link);
+        }
+        if let Some(source) = source {
+            builder = builder.pref_source(source).map_err(wrong)?;
+        }
+        let request = self.handle.route().add(builder.build()).replace();
+        request.execute().await.map_err(netlink("route of a service"))
+    }
+
+    /// Removes rule, table and device, and restores the sysctls.
+    ///
+    /// # Errors
+    /// Names what could not be removed; what is not there is no error.
+    pub async fn tear_down(&self, config: &DatapathConfig) -> Result<(), NetworkError> {
+        for rule in self.rules(config).await? {
+            self.handle.rule().del(rule).execute().await.map_err(netlink("rule for marked packets"))?;
+        }
+        for version in [IpVersion::V4, IpVersion::V6] {
+            for route in self.routes(version).await? {
+                if route.header.protocol == ROUTE_PROTOCOL {
+                    self.handle.route().del(route).execute().await.map_err(netlink("local route"))?;
+                }
+            }
+        }
+        if let Some(index) = self.device(DEVICE).await? {
+            self.handle.link().del(index).execute().await.map_err(netlink("removing weft0"))?;
+        }
+        restore_sysctls(&config.state_dir)
+    }
+}
+
+fn route_to(route: &RouteMessage, device: u32) -> Option<IpAddr> {
+    if route.header.protocol != ROUTE_PROTOCOL || !route.attributes.contains(&RouteAttribute::Oif(device)) {
+        return None;
+    }
+    route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(IpAddr::V4(*address)),
+        RouteAttribute::Destination(RouteAddress::Inet6(address)) => Some(IpAddr::V6(*address)),
+        _ => None,
+    })
+}
+
+/// Who is behind which port of which bridge.
+#[derive(Debug, Default)]
+struct BridgeTables {
+    neighbours: BTreeMap<(u32, IpAddr), Vec<u8>>,
+    ports: BTreeMap<(u32, Vec<u8>), u32>,
+}
+
+impl BridgeTables {
+    fn add(&mut self, message: &NeighbourMessage) {
+        let (mut address, mut mac, mut bridge) = (None, None, None);
+        for attribute in &message.attributes {
+            match attribute {
+                NeighbourAttribute::Destination(NeighbourAddress::Inet(found)) => {
+                    address = Some(IpAddr::V4(*found));
+                }
+                NeighbourAttribute::Destination(NeighbourAddress::Inet6(found)) => {
+                    address = Some(IpAddr::V6(*found));
+                }
+                NeighbourAttribute::LinkLayerAddress(found) => mac = Some(found.clone()),
+                NeighbourAttribute::Controller(found) => bridge = Some(*found),
+                _ => {}
+            }
+        }
+        let Some(mac) = mac else { return };
+        if message.header.family == AddressFamily::Bridge {
+            if let Some(bridge) = bridge {
+                self.ports.insert((bridge, mac), message.header.ifindex);
+            }
+        } else if let Some(address) = address {
+            self.neighbours.insert((message.header.ifindex, address), mac);
+        }
+    }
+
+    fn port(&self, bridge: u32, address: IpAddr) -> Option<u32> {
+        let mac = self.neighbours.get(&(bridge, address))?;
+        self.ports.get(&(bridge, mac.clone())).copied()
+    }
+}
+
+/// Sysctls of the namespace that must have a value: early demultiplexing would find the proxy's
+/// transparent sockets for packets that are only forwarded, which the stack then drops.
+const SYSCTLS: [(&str, &str); 1] = [("net/ipv4/ip_early_demux", "0")];
+
+fn saved_sysctls(state_dir: &Path) -> PathBuf {
+    state_dir.join("sysctls.json")
+}
+
+fn set_sysctls(state_dir: &Path) -> Result<(), NetworkError> {
+    let saved = saved_sysctls(state_dir);
+    let mut before = BTreeMap::new();
+    for (name, value) in SYSCTLS {
+        let path = Path::new("/proc/sys").join(name);
+        let old = fs::read_to_string(&path).map_err(file(&path))?;
+        before.insert(name, old.trim().to_owned());
+        if old.trim() != value {
+            fs::write(&path, value).map_err(file(&path))?;
+        }
+    }
+    // The first run saw what others had set; later ones see our own values.
+    if !saved.exists() {
+        fs::create_dir_all(state_dir).map_err(file(state_dir))?;
+        let text = serde_json::to_string(&before).unwrap_or_default();
+        fs::write(&saved, text).map_err(file(&saved))?;
+    }
+    Ok(())
+}
+
+fn restore_sysctls(state_dir: &Path) -> Result<(), NetworkError> {
+    let saved = saved_sysctls(state_dir);
+    let Ok(text) = fs::read_to_string(&saved) else { return Ok(()) };
+    let before: BTreeMap<String, String> = serde_json::from_str(&text).unwrap_or_default();
+    for (name, value) in before {
+        // Only what we set ourselves is ever written back.
+        if SYSCTLS.iter().any(|(known, _)| *known == name) {
+            let path = Path::new("/proc/sys").join(name);
+            fs::write(&path, value).map_err(file(&path))?;
+        }
+    }
+    fs::remove_file(&saved).map_err(file(&saved))
+}

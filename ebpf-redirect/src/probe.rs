@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What this kernel and machine have of what the datapath wants: found, or replaced by what, and what
+//! is then missing.
+
+use std::{fmt, io, os::fd::AsFd, path::Path, process::Command};
+
+use aya::{
+    EbpfLoader,
+    programs::Program,
+    util::KernelVersion,
+};
+use serde::Serialize;
+
+use crate::{
+    bpf::{self, Attach},
+    datapath::cgroup2_mount,
+};
+
+/// What was found of a feature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Found {
+    /// It is there.
+    Yes,
+    /// It is not, and something else is used.
+    Replaced,
+    /// It is not, and nothing can replace it.
+    No,
+}
+
+/// One line of the table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Feature {
+    /// The feature.
+    pub name: &'static str,
+    /// What was found.
+    pub found: Found,
+    /// What it is for; where it is replaced or missing, by what and what is lost.
+    pub detail: String,
+}
+
+/// The table that `weft-node --check` prints.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// The kernel's release.
+    pub kernel: String,
+    /// Every feature.
+    pub features: Vec<Feature>,
+}
+
+impl Report {
+    /// Whether the datapath can run: nothing is missing that cannot be replaced.
+    pub fn usable(&self) -> bool {
+        self.features.iter().all(|feature| feature.found != Found::No)
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "kernel {}", self.kernel)?;
+        for feature in &self.features {
+            let found = match feature.found {
+                Found::Yes => "found",
+                Found::Replaced => "replaced",
+                Found::No => "MISSING",
+            };
+            writeln!(f, "{:<28} {found:<9} {}", feature.name, feature.detail)?;
+        }
+        Ok(())
+    }
+}
+
+/// Looks at the kernel and the machine.
+pub(crate) fn probe() -> Report {
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned();
+    let mut features = vec![version(), root(), cgroup2(), bpffs()];
+    features.extend(programs());
+    features.push(nft());
+    features.push(file("IPv6", "/proc/sys/net/ipv6", "redirect and services of IPv6 pods"));
+    Report { kernel, features }
+}
+
+fn feature(name: &'static str, found: bool, detail: &str) -> Feature {
+    Feature { name, found: if found { Found::Yes } else { Found::No }, detail: detail.to_owned() }
+}
+
+fn version() -> Feature {
+    let detail = "5.10 is the least (sk_assign, cgroup getpeername); tested on 6.18 only";
+    feature("kernel 5.10 or later", KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(5, 10, 0)), detail)
+}
+
+fn root() -> Feature {
+    #[allow(unsafe_code, reason = "the standard library does not tell the user")]
+    // SAFETY: the call has no arguments and cannot fail.
+    let user = unsafe { libc::geteuid() };
+    feature("root", user == 0, "CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN to load and attach")
+}
+
+fn cgroup2() -> Feature {
+    match cgroup2_mount() {
+        Ok(path) => feature("cgroup v2", true, &format!("service load balancing, at {}", path.display())),
+        Err(error) => feature("cgroup v2", false, &error.to_string()),
+    }
+}
+
+fn bpffs() -> Feature {
+    let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
+    let mounted = mounts.lines().any(|line| line.split(' ').nth(2) == Some("bpf"));
+    let known = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    let known = known.lines().any(|line| line.trim_end().ends_with("\tbpf"));
+    let detail = if mounted { "keeps maps and links over restarts" } else { "mounted when it is needed" };
+    feature("bpf file system", mounted || known, detail)
+}
+
+fn file(name: &'static str, path: &str, what: &str) -> Feature {
+    feature(name, Path::new(path).exists(), what)
+}
+
+fn nft() -> Feature {
+    let runs = Command::new("nft").arg("--version").output().is_ok_and(|output| output.status.success());
+    feature("nft", runs, "keeps connection tracking off the proxy's connections (install nftables)")
+}
+
+/// Loads every program without attaching it, and tries a link of the newest kind.
+fn programs() -> Vec<Feature> {
+    let mut bpf = match EbpfLoader::new().default_map_pin_directory(Path::new(PROBE_PINS)).load(crate::load::object()) {
+        Ok(bpf) => bpf,
+        Err(error) => return vec![feature("kernel programs", false, &error.to_string())],
+    };
+    let mut features = Vec::new();
+    let mut refused = Vec::new();
+    for (name, program) in bpf.programs_mut() {
+        let loaded = match program {
+            Program::SchedClassifier(program) => program.load(),
+            Program::CgroupSockAddr(program) => program.load(),
+            Program::CgroupSock(program) => program.load(),
+            Program::CgroupSockopt(program) => program.load(),
+            _ => continue,
+        };
+        if let Err(error) = loaded {
+            refused.push(format!("{name}: {error}"));
+        }
+    }
+    let detail = if refused.is_empty() { "every hook passes the verifier".into() } else { refused.join("; ") };
+    features.push(feature("kernel programs", refused.is_empty(), &detail));
+    let fd = bpf.program("from_netdev").and_then(|program| program.fd().ok());
+    if let Some(fd) = fd {
+        features.push(tcx(bpf::link_create(fd.as_fd(), 0, Attach::TcxIngress)));
+    }
+    features
+}
+
+/// A device of index 0 exists nowhere: a kernel that knows tcx says so, another does not know the link.
+fn tcx(tried: io::Result<std::os::fd::OwnedFd>) -> Feature {
+    let known = !matches!(&tried, Err(error) if error.raw_os_error() == Some(libc::EINVAL));
+    let detail = "links on devices that survive restarts and are replaced in place (6.6)";
+    feature("tcx", known, detail)
+}
+
+/// Never used: the probe's maps are pinned nowhere.
+const PROBE_PINS: &str = "/sys/fs/bpf/weft-probe";

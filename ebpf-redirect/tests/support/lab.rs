@@ -1,0 +1,317 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A node and its pods as network namespaces, for the tests that need a kernel. Removed when dropped.
+#![allow(dead_code, reason = "each test uses a part")]
+#![allow(unsafe_code, reason = "setns")]
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    net::IpAddr,
+    os::fd::AsRawFd,
+    path::PathBuf,
+    process::Command,
+    sync::atomic::{AtomicU32, Ordering},
+    thread::JoinHandle,
+};
+
+use weft_ebpf_redirect::DatapathConfig;
+use weft_ir::{
+    AppProtocol, Endpoint, EndpointPort, Endpoints, Identity, IdentityNumber, MeshDefaults, Node, ObjectName,
+    PathMatch, Policy, PolicyDirection, PolicyKind, PolicyRule, Protocol, Resource, Route, RouteAction,
+    RouteMatch, RouteParent, RouteTimeouts, Selector, Service, ServicePort, Snapshot, Workload,
+};
+
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
+/// How pods are connected to the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// A route per pod, as the ptp CNI has it.
+    Routed,
+    /// A bridge, as the bridge CNI has it.
+    Bridged,
+}
+
+/// A pod.
+#[derive(Clone, Debug)]
+pub struct Pod {
+    /// Its network namespace.
+    pub namespace: String,
+    /// Its addresses, IPv4 first.
+    pub addresses: [IpAddr; 2],
+    /// The node's end of its veth.
+    pub device: String,
+}
+
+/// A node with its pods.
+pub struct Lab {
+    /// The node's network namespace.
+    pub node: String,
+    /// The pods.
+    pub pods: Vec<Pod>,
+    /// The node's datapath.
+    pub config: DatapathConfig,
+    id: u32,
+    directory: tempfile::TempDir,
+    namespaces: Vec<String>,
+}
+
+/// Runs a command line, which must succeed.
+pub fn sh(line: &str) {
+    let output = Command::new("sh").args(["-ec", line]).output().unwrap();
+    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Runs a function on a thread of its own in a network namespace.
+pub fn inside<T: Send + 'static>(
+    namespace: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> JoinHandle<T> {
+    let path = format!("/run/netns/{namespace}");
+    std::thread::spawn(move || {
+        let namespace = File::open(&path).unwrap();
+        // SAFETY: the descriptor is open, and only this thread changes.
+        assert_eq!(unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) }, 0);
+        work()
+    })
+}
+
+impl Lab {
+    /// Makes a node with this number of pods.
+    pub fn new(shape: Shape, pods: usize) -> Lab {
+        // SAFETY: no arguments, cannot fail.
+        assert_eq!(unsafe { libc::geteuid() }, 0, "this test needs root");
+        let id = std::process::id() % 10_000 * 10 + COUNT.fetch_add(1, Ordering::Relaxed);
+        let node = format!("wr{id}");
+        sh(&format!(
+            "ip netns add {node}; ip -n {node} link set lo up
+             ip netns exec {node} sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 \
+               net.ipv6.conf.default.accept_dad=0 net.ipv6.conf.all.accept_dad=0"
+        ));
+        let directory = tempfile::tempdir().unwrap();
+        let cgroup = weft_ebpf_redirect::datapath::cgroup2_mount().unwrap().join(format!("weft-test-{id}"));
+        std::fs::create_dir_all(&cgroup).unwrap();
+        let config = DatapathConfig::new(
+            "one",
+            cgroup,
+            PathBuf::from(format!("/sys/fs/bpf/weft-test-{id}")),
+            directory.path().join("state"),
+        );
+        let mut lab = Lab { node: node.clone(), pods: Vec::new(), config, id, directory, namespaces: vec![node] };
+        lab.uplink();
+        if shape == Shape::Bridged {
+            lab.node_sh("ip link add br0 type bridge; ip addr add 10.244.9.1/24 dev br0
+                ip -6 addr add fd00:9::1/64 dev br0 nodad; ip link set br0 up");
+        }
+        for index in 0..pods {
+            lab.add_pod(shape, index);
+        }
+        lab
+    }
+
+    /// Runs a command line in the node.
+    pub fn node_sh(&self, line: &str) {
+        let node = &self.node;
+        sh(&format!("ip netns exec {node} sh -ec '{line}'"));
+    }
+
+    /// Another machine on the node's uplink.
+    pub fn remote(&self) -> String {
+        format!("wr{}r", self.id)
+    }
+
+    fn uplink(&mut self) {
+        let (node, remote) = (self.node.clone(), self.remote());
+        sh(&format!(
+            "ip netns add {remote}; ip -n {remote} link set lo up
+             ip link add up0 netns {node} type veth peer name eth0 netns {remote}
+             ip -n {node} addr add 172.30.9.1/24 dev up0; ip -n {node} -6 addr add fd00:30::1/64 dev up0 nodad
+             ip -n {node} link set up0 up
+             ip -n {remote} addr add 172.30.9.2/24 dev eth0; ip -n {remote} -6 addr add fd00:30::2/64 dev eth0 nodad
+             ip -n {remote} link set eth0 up
+             ip -n {remote} route add 10.244.9.0/24 via 172.30.9.1
+             ip -n {remote} -6 route add fd00:9::/64 via fd00:30::1
+             ip -n {node} route add default via 172.30.9.2; ip -n {node} -6 route add default via fd00:30::2"
+        ));
+        self.namespaces.push(remote);
+    }
+
+    fn add_pod(&mut self, shape: Shape, index: usize) {
+        let (node, host) = (self.node.clone(), 2 + index * 64);
+        let name = format!("wr{}p{index}", self.id);
+        let (v4, v6) = (format!("10.244.9.{host}"), format!("fd00:9::{host:x}"));
+        sh(&format!(
+            "ip netns add {name}; ip -n {name} link set lo up
+             ip netns exec {name} sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0
+             ip link add p{index} netns {node} type veth peer name eth0 netns {name}
+             ip -n {node} link set p{index} up"
+        ));
+        if shape == Shape::Bridged {
+            sh(&format!(
+                "ip -n {node} link set p{index} master br0
+                 ip -n {name} addr add {v4}/24 dev eth0; ip -n {name} -6 addr add {v6}/64 dev eth0 nodad
+                 ip -n {name} link set eth0 up
+                 ip -n {name} route add default via 10.244.9.1; ip -n {name} -6 route add default via fd00:9::1"
+            ));
+        } else {
+            sh(&format!(
+                "ip -n {node} addr add 169.254.77.1/32 dev p{index}
+                 ip -n {node} -6 addr add fe80::77/64 dev p{index} nodad
+                 ip -n {name} addr add {v4}/32 dev eth0; ip -n {name} -6 addr add {v6}/128 dev eth0 nodad
+                 ip -n {name} link set eth0 up
+                 ip -n {name} route add 169.254.77.1 dev eth0 scope link
+                 ip -n {name} route add default via 169.254.77.1
+                 ip -n {name} -6 route add default via fe80::77 dev eth0
+                 ip -n {node} route add {v4}/32 dev p{index}; ip -n {node} -6 route add {v6}/128 dev p{index}"
+            ));
+        }
+        self.namespaces.push(name.clone());
+        self.pods.push(Pod {
+            namespace: name,
+            addresses: [v4.parse().unwrap(), v6.parse().unwrap()],
+            device: format!("p{index}"),
+        });
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        for namespace in &self.namespaces {
+            let _gone = Command::new("ip").args(["netns", "del", namespace]).output();
+        }
+        let _gone = std::fs::remove_dir_all(self.config.bpffs.join("links"));
+        let _gone = std::fs::remove_dir_all(self.config.bpffs.join("maps"));
+        let _gone = std::fs::remove_dir(&self.config.bpffs);
+        let _gone = std::fs::remove_dir(&self.config.cgroup);
+    }
+}
+
+/// A state for the lab: pod 0 is the client, pod 1 the server behind `shop/server`.
+pub struct State {
+    snapshot: Snapshot,
+}
+
+/// Addresses of the service with a route.
+pub const VIP: [&str; 2] = ["10.96.0.10", "fd00:96::10"];
+/// Identity of pod `index`.
+pub const fn identity_of(index: u32) -> u32 {
+    1000 + index
+}
+
+impl State {
+    /// Workloads, their identities and the node; pods can do what they like.
+    pub fn new(pods: &[Pod]) -> State {
+        let mut state = State { snapshot: Snapshot { revision: 1, ..Snapshot::default() } };
+        state.add(Resource::Node(Node {
+            name: "one".into(),
+            addresses: vec!["172.30.9.1".parse().unwrap(), "fd00:30::1".parse().unwrap()],
+            ingress_addresses: vec![],
+        }));
+        state.add(Resource::MeshDefaults(MeshDefaults {
+            pod_cidrs: vec!["10.244.0.0/16".parse().unwrap(), "fd00:9::/64".parse().unwrap()],
+        }));
+        for (index, pod) in (0..).zip(pods) {
+            let number = IdentityNumber(identity_of(index));
+            let labels = [
+                ("k8s:app".into(), format!("pod{index}").into()),
+                ("k8s:io.kubernetes.pod.namespace".into(), "shop".into()),
+            ];
+            state.add(Resource::Identity(Identity { number, labels: BTreeMap::from(labels) }));
+            state.add(Resource::Workload(Workload {
+                name: ObjectName::new("shop", &format!("pod{index}")),
+                node: "one".into(),
+                addresses: pod.addresses.to_vec(),
+                identity: number,
+                service_account: "default".into(),
+                host_network: false,
+                owner: "".into(),
+                ports: vec![],
+            }));
+        }
+        state
+    }
+
+    /// Adds or replaces a resource.
+    pub fn add(&mut self, resource: Resource) {
+        self.snapshot.revision += 1;
+        self.snapshot.insert(resource);
+    }
+
+    /// A service on `addresses`, port 80, in front of `backends` on port `target`.
+    pub fn service(&mut self, name: &str, protocol: Protocol, addresses: &[IpAddr], backends: &[IpAddr], target: u16) {
+        self.add(Resource::Service(Service {
+            name: ObjectName::new("shop", name),
+            addresses: addresses.to_vec(),
+            ports: vec![ServicePort {
+                name: "".into(),
+                port: 80,
+                protocol,
+                app_protocol: AppProtocol::Unknown,
+            }],
+        }));
+        self.add(Resource::Endpoints(Endpoints {
+            name: ObjectName::new("shop", &format!("{name}-1")),
+            service: name.into(),
+            ports: vec![EndpointPort { name: "".into(), port: target, protocol }],
+            endpoints: backends
+                .iter()
+                .map(|address| Endpoint { address: *address, ready: true, serving: true, terminating: false })
+                .collect(),
+        }));
+    }
+
+    /// A route for a service.
+    pub fn route(&mut self, service: &str) {
+        self.add(Resource::Route(Route {
+            origin: ObjectName::new("shop", service),
+            rule: 0,
+            created: 0,
+            parents: vec![RouteParent::Service { service: ObjectName::new("shop", service), port: None }],
+            hostnames: vec![],
+            matches: vec![RouteMatch {
+                path: PathMatch::Prefix("/".into()),
+                method: None,
+                headers: vec![],
+                query: vec![],
+            }],
+            action: RouteAction {
+                filters: vec![],
+                backends: vec![],
+                timeouts: RouteTimeouts::default(),
+                retry: None,
+            },
+        }));
+    }
+
+    /// A policy about pod `subject`.
+    pub fn policy(&mut self, name: &str, subject: u32, ingress: PolicyDirection, egress: PolicyDirection) {
+        self.add(Resource::Policy(Policy {
+            kind: PolicyKind::CiliumNetworkPolicy,
+            name: ObjectName::new("shop", name),
+            index: 0,
+            subject: pod_selector(subject),
+            ingress,
+            egress,
+        }));
+    }
+
+    /// The state.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+}
+
+/// Selects pod `index`.
+pub fn pod_selector(index: u32) -> Selector {
+    Selector {
+        requirements: vec![weft_ir::Requirement {
+            key: "any:app".into(),
+            operator: weft_ir::Operator::In(vec![format!("pod{index}").into()]),
+        }],
+    }
+}
+
+/// A direction that allows only these rules.
+pub fn only(allow: Vec<PolicyRule>) -> PolicyDirection {
+    PolicyDirection { default_deny: true, allow, deny: vec![] }
+}
