@@ -65,6 +65,11 @@ impl AdminResponse {
         }
     }
 
+    /// Every metric of a registry as OpenMetrics text; for a daemon that must gather some of them first.
+    pub fn metrics(registry: &Registry) -> AdminResponse {
+        metrics_text(registry)
+    }
+
     /// Pieces that are sent as they come, until the sender is dropped. The receiver is dropped when the
     /// client goes away.
     pub fn stream(content_type: &'static str, pieces: mpsc::Receiver<Bytes>) -> AdminResponse {
