@@ -16,7 +16,7 @@ use weft_ebpf_common::{
 use crate::{
     event,
     maps::config,
-    packet::{self, KIND_ERROR, KIND_FLOW, Packet, Parsed, TCP},
+    packet::{self, KIND_ERROR, KIND_FLOW, Packet, TCP},
     proxy,
     service::{self, Counted},
 };
@@ -29,7 +29,10 @@ pub fn bounced(ctx: TcContext) -> i32 {
     let Some(config) = config() else { return TC_ACT_SHOT as i32 };
     let skb = ctx.skb.skb;
     // What the devices say to each other (neighbour discovery) has no reader here.
-    let Parsed::Ip(packet) = packet::parse(&ctx) else { return TC_ACT_SHOT as i32 };
+    let mut packet = Packet::new();
+    if packet::parse(skb, &mut packet) != packet::IP {
+        return TC_ACT_SHOT as i32;
+    }
     // The frame is addressed to a pod; without this the stack drops it as somebody else's.
     if unsafe { bpf_skb_change_type(skb, PACKET_HOST) } != 0 {
         return drop(&packet, Reason::ProxyAssignFailed);

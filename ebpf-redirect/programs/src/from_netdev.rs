@@ -14,7 +14,7 @@ use weft_ebpf_common::layout::Config;
 
 use crate::{
     maps::{WORKLOADS, config},
-    packet::{self, KIND_ERROR, KIND_FLOW, Packet, Parsed, TCP},
+    packet::{self, KIND_ERROR, KIND_FLOW, Packet, TCP},
     proxy, service,
 };
 
@@ -27,9 +27,10 @@ pub fn from_netdev(ctx: TcContext) -> i32 {
     if unsafe { (*skb).mark } & config.mark_mask == config.to_proxy {
         return TC_ACT_UNSPEC;
     }
-    match packet::parse(&ctx) {
-        Parsed::Ip(packet) => hand_over(skb, &packet, config),
-        Parsed::NotIp | Parsed::Invalid => TC_ACT_UNSPEC,
+    let mut packet = Packet::new();
+    match packet::parse(skb, &mut packet) {
+        packet::IP => hand_over(skb, &packet, config),
+        _ => TC_ACT_UNSPEC,
     }
 }
 

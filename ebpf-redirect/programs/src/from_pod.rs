@@ -17,7 +17,7 @@ use weft_ebpf_common::{
 use crate::{
     event, flow,
     maps::{WORKLOADS, config},
-    packet::{self, KIND_ERROR, KIND_FLOW, KIND_FRAGMENT, KIND_LINK, Packet, Parsed, TCP},
+    packet::{self, KIND_ERROR, KIND_FLOW, KIND_FRAGMENT, KIND_LINK, Packet, TCP},
     policy, proxy,
     service::{self, Counted},
 };
@@ -29,10 +29,11 @@ pub fn from_pod(ctx: TcContext) -> i32 {
     let skb = ctx.skb.skb;
     // What a pod claims about its packets is forgotten.
     proxy::mark(skb, config.mark_mask, 0);
-    match packet::parse(&ctx) {
-        Parsed::Ip(packet) => decide(skb, &packet, config),
-        Parsed::NotIp => TC_ACT_UNSPEC,
-        Parsed::Invalid => {
+    let mut packet = Packet::new();
+    match packet::parse(skb, &mut packet) {
+        packet::IP => decide(skb, &packet, config),
+        packet::NOT_IP => TC_ACT_UNSPEC,
+        _ => {
             event::count(Reason::InvalidPacket as u16, weft_ebpf_common::layout::METRIC_DROP, EGRESS, unsafe {
                 (*skb).len
             });

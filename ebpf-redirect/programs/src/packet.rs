@@ -4,9 +4,7 @@
 
 use core::mem::MaybeUninit;
 
-use aya_ebpf::{
-    bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes_relative, programs::TcContext,
-};
+use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes_relative};
 use weft_ebpf_common::layout::Address;
 
 pub(crate) const TCP: u8 = 6;
@@ -64,14 +62,33 @@ pub(crate) const KIND_FRAGMENT: u8 = 3;
 /// Another protocol, or an ICMP message that is neither echo nor error.
 pub(crate) const KIND_OTHER: u8 = 4;
 
-pub(crate) enum Parsed {
-    Ip(Packet),
-    /// Not IP: ARP, VLAN, whatever the link does for itself.
-    NotIp,
-    Invalid,
-}
+/// The packet was read.
+pub(crate) const IP: u32 = 0;
+/// Not IP: ARP, VLAN, whatever the link does for itself.
+pub(crate) const NOT_IP: u32 = 1;
+/// Malformed or cut short.
+pub(crate) const INVALID: u32 = 2;
 
 impl Packet {
+    /// A packet of which nothing is known.
+    #[inline(always)]
+    pub(crate) const fn new() -> Packet {
+        Packet {
+            sender: Address([0; 4]),
+            receiver: Address([0; 4]),
+            source: Address([0; 4]),
+            destination: Address([0; 4]),
+            source_port_be: 0,
+            destination_port_be: 0,
+            length: 0,
+            protocol: 0,
+            tcp_flags: 0,
+            kind: KIND_OTHER,
+            icmp: 0,
+            icmp_code: 0,
+        }
+    }
+
     /// The first packet of a TCP connection.
     #[inline(always)]
     pub(crate) fn opens(&self) -> bool {
@@ -194,41 +211,34 @@ fn ipv6(skb: *mut __sk_buff, at: u32) -> Option<Header> {
     None
 }
 
-/// Reads a packet.
-#[inline(always)]
-pub(crate) fn parse(ctx: &TcContext) -> Parsed {
-    let skb = ctx.skb.skb;
+/// Reads a packet: [`IP`], [`NOT_IP`] or [`INVALID`]. A function of its own, so that what it needs of
+/// the stack is free again for the decision.
+#[inline(never)]
+pub(crate) fn parse(skb: *mut __sk_buff, packet: &mut Packet) -> u32 {
     let protocol = unsafe { (*skb).protocol };
     let v4 = protocol == ETH_P_IP;
     if !v4 && protocol != ETH_P_IPV6 {
-        return Parsed::NotIp;
+        return NOT_IP;
     }
-    match ip(skb, v4) {
-        Some(packet) => Parsed::Ip(packet),
-        None => Parsed::Invalid,
+    match ip(skb, v4, packet) {
+        Some(()) => IP,
+        None => INVALID,
     }
 }
 
 #[inline(always)]
-fn ip(skb: *mut __sk_buff, v4: bool) -> Option<Packet> {
+fn ip(skb: *mut __sk_buff, v4: bool, packet: &mut Packet) -> Option<()> {
     let header = if v4 { ipv4(skb, 0)? } else { ipv6(skb, 0)? };
-    let mut packet = Packet {
-        sender: header.source,
-        receiver: header.destination,
-        source: header.source,
-        destination: header.destination,
-        source_port_be: 0,
-        destination_port_be: 0,
-        length: unsafe { (*skb).len },
-        protocol: header.protocol,
-        tcp_flags: 0,
-        kind: KIND_OTHER,
-        icmp: 0,
-        icmp_code: 0,
-    };
+    packet.sender = header.source;
+    packet.receiver = header.destination;
+    packet.source = header.source;
+    packet.destination = header.destination;
+    packet.length = unsafe { (*skb).len };
+    packet.protocol = header.protocol;
+    packet.kind = KIND_OTHER;
     if header.fragment {
         packet.kind = KIND_FRAGMENT;
-        return Some(packet);
+        return Some(());
     }
     match header.protocol {
         TCP | UDP | SCTP => {
@@ -242,11 +252,11 @@ fn ip(skb: *mut __sk_buff, v4: bool) -> Option<Packet> {
                 packet.tcp_flags = rest[9];
             }
         }
-        ICMP if v4 => icmp(skb, header.next, &mut packet)?,
-        ICMPV6 if !v4 => icmpv6(skb, header.next, &mut packet)?,
+        ICMP if v4 => icmp(skb, header.next, packet)?,
+        ICMPV6 if !v4 => icmpv6(skb, header.next, packet)?,
         _ => {}
     }
-    Some(packet)
+    Some(())
 }
 
 #[inline(always)]

@@ -19,7 +19,7 @@ use crate::{
     event, flow,
     from_pod::{denied, reason},
     maps::{WORKLOADS, config},
-    packet::{self, KIND_ERROR, KIND_FLOW, KIND_FRAGMENT, KIND_LINK, Packet, Parsed, TCP},
+    packet::{self, KIND_ERROR, KIND_FLOW, KIND_FRAGMENT, KIND_LINK, Packet, TCP},
     policy, proxy,
 };
 
@@ -28,10 +28,11 @@ use crate::{
 pub fn to_pod(ctx: TcContext) -> i32 {
     let Some(config) = config() else { return TC_ACT_SHOT as i32 };
     let skb = ctx.skb.skb;
-    match packet::parse(&ctx) {
-        Parsed::Ip(packet) => decide(skb, &packet, config),
-        Parsed::NotIp => TC_ACT_UNSPEC,
-        Parsed::Invalid => {
+    let mut packet = Packet::new();
+    match packet::parse(skb, &mut packet) {
+        packet::IP => decide(skb, &packet, config),
+        packet::NOT_IP => TC_ACT_UNSPEC,
+        _ => {
             event::count(Reason::InvalidPacket as u16, METRIC_DROP, INGRESS, unsafe { (*skb).len });
             TC_ACT_SHOT as i32
         }

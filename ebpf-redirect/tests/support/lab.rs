@@ -25,7 +25,7 @@ static COUNT: AtomicU32 = AtomicU32::new(0);
 
 /// How pods are connected to the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shape {
+pub(crate) enum Shape {
     /// A route per pod, as the ptp CNI has it.
     Routed,
     /// A bridge, as the bridge CNI has it.
@@ -34,36 +34,36 @@ pub enum Shape {
 
 /// A pod.
 #[derive(Clone, Debug)]
-pub struct Pod {
+pub(crate) struct Pod {
     /// Its network namespace.
-    pub namespace: String,
+    pub(crate) namespace: String,
     /// Its addresses, IPv4 first.
-    pub addresses: [IpAddr; 2],
+    pub(crate) addresses: [IpAddr; 2],
     /// The node's end of its veth.
-    pub device: String,
+    pub(crate) device: String,
 }
 
 /// A node with its pods.
-pub struct Lab {
+pub(crate) struct Lab {
     /// The node's network namespace.
-    pub node: String,
+    pub(crate) node: String,
     /// The pods.
-    pub pods: Vec<Pod>,
+    pub(crate) pods: Vec<Pod>,
     /// The node's datapath.
-    pub config: DatapathConfig,
+    pub(crate) config: DatapathConfig,
     id: u32,
     directory: tempfile::TempDir,
     namespaces: Vec<String>,
 }
 
 /// Runs a command line, which must succeed.
-pub fn sh(line: &str) {
+pub(crate) fn sh(line: &str) {
     let output = Command::new("sh").args(["-ec", line]).output().unwrap();
     assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// Runs a function on a thread of its own in a network namespace.
-pub fn inside<T: Send + 'static>(
+pub(crate) fn inside<T: Send + 'static>(
     namespace: &str,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> JoinHandle<T> {
@@ -78,7 +78,7 @@ pub fn inside<T: Send + 'static>(
 
 impl Lab {
     /// Makes a node with this number of pods.
-    pub fn new(shape: Shape, pods: usize) -> Lab {
+    pub(crate) fn new(shape: Shape, pods: usize) -> Lab {
         // SAFETY: no arguments, cannot fail.
         assert_eq!(unsafe { libc::geteuid() }, 0, "this test needs root");
         let id = std::process::id() % 10_000 * 10 + COUNT.fetch_add(1, Ordering::Relaxed);
@@ -110,13 +110,13 @@ impl Lab {
     }
 
     /// Runs a command line in the node.
-    pub fn node_sh(&self, line: &str) {
+    pub(crate) fn node_sh(&self, line: &str) {
         let node = &self.node;
         sh(&format!("ip netns exec {node} sh -ec '{line}'"));
     }
 
     /// Another machine on the node's uplink.
-    pub fn remote(&self) -> String {
+    pub(crate) fn remote(&self) -> String {
         format!("wr{}r", self.id)
     }
 
@@ -187,20 +187,20 @@ impl Drop for Lab {
 }
 
 /// A state for the lab: pod 0 is the client, pod 1 the server behind `shop/server`.
-pub struct State {
+pub(crate) struct State {
     snapshot: Snapshot,
 }
 
 /// Addresses of the service with a route.
-pub const VIP: [&str; 2] = ["10.96.0.10", "fd00:96::10"];
+pub(crate) const VIP: [&str; 2] = ["10.96.0.10", "fd00:96::10"];
 /// Identity of pod `index`.
-pub const fn identity_of(index: u32) -> u32 {
+pub(crate) const fn identity_of(index: u32) -> u32 {
     1000 + index
 }
 
 impl State {
     /// Workloads, their identities and the node; pods can do what they like.
-    pub fn new(pods: &[Pod]) -> State {
+    pub(crate) fn new(pods: &[Pod]) -> State {
         let mut state = State { snapshot: Snapshot { revision: 1, ..Snapshot::default() } };
         state.add(Resource::Node(Node {
             name: "one".into(),
@@ -232,13 +232,13 @@ impl State {
     }
 
     /// Adds or replaces a resource.
-    pub fn add(&mut self, resource: Resource) {
+    pub(crate) fn add(&mut self, resource: Resource) {
         self.snapshot.revision += 1;
         self.snapshot.insert(resource);
     }
 
     /// A service on `addresses`, port 80, in front of `backends` on port `target`.
-    pub fn service(&mut self, name: &str, protocol: Protocol, addresses: &[IpAddr], backends: &[IpAddr], target: u16) {
+    pub(crate) fn service(&mut self, name: &str, protocol: Protocol, addresses: &[IpAddr], backends: &[IpAddr], target: u16) {
         self.add(Resource::Service(Service {
             name: ObjectName::new("shop", name),
             addresses: addresses.to_vec(),
@@ -261,7 +261,7 @@ impl State {
     }
 
     /// A route for a service.
-    pub fn route(&mut self, service: &str) {
+    pub(crate) fn route(&mut self, service: &str) {
         self.add(Resource::Route(Route {
             origin: ObjectName::new("shop", service),
             rule: 0,
@@ -284,7 +284,7 @@ impl State {
     }
 
     /// A policy about pod `subject`.
-    pub fn policy(&mut self, name: &str, subject: u32, ingress: PolicyDirection, egress: PolicyDirection) {
+    pub(crate) fn policy(&mut self, name: &str, subject: u32, ingress: PolicyDirection, egress: PolicyDirection) {
         self.add(Resource::Policy(Policy {
             kind: PolicyKind::CiliumNetworkPolicy,
             name: ObjectName::new("shop", name),
@@ -296,13 +296,13 @@ impl State {
     }
 
     /// The state.
-    pub fn snapshot(&self) -> &Snapshot {
+    pub(crate) fn snapshot(&self) -> &Snapshot {
         &self.snapshot
     }
 }
 
 /// Selects pod `index`.
-pub fn pod_selector(index: u32) -> Selector {
+pub(crate) fn pod_selector(index: u32) -> Selector {
     Selector {
         requirements: vec![weft_ir::Requirement {
             key: "any:app".into(),
@@ -312,6 +312,6 @@ pub fn pod_selector(index: u32) -> Selector {
 }
 
 /// A direction that allows only these rules.
-pub fn only(allow: Vec<PolicyRule>) -> PolicyDirection {
+pub(crate) fn only(allow: Vec<PolicyRule>) -> PolicyDirection {
     PolicyDirection { default_deny: true, allow, deny: vec![] }
 }
