@@ -4,7 +4,7 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
     os::fd::AsRawFd,
     time::Duration,
 };
@@ -21,16 +21,42 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// (TCP_USER_TIMEOUT, RFC 5482).
 const UNACKNOWLEDGED: Duration = Duration::from_secs(60);
 
-/// A listening socket on a free port of the loopback address, to which the kernel programs hand
-/// redirected connections. Its local address is then the original destination of each connection.
+/// Tries to find a port that is free in both families.
+const PORT_TRIES: usize = 64;
+
+/// The listening sockets of one worker to which the kernel programs hand redirected connections: one per
+/// family, on the same free port of the loopback addresses; one only on a host without IPv6. The local
+/// address of a connection is then its original destination.
 ///
 /// Needs CAP_NET_ADMIN. No SO_REUSEPORT: `bpf_sk_assign` refuses such sockets before Linux 6.6.
-pub fn transparent_listener(ipv6: bool, mark: u32) -> io::Result<TcpListener> {
-    let address: IpAddr = if ipv6 { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
-    let socket = stream_socket(ipv6)?;
-    set_transparent(&socket, ipv6)?;
+pub fn transparent_listeners(mark: u32) -> io::Result<Vec<TcpListener>> {
+    let mut last = io::Error::from(io::ErrorKind::AddrInUse);
+    for _ in 0..PORT_TRIES {
+        let ipv4 = transparent_listener(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), mark)?;
+        let port = ipv4.local_addr()?.port();
+        match transparent_listener(SocketAddr::from((Ipv6Addr::LOCALHOST, port)), mark) {
+            Ok(ipv6) => return Ok(vec![ipv4, ipv6]),
+            Err(error) if no_such_family(&error) => return Ok(vec![ipv4]),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => last = error,
+            Err(error) => return Err(error),
+        }
+    }
+    Err(last)
+}
+
+/// Whether the error says that the host has no such address, or no such family at all.
+pub fn no_such_family(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
+}
+
+fn transparent_listener(address: SocketAddr, mark: u32) -> io::Result<TcpListener> {
+    let socket = stream_socket(address.is_ipv6())?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    set_transparent(&socket, address.is_ipv6())?;
     socket.set_mark(mark)?;
-    socket.bind(&SocketAddr::new(address, 0).into())?;
+    socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }

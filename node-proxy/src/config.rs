@@ -215,6 +215,16 @@ impl RawConfig {
         Ok((format, self.log.as_deref().unwrap_or("info")))
     }
 
+    /// The node's name; empty when none is given.
+    pub fn node_name(&self) -> &str {
+        self.node.as_deref().unwrap_or_default()
+    }
+
+    /// Where the last good state is kept.
+    pub fn state_directory(&self) -> PathBuf {
+        self.state_dir.clone().unwrap_or_else(|| STATE_DIR.into())
+    }
+
     /// Where the node's part of the kernel is, whether it is used or not.
     pub fn kernel(&self) -> KernelConfig {
         KernelConfig {
@@ -233,12 +243,13 @@ impl RawConfig {
         let connections = within("connections", self.connections.unwrap_or(16_384), workers, 1 << 24)?;
         let connect = within("connect-timeout-ms", millis(self.connect_timeout_ms, 5000), 1, 600_000)?;
         let drain = within("drain-timeout-ms", millis(self.drain_timeout_ms, 30_000), 0, 3_600_000)?;
+        let state_dir = self.state_directory();
         let kernel = (!self.no_redirect.unwrap_or(false)).then(|| self.kernel());
         Ok(Config {
             node: self.node.ok_or(ConfigError::Missing("node"))?.into(),
             controller: self.controller.ok_or(ConfigError::Missing("controller"))?,
             join_token_file: self.join_token_file.ok_or(ConfigError::Missing("join-token-file"))?,
-            state_dir: self.state_dir.unwrap_or_else(|| STATE_DIR.into()),
+            state_dir,
             workers,
             connections_per_worker: connections / workers,
             kernel,

@@ -9,12 +9,18 @@ use std::sync::{
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric},
-    metrics::{counter::ConstCounter, gauge::ConstGauge},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
     registry::Unit,
 };
-use weft_ebpf_common::reason::Reason;
+use weft_ebpf_common::{layout::ServiceCounters, reason::Reason};
+use weft_ebpf_redirect::{
+    Counters,
+    datapath::{Outcome, PacketCounter},
+    events::FlowDirection,
+};
 use weft_flow_export::FlowRing;
 
+use crate::kernel::KernelCounters;
 use crate::metrics::{DURATION_BOUNDS, WorkerMetrics};
 
 /// Yields the metrics of the data path.
@@ -81,7 +87,7 @@ impl DataPathMetrics {
             "weft_node_request_duration",
             "time from the head of a request to the end of its response",
             Some(&Unit::Seconds),
-            prometheus_client::metrics::MetricType::Histogram,
+            MetricType::Histogram,
         )?;
         family.encode_histogram::<prometheus_client::encoding::NoLabelSet>(seconds, total, &buckets, None)
     }
@@ -111,6 +117,97 @@ impl DataPathMetrics {
             gauge.encode(encoder.encode_descriptor(name, help, None, kind)?)?;
         }
         Ok(())
+    }
+}
+
+/// Yields the metrics of the kernel, as they were when they were last asked for.
+#[derive(Debug)]
+pub struct KernelMetrics {
+    counters: KernelCounters,
+}
+
+impl KernelMetrics {
+    /// Metrics over these counters.
+    pub fn new(counters: KernelCounters) -> KernelMetrics {
+        KernelMetrics { counters }
+    }
+
+    fn services(counters: &Counters, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        type Pick = fn(&ServiceCounters) -> u64;
+        let families: [(&str, &str, Pick); 3] = [
+            (
+                "weft_ebpf_service_translated",
+                "connections and datagrams that the kernel sent straight to a backend",
+                |counters| counters.translated,
+            ),
+            ("weft_ebpf_service_redirected", "connections that the kernel handed to the proxy", |counters| {
+                counters.redirected
+            }),
+            (
+                "weft_ebpf_service_refused",
+                "connections that were refused for want of a backend",
+                |counters| counters.refused,
+            ),
+        ];
+        for (name, help, pick) in families {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for (service, counters) in &counters.services {
+                let (full, port) = (service.service.to_string(), service.port.to_string());
+                let protocol = weft_flow_export::Protocol(service.protocol).to_string();
+                let labels =
+                    [("service", full.as_str()), ("port", port.as_str()), ("protocol", protocol.as_str())];
+                ConstCounter::new(pick(counters)).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn packets(counters: &Counters, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        type Pick = fn(&PacketCounter) -> u64;
+        let families: [(&str, &str, Pick); 2] = [
+            ("weft_ebpf_packets", "packets by what became of them", |counter| counter.packets),
+            ("weft_ebpf_bytes", "bytes of packets by what became of them", |counter| counter.bytes),
+        ];
+        for (name, help, pick) in families {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for counter in &counters.packets {
+                let labels = [
+                    ("outcome", outcome(counter.outcome)),
+                    ("reason", counter.reason.map_or("", Reason::name)),
+                    ("direction", direction(counter.direction)),
+                ];
+                ConstCounter::new(pick(counter)).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn outcome(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Pass => "pass",
+        Outcome::Redirect => "redirect",
+        Outcome::Drop => "drop",
+        Outcome::Proxied => "proxied",
+        Outcome::FromProxy => "from_proxy",
+    }
+}
+
+fn direction(direction: FlowDirection) -> &'static str {
+    match direction {
+        FlowDirection::Ingress => "ingress",
+        FlowDirection::Egress => "egress",
+    }
+}
+
+impl Collector for KernelMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let counters = self.counters.last();
+        KernelMetrics::services(&counters, &mut encoder)?;
+        KernelMetrics::packets(&counters, &mut encoder)?;
+        let help = "events that found the kernel's ring buffer full";
+        let lost = encoder.encode_descriptor("weft_ebpf_lost_events", help, None, MetricType::Counter)?;
+        ConstCounter::new(counters.lost_events).encode(lost)
     }
 }
 

@@ -9,6 +9,7 @@
 //! serves a request), then the request pipeline.
 
 pub mod access;
+pub mod apply;
 pub mod balance;
 pub mod capture;
 pub mod clock;
@@ -21,6 +22,7 @@ pub mod export;
 pub mod filter;
 pub mod flow;
 pub mod ir_client;
+pub mod kernel;
 pub mod metrics;
 pub mod node;
 pub mod permit;

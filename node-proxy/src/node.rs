@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The control side of `weft-node`: takes each commit of the state, has workers and kernel apply it, and
-//! says so to the controller. Nothing here is on the data path.
+//! The control side of `weft-node`: starts everything, and ends it in order. Nothing here is on the data
+//! path.
 
 use std::{
     fs, io,
@@ -13,21 +13,25 @@ use http::StatusCode;
 use prometheus_client::registry::Registry;
 use thiserror::Error;
 use tokio::{sync::watch, task::JoinSet};
+use weft_ebpf_redirect::{DEFAULT_MARK, DEFAULT_PORTS, Datapath, DatapathError};
 use weft_flow_export::{FlowQuery, FlowRing, serve as serve_flows};
 use weft_identity::{JoinToken, token::TokenError};
-use weft_ir::{stream::Rejection, subscribe::Commit};
 use weft_runtime::{
     admin::{AdminRequest, AdminResponse, AdminRoutes, AdminServeError, AdminServer},
     drain,
     readiness::{Readiness, ReadinessHandle},
     signals::{Shutdown, ShutdownSignals},
+    supervise::chain,
 };
 
 use crate::{
-    config::Config,
-    export::DataPathMetrics,
-    ir_client::{AckHandle, IrClient, IrClientConfig, IrClientError},
-    plane::{Plane, PlaneConfig, WorkerGone},
+    apply::{Applier, Kernel},
+    config::{Config, KernelConfig, RawConfig},
+    export::{DataPathMetrics, KernelMetrics},
+    ir_client::{IrClient, IrClientConfig, IrClientError},
+    kernel::{self, CounterQuestions, KernelCounters},
+    plane::{Plane, PlaneConfig, Redirect, WorkerGone},
+    state::MeshState,
 };
 
 /// How long the admin endpoint may take to end.
@@ -57,6 +61,12 @@ pub enum NodeError {
     /// A worker's sockets or thread could not be made.
     #[error("cannot start the workers")]
     Workers(#[source] io::Error),
+    /// There is no cgroup to attach to.
+    #[error("cannot find the cgroup of this node's pods: give --cgroup")]
+    Cgroup(#[source] io::Error),
+    /// The kernel programs cannot be used.
+    #[error("cannot use the kernel's part; see weft-node --check, or serve gateways only with --no-redirect")]
+    Datapath(#[source] DatapathError),
     /// Signals cannot be caught.
     #[error("cannot catch signals")]
     Signals(#[source] io::Error),
@@ -81,14 +91,27 @@ pub async fn run(config: Config) -> Result<(), NodeError> {
     let ring = FlowRing::new(config.flows);
     let readiness = Readiness::new();
     let state_ready = readiness.add("state", "waiting for the first state from the controller");
-    let (plane, queues) = Plane::start(&plane_config(&config), &ring).map_err(NodeError::Workers)?;
     let mut tasks = JoinSet::new();
+    let (counters, questions) = KernelCounters::channel();
+    let kernel = match &config.kernel {
+        Some(kernel) => {
+            let ready = readiness.add("kernel", "the kernel's tables are not written yet");
+            Some(start_kernel(&config, kernel, questions, ready, &ring, &mut tasks).await?)
+        }
+        None => {
+            tracing::warn!(
+                "no kernel programs: only Gateway listeners are served, and no L3/L4 policy is enforced"
+            );
+            None
+        }
+    };
+    let (plane, queues) = Plane::start(&plane_config(&config), &ring).map_err(NodeError::Workers)?;
     for queue in queues {
         tasks.spawn(queue.drain());
     }
     let admin = AdminServer::bind(&config.admin).await?;
     let (admin_drain, admin_watch) = drain::channel();
-    let routes = admin_routes(&config, &readiness, &plane, &ring);
+    let routes = admin_routes(&config, &readiness, &plane, &ring, counters);
     tasks.spawn(async move {
         let Ok(()) = admin.serve(routes, admin_watch).await;
     });
@@ -100,14 +123,15 @@ pub async fn run(config: Config) -> Result<(), NodeError> {
     })?;
     tracing::info!(node = %config.node, workers = config.workers, admin = %config.admin, "started");
 
-    let mut applier = Applier { plane, acks: client.acks(), ready: state_ready };
+    let mut applier = Applier { plane, acks: client.acks(), ready: state_ready, kernel };
     let ended = tokio::select! {
-        result = applier.run(client.states()) => result,
+        result = applier.run(client.states()) => result.map_err(NodeError::from),
         signal = signals.next() => {
             tracing::info!(?signal, "ending: running requests may finish, a second signal ends at once");
             Ok(())
         }
     };
+    applier.stop_redirects();
     client.shutdown().await;
     let until = Instant::now() + if ended.is_ok() { config.drain_timeout } else { Duration::ZERO };
     tokio::select! {
@@ -134,22 +158,65 @@ fn plane_config(config: &Config) -> PlaneConfig {
         connections: config.connections_per_worker,
         listen_addresses: config.listen_addresses.clone(),
         connect_timeout: config.connect_timeout,
-        redirect: None,
+        redirect: config
+            .kernel
+            .as_ref()
+            .map(|_| Redirect { mark: DEFAULT_MARK.from_proxy, ports: DEFAULT_PORTS.0..=DEFAULT_PORTS.1 }),
     }
 }
 
-fn admin_routes(config: &Config, readiness: &Readiness, plane: &Plane, ring: &FlowRing) -> AdminRoutes {
+async fn start_kernel(
+    config: &Config,
+    kernel: &KernelConfig,
+    questions: CounterQuestions,
+    ready: ReadinessHandle,
+    ring: &FlowRing,
+    tasks: &mut JoinSet<()>,
+) -> Result<Kernel, NodeError> {
+    let datapath =
+        kernel::datapath_config(&config.node, kernel, &config.state_dir).map_err(NodeError::Cgroup)?;
+    let datapath = Datapath::attach(datapath).await.map_err(NodeError::Datapath)?;
+    let events = datapath.events().map_err(NodeError::Datapath)?;
+    let states = watch::Sender::new(Arc::new(MeshState::empty(&config.node)));
+    let (reading, flows) = (states.subscribe(), ring.clone());
+    tasks.spawn(async move {
+        if let Err(error) = kernel::report(events, reading, flows).await {
+            tracing::error!(error = chain(&error), "no more flows from the kernel");
+        }
+    });
+    Ok(Kernel { datapath, ready, questions, states, ring: ring.clone(), pending: None, listening: false })
+}
+
+fn admin_routes(
+    config: &Config,
+    readiness: &Readiness,
+    plane: &Plane,
+    ring: &FlowRing,
+    counters: KernelCounters,
+) -> AdminRoutes {
     let mut registry = Registry::default();
-    let metrics = DataPathMetrics::new(plane.metrics().to_vec(), ring.clone());
-    registry.register_collector(Box::new(metrics));
+    registry.register_collector(Box::new(DataPathMetrics::new(plane.metrics().to_vec(), ring.clone())));
+    let kernel = config.kernel.is_some();
+    if kernel {
+        registry.register_collector(Box::new(KernelMetrics::new(counters.clone())));
+    }
+    let registry = Arc::new(registry);
     let (config, ring) = (config.clone(), ring.clone());
-    AdminRoutes::new(readiness.clone(), Arc::new(registry)).value("/config", move || config.clone()).get(
-        "/flows",
-        move |request| {
+    AdminRoutes::new(readiness.clone(), Arc::clone(&registry))
+        .get("/metrics", move |_| {
+            let (registry, counters) = (Arc::clone(&registry), counters.clone());
+            async move {
+                if kernel {
+                    counters.refresh().await;
+                }
+                AdminResponse::metrics(&registry)
+            }
+        })
+        .value("/config", move || config.clone())
+        .get("/flows", move |request| {
             let answer = flows(&ring, &request);
             async move { answer }
-        },
-    )
+        })
 }
 
 fn flows(ring: &FlowRing, request: &AdminRequest) -> AdminResponse {
@@ -164,46 +231,13 @@ fn flows(ring: &FlowRing, request: &AdminRequest) -> AdminResponse {
     }
 }
 
-/// Applies commits one after the other.
-struct Applier {
-    plane: Plane,
-    acks: AckHandle,
-    ready: ReadinessHandle,
-}
-
-impl Applier {
-    /// Runs until a worker ends.
-    async fn run(&mut self, mut states: watch::Receiver<Option<Arc<Commit>>>) -> Result<(), NodeError> {
-        loop {
-            let commit = states.borrow_and_update().clone();
-            if let Some(commit) = commit {
-                self.apply(&commit).await?;
-            }
-            if states.changed().await.is_err() {
-                // The client never ends before this task; without it the last state goes on.
-                std::future::pending::<()>().await;
-            }
-        }
-    }
-
-    async fn apply(&mut self, commit: &Commit) -> Result<(), NodeError> {
-        let begun = Instant::now();
-        let undecoded: Vec<_> = commit.rejected.keys().cloned().collect();
-        let rejected = self.plane.apply(&commit.snapshot, &undecoded).await?;
-        for rejected in &rejected {
-            tracing::warn!(resource = %rejected.key, error = rejected.error, "a resource cannot be used");
-        }
-        let refused = rejected
-            .into_iter()
-            .map(|rejected| Rejection { key: rejected.key, message: rejected.error.into() })
-            .collect();
-        self.acks.applied(commit.position, refused).await;
-        self.ready.ready();
-        tracing::info!(
-            revision = commit.snapshot.revision,
-            duration_ms = begun.elapsed().as_millis() as u64,
-            "applied a state"
-        );
-        Ok(())
-    }
+/// Removes everything that the node left in the kernel.
+///
+/// # Errors
+/// When something could not be removed.
+pub async fn clean_up(raw: &RawConfig) -> Result<(), NodeError> {
+    let config = raw.kernel();
+    let datapath = kernel::datapath_config(raw.node_name(), &config, &raw.state_directory())
+        .map_err(NodeError::Cgroup)?;
+    Datapath::cleanup(&datapath).await.map_err(NodeError::Datapath)
 }

@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     io,
-    net::{IpAddr, SocketAddr, TcpListener},
+    net::{IpAddr, TcpListener},
     ops::RangeInclusive,
     sync::Arc,
     thread::JoinHandle,
@@ -67,17 +67,9 @@ pub struct Plane {
     compiler: Compiler,
     workers: Vec<WorkerThread>,
     metrics: Vec<Arc<WorkerMetrics>>,
-    captured: Vec<Captured>,
+    captured: Vec<u16>,
     retired: mpsc::Receiver<Arc<MeshState>>,
-}
-
-/// The ports of one worker's sockets for redirected connections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Captured {
-    /// The IPv4 socket's address.
-    pub ipv4: SocketAddr,
-    /// The IPv6 socket's address; nothing on a host without IPv6.
-    pub ipv6: Option<SocketAddr>,
+    rejected: Vec<Rejected>,
 }
 
 /// A worker has ended, which it never does by itself.
@@ -95,6 +87,7 @@ impl Plane {
             metrics: Vec::new(),
             captured: Vec::new(),
             retired: freed,
+            rejected: Vec::new(),
         };
         let mut queues = Vec::new();
         let state = Arc::new(MeshState::empty(&config.node));
@@ -119,8 +112,18 @@ impl Plane {
         &self.metrics
     }
 
-    /// The sockets for redirected connections, by worker.
-    pub fn captured(&self) -> &[Captured] {
+    /// What of the last snapshot cannot be used.
+    pub fn rejected(&self) -> &[Rejected] {
+        &self.rejected
+    }
+
+    /// The state that the workers serve.
+    pub fn state(&self) -> &Arc<MeshState> {
+        self.compiler.state()
+    }
+
+    /// The ports of the sockets for redirected connections, by worker; the same in both families.
+    pub fn captured(&self) -> &[u16] {
         &self.captured
     }
 
@@ -149,6 +152,7 @@ impl Plane {
         }
         // States that no request uses any more are freed here, off the data path.
         while self.retired.try_recv().is_ok() {}
+        self.rejected.clone_from(&rejected);
         Ok(rejected)
     }
 
@@ -172,17 +176,11 @@ impl Plane {
 
     fn capture(&mut self, config: &PlaneConfig) -> io::Result<Vec<TcpListener>> {
         let Some(redirect) = &config.redirect else { return Ok(Vec::new()) };
-        let ipv4 = capture::transparent_listener(false, redirect.mark)?;
-        let ipv6 = match capture::transparent_listener(true, redirect.mark) {
-            Ok(socket) => Some(socket),
-            Err(error) if no_such_family(&error) => None,
-            Err(error) => return Err(error),
-        };
-        self.captured.push(Captured {
-            ipv4: ipv4.local_addr()?,
-            ipv6: ipv6.as_ref().map(TcpListener::local_addr).transpose()?,
-        });
-        Ok([Some(ipv4), ipv6].into_iter().flatten().collect())
+        let sockets = capture::transparent_listeners(redirect.mark)?;
+        if let Some(socket) = sockets.first() {
+            self.captured.push(socket.local_addr()?.port());
+        }
+        Ok(sockets)
     }
 }
 
@@ -220,7 +218,7 @@ fn parts(
 /// failure: that node opens it.
 fn reject_listeners(snapshot: &Snapshot, failure: &ListenFailure, rejected: &mut Vec<Rejected>) {
     let ListenFailure { address, error } = failure;
-    if error.kind() == io::ErrorKind::AddrNotAvailable || no_such_family(error) {
+    if error.kind() == io::ErrorKind::AddrNotAvailable || capture::no_such_family(error) {
         tracing::info!(%address, %error, "a gateway address is not on this node");
         return;
     }
@@ -234,9 +232,4 @@ fn reject_listeners(snapshot: &Snapshot, failure: &ListenFailure, rejected: &mut
                 .push(Rejected { key: key.clone(), error: format!("cannot listen on {address}: {error}") });
         }
     }
-}
-
-/// The host has no IPv6.
-fn no_such_family(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
 }

@@ -122,7 +122,7 @@ impl MeshState {
     }
 
     /// The policies of the same revision.
-    pub fn policies(&self) -> &PolicySet {
+    pub fn policies(&self) -> &Arc<PolicySet> {
         &self.policies
     }
 

@@ -95,6 +95,11 @@ impl Compiler {
         }
     }
 
+    /// The last state.
+    pub fn state(&self) -> &Arc<MeshState> {
+        &self.state
+    }
+
     /// The state for a snapshot, and the resources that cannot be used in full. `undecoded` names
     /// resources of the snapshot that this node could not read.
     pub fn compile(
