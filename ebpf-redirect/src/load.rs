@@ -158,7 +158,8 @@ impl Programs {
                 Program::CgroupSockopt(program) => program.load(),
                 _ => continue,
             };
-            loaded.map_err(|source| LoadError::Program { name: name.to_owned(), source: Box::new(source) })?;
+            loaded
+                .map_err(|source| LoadError::Program { name: name.to_owned(), source: Box::new(source) })?;
         }
         Ok(Programs { bpf, directory: bpffs.to_owned() })
     }
@@ -216,7 +217,9 @@ impl Programs {
         let mut attached = BTreeSet::new();
         for entry in fs::read_dir(&directory).map_err(path_error(&directory))? {
             let name = entry.map_err(path_error(&directory))?.file_name();
-            let Some((program, index)) = name.to_str().and_then(|name| name.rsplit_once('-')) else { continue };
+            let Some((program, index)) = name.to_str().and_then(|name| name.rsplit_once('-')) else {
+                continue;
+            };
             let hook = DeviceHook::ALL.into_iter().find(|hook| hook.program() == program);
             if let (Some(hook), Ok(index)) = (hook, index.parse()) {
                 attached.insert((hook, index));
@@ -251,15 +254,15 @@ impl Programs {
 pub(crate) fn unpin_all(bpffs: &Path) -> Result<(), LoadError> {
     for directory in [links_directory(bpffs), maps_directory(bpffs)] {
         match fs::remove_dir_all(&directory) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(path_error(&directory)(error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(path_error(&directory)(error));
+            }
             _ => {}
         }
     }
     match fs::remove_dir(bpffs) {
         // Another thing of the caller's may be in there.
-        Err(error)
-            if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) =>
-        {
+        Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {
             Err(path_error(bpffs)(error))
         }
         _ => Ok(()),
@@ -291,7 +294,7 @@ const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 const BPFFS_ROOT: &str = "/sys/fs/bpf";
 
 /// Makes the directory, with a bpf file system under `/sys/fs/bpf` if there is none.
-fn mount(bpffs: &Path) -> Result<(), LoadError> {
+pub(crate) fn mount(bpffs: &Path) -> Result<(), LoadError> {
     let root = Path::new(BPFFS_ROOT);
     if bpffs.starts_with(root) && !is_bpffs(root).map_err(path_error(root))? {
         mount_bpffs(root).map_err(path_error(root))?;

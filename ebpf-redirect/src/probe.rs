@@ -2,13 +2,14 @@
 //! What this kernel and machine have of what the datapath wants: found, or replaced by what, and what
 //! is then missing.
 
-use std::{fmt, io, os::fd::AsFd, path::Path, process::Command};
-
-use aya::{
-    EbpfLoader,
-    programs::Program,
-    util::KernelVersion,
+use std::{
+    fmt, io,
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+    process::Command,
 };
+
+use aya::{EbpfLoader, programs::Program, util::KernelVersion};
 use serde::Serialize;
 
 use crate::{
@@ -86,7 +87,11 @@ fn feature(name: &'static str, found: bool, detail: &str) -> Feature {
 
 fn version() -> Feature {
     let detail = "5.10 is the least (sk_assign, cgroup getpeername); tested on 6.18 only";
-    feature("kernel 5.10 or later", KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(5, 10, 0)), detail)
+    feature(
+        "kernel 5.10 or later",
+        KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(5, 10, 0)),
+        detail,
+    )
 }
 
 fn root() -> Feature {
@@ -123,10 +128,21 @@ fn nft() -> Feature {
 
 /// Loads every program without attaching it, and tries a link of the newest kind.
 fn programs() -> Vec<Feature> {
-    let mut bpf = match EbpfLoader::new().default_map_pin_directory(Path::new(PROBE_PINS)).load(crate::load::object()) {
-        Ok(bpf) => bpf,
-        Err(error) => return vec![feature("kernel programs", false, &error.to_string())],
-    };
+    // The maps want to be pinned somewhere, if only for the moment.
+    let pins = PathBuf::from(format!("{PROBE_PINS}-{}", std::process::id()));
+    let made = crate::load::mount(&pins).map_err(|error| error.to_string());
+    let features = made
+        .and_then(|()| load(&pins))
+        .unwrap_or_else(|error| vec![feature("kernel programs", false, &error)]);
+    if let Err(error) = std::fs::remove_dir_all(&pins) {
+        tracing::debug!(path = %pins.display(), %error, "cannot remove the probe's maps");
+    }
+    features
+}
+
+fn load(pins: &Path) -> Result<Vec<Feature>, String> {
+    let loaded = EbpfLoader::new().default_map_pin_directory(pins).load(crate::load::object());
+    let mut bpf = loaded.map_err(|error| error_chain(&error))?;
     let mut features = Vec::new();
     let mut refused = Vec::new();
     for (name, program) in bpf.programs_mut() {
@@ -141,13 +157,25 @@ fn programs() -> Vec<Feature> {
             refused.push(format!("{name}: {error}"));
         }
     }
-    let detail = if refused.is_empty() { "every hook passes the verifier".into() } else { refused.join("; ") };
+    let detail =
+        if refused.is_empty() { "every hook passes the verifier".into() } else { refused.join("; ") };
     features.push(feature("kernel programs", refused.is_empty(), &detail));
     let fd = bpf.program("from_netdev").and_then(|program| program.fd().ok());
     if let Some(fd) = fd {
         features.push(tcx(bpf::link_create(fd.as_fd(), 0, Attach::TcxIngress)));
     }
-    features
+    Ok(features)
+}
+
+/// The error with its causes: the last of them is the kernel's.
+fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
 }
 
 /// A device of index 0 exists nowhere: a kernel that knows tcx says so, another does not know the link.
@@ -157,5 +185,5 @@ fn tcx(tried: io::Result<std::os::fd::OwnedFd>) -> Feature {
     feature("tcx", known, detail)
 }
 
-/// Never used: the probe's maps are pinned nowhere.
+/// Where the probe's maps are pinned until it ends; the process id is added.
 const PROBE_PINS: &str = "/sys/fs/bpf/weft-probe";
