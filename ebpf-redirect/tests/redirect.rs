@@ -39,7 +39,13 @@ fn transparent_v6(socket: &Socket) {
     let on: libc::c_int = 1;
     // SAFETY: the option is an int that outlives the call.
     let done = unsafe {
-        libc::setsockopt(socket.as_raw_fd(), libc::SOL_IPV6, libc::IPV6_TRANSPARENT, (&raw const on).cast(), 4)
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_IPV6,
+            libc::IPV6_TRANSPARENT,
+            (&raw const on).cast(),
+            4,
+        )
     };
     assert_eq!(done, 0);
 }
@@ -201,11 +207,13 @@ fn egress(shape: Shape) {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn routed_pods_reach_a_kept_address_through_the_proxy() {
     egress(Shape::Routed);
 }
 
 #[test]
+#[ignore = "needs root"]
 fn bridged_pods_reach_a_kept_address_through_the_proxy() {
     egress(Shape::Bridged);
 }
@@ -241,16 +249,19 @@ fn ingress(shape: Shape) {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn what_is_sent_to_a_routed_pod_with_an_http_rule_passes_the_proxy() {
     ingress(Shape::Routed);
 }
 
 #[test]
+#[ignore = "needs root"]
 fn what_is_sent_to_a_bridged_pod_with_an_http_rule_passes_the_proxy() {
     ingress(Shape::Bridged);
 }
 
 #[test]
+#[ignore = "needs root"]
 fn cleanup_leaves_nothing_behind() {
     let lab = Lab::new(Shape::Routed, 1);
     let state = State::new(&lab.pods);

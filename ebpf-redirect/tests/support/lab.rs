@@ -97,11 +97,14 @@ impl Lab {
             PathBuf::from(format!("/sys/fs/bpf/weft-test-{id}")),
             directory.path().join("state"),
         );
-        let mut lab = Lab { node: node.clone(), pods: Vec::new(), config, id, directory, namespaces: vec![node] };
+        let mut lab =
+            Lab { node: node.clone(), pods: Vec::new(), config, id, directory, namespaces: vec![node] };
         lab.uplink();
         if shape == Shape::Bridged {
-            lab.node_sh("ip link add br0 type bridge; ip addr add 10.244.9.1/24 dev br0
-                ip -6 addr add fd00:9::1/64 dev br0 nodad; ip link set br0 up");
+            lab.node_sh(
+                "ip link add br0 type bridge; ip addr add 10.244.9.1/24 dev br0
+                ip -6 addr add fd00:9::1/64 dev br0 nodad; ip link set br0 up",
+            );
         }
         for index in 0..pods {
             lab.add_pod(shape, index);
@@ -238,7 +241,14 @@ impl State {
     }
 
     /// A service on `addresses`, port 80, in front of `backends` on port `target`.
-    pub(crate) fn service(&mut self, name: &str, protocol: Protocol, addresses: &[IpAddr], backends: &[IpAddr], target: u16) {
+    pub(crate) fn service(
+        &mut self,
+        name: &str,
+        protocol: Protocol,
+        addresses: &[IpAddr],
+        backends: &[IpAddr],
+        target: u16,
+    ) {
         self.add(Resource::Service(Service {
             name: ObjectName::new("shop", name),
             addresses: addresses.to_vec(),
@@ -284,7 +294,13 @@ impl State {
     }
 
     /// A policy about pod `subject`.
-    pub(crate) fn policy(&mut self, name: &str, subject: u32, ingress: PolicyDirection, egress: PolicyDirection) {
+    pub(crate) fn policy(
+        &mut self,
+        name: &str,
+        subject: u32,
+        ingress: PolicyDirection,
+        egress: PolicyDirection,
+    ) {
         self.add(Resource::Policy(Policy {
             kind: PolicyKind::CiliumNetworkPolicy,
             name: ObjectName::new("shop", name),

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The committed object belongs to the sources beside it.
+
+use std::{path::Path, process::Command};
+
+fn script(argument: &str) -> (bool, String) {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("programs/build.sh");
+    let mut command = Command::new(script);
+    // Variables of the cargo that runs us would select its compiler.
+    for variable in ["RUSTC", "CARGO", "RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTUP_TOOLCHAIN"] {
+        command.env_remove(variable);
+    }
+    let output = command.arg(argument).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    (output.status.success(), text)
+}
+
+#[test]
+fn the_recorded_hash_is_that_of_the_sources() {
+    let (done, hash) = script("--hash");
+    assert!(done, "{hash}");
+    let recorded = include_str!("../prebuilt/weft.bpf.toml");
+    assert!(recorded.contains(&format!("sources = \"{}\"", hash.trim())), "changed: run cargo xtask bpf");
+}
+
+#[test]
+fn the_sources_give_the_same_object_again() {
+    if !Path::new("/usr/bin/rustc").exists() {
+        // Nothing to build with: the hash above is what can be compared here.
+        println!("no compiler for the kernel programs on this machine");
+        return;
+    }
+    let (done, text) = script("--check");
+    assert!(done, "{text}");
+}
