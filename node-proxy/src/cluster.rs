@@ -18,7 +18,7 @@ pub struct Cluster {
     pub name: Arc<str>,
     /// What its endpoints speak.
     pub protocol: AppProtocol,
-    /// Endpoints that take new requests. In the order of their addresses, so that equal sets are equal.
+    /// Endpoints that take new requests, in the order of their addresses: IPv4 first.
     pub endpoints: Vec<Endpoint>,
     /// Rate limits on the Service.
     pub limits: Vec<Arc<RateLimiter>>,
@@ -31,6 +31,20 @@ pub struct Endpoint {
     pub address: SocketAddr,
     /// Under which workers keep what they measure about it.
     pub slot: Slot,
+}
+
+impl Cluster {
+    /// The endpoints for a client of this family: a dual-stack pod is an endpoint once in each, and only
+    /// in its own family can a client keep its address. All of them where its family has none.
+    pub fn endpoints_for(&self, ipv6: bool) -> &[Endpoint] {
+        let (ipv4_endpoints, ipv6_endpoints) =
+            self.endpoints.split_at(self.endpoints.partition_point(|endpoint| endpoint.address.is_ipv4()));
+        match (ipv6, ipv4_endpoints, ipv6_endpoints) {
+            (false, [_, ..], _) => ipv4_endpoints,
+            (true, _, [_, ..]) => ipv6_endpoints,
+            _ => &self.endpoints,
+        }
+    }
 }
 
 /// The addresses that serve a port of a service: the ready ones; where there are none, those that
@@ -70,12 +84,12 @@ fn target_port(port: &ServicePort, ports: &[EndpointPort]) -> Option<u16> {
 mod tests {
     use std::net::IpAddr;
 
-    use weft_ir::{Endpoint, ObjectName};
+    use weft_ir::ObjectName;
 
     use super::*;
 
     fn slice(endpoints: &[(u8, bool, bool, bool)]) -> Endpoints {
-        let endpoint = |&(last, ready, serving, terminating): &(u8, bool, bool, bool)| Endpoint {
+        let endpoint = |&(last, ready, serving, terminating): &(u8, bool, bool, bool)| weft_ir::Endpoint {
             address: IpAddr::from([10, 0, 0, last]),
             ready,
             serving,
@@ -96,6 +110,28 @@ mod tests {
             protocol: Protocol::Tcp,
             app_protocol: AppProtocol::Http,
         }
+    }
+
+    #[test]
+    fn a_client_gets_endpoints_of_its_family_where_there_are_some() {
+        let of = |addresses: &[&str]| Cluster {
+            slot: Slot::default(),
+            service: BackendService { name: ObjectName::new("shop", "web"), port: 80 },
+            name: "shop/web".into(),
+            protocol: AppProtocol::Http,
+            endpoints: addresses
+                .iter()
+                .map(|address| Endpoint {
+                    address: address.parse().expect("an address"),
+                    slot: Slot::default(),
+                })
+                .collect(),
+            limits: vec![],
+        };
+        let count = |addresses: &[&str], ipv6| of(addresses).endpoints_for(ipv6).len();
+        let both = ["10.0.0.1:80", "10.0.0.2:80", "[fd00::1]:80"];
+        assert_eq!((count(&both, false), count(&both, true)), (2, 1));
+        assert_eq!((count(&both[..2], true), count(&both[2..], false)), (2, 1));
     }
 
     #[test]

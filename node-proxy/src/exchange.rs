@@ -19,6 +19,7 @@ use weft_ebpf_common::reason::Reason;
 use weft_ir::{AppProtocol, RouteRetry};
 
 use crate::{
+    access::Record,
     balance::InFlight,
     clock,
     cluster::Cluster,
@@ -28,11 +29,11 @@ use crate::{
     ratelimit::RateLimiter,
     replay::Replayable,
     reply::{self, Refusal},
-    request::Step,
+    request::Connection,
     route::Matched,
     rule::{Backend, Rule},
     slots::Slot,
-    target::Choice,
+    target::{Choice, Resolved},
 };
 
 /// The pause before the first retry where the route does not say (25 ms, as Envoy).
@@ -49,20 +50,35 @@ pub(crate) enum Destination<'a> {
     Address(SocketAddr),
 }
 
+/// What was found out about a request before it is sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sending<'a> {
+    /// Where it goes.
+    pub(crate) destination: Destination<'a>,
+    /// The rule that matched, and the position of its backend that was picked.
+    pub(crate) matched: Option<(Matched<'a>, usize)>,
+    /// Rate limits on the Service that was asked for.
+    pub(crate) limits: &'a [Arc<RateLimiter>],
+}
+
 /// One request on its way to its endpoint.
-struct Exchange<'a, 's> {
-    step: Step<'s>,
-    destination: Destination<'a>,
-    rule: Option<Matched<'a>>,
+struct Exchange<'a> {
+    connection: &'a Connection,
+    resolved: &'a Resolved,
+    record: &'a mut Record,
+    sending: Sending<'a>,
+    rule: Option<&'a Rule>,
     backend: Option<&'a Backend>,
     /// As it came from the client.
-    received: RequestHead,
+    received: &'a RequestHead,
     /// As it goes to the endpoint, where filters change it.
-    edited: Option<RequestHead>,
+    edited: Option<Box<RequestHead>>,
     /// When the route's timeout for the whole exchange ends.
     deadline: Option<Instant>,
     http2: bool,
     tried: Vec<Slot>,
+    /// When the current try began, in nanoseconds since the start of the process.
+    now: u64,
 }
 
 /// What one try led to.
@@ -73,71 +89,86 @@ struct Tried {
 }
 
 /// Sends a request and yields the response, or why there is none.
-pub(crate) async fn exchange<'a>(
-    step: Step<'_>,
-    destination: Destination<'a>,
-    matched: Option<(Matched<'a>, usize)>,
-    limits: &[Arc<RateLimiter>],
-    head: RequestHead,
+pub(crate) async fn exchange(
+    connection: &Connection,
+    resolved: &Resolved,
+    record: &mut Record,
+    sending: Sending<'_>,
+    received: &RequestHead,
     body: Body,
 ) -> Result<Response, Refusal> {
-    let rule = matched.map(|(rule, _)| rule);
-    let backend = matched.and_then(|(matched, index)| matched.rule.backends.get(index));
-    let http2 = speaks_http2(&step, destination, &head);
-    let timeout = rule.and_then(|matched| matched.rule.timeouts.request);
+    let rule = sending.matched.as_ref().map(|(matched, _)| matched.rule.as_ref());
+    let backend = sending.matched.as_ref().and_then(|(matched, index)| matched.rule.backends.get(*index));
+    let timeout = rule.and_then(|rule| rule.timeouts.request);
     let exchange = Exchange {
-        step,
-        destination,
+        http2: speaks_http2(connection, resolved, sending.destination, received),
+        now: record.started,
+        connection,
+        resolved,
+        record,
+        sending,
         rule,
         backend,
-        received: head,
+        received,
         edited: None,
         deadline: timeout.map(|timeout| Instant::now() + timeout),
-        http2,
         tried: Vec::new(),
     };
-    exchange.run(limits, body).await
+    exchange.run(body).await
 }
 
-impl Exchange<'_, '_> {
-    async fn run(mut self, limits: &[Arc<RateLimiter>], body: Body) -> Result<Response, Refusal> {
+impl Exchange<'_> {
+    async fn run(mut self, body: Body) -> Result<Response, Refusal> {
         self.filter()?;
         let (choice, slot) = self.pick();
         let permit = self.authorise(&choice)?;
-        self.step.take_tokens(limits, self.rule(), self.cluster())?;
-        let retry = self.rule().and_then(|rule| rule.retry.as_ref()).filter(|retry| retry.attempts > 0);
-        let Some(retry) = retry.cloned() else {
-            let tried = self.try_once(&choice, slot, &permit, body).await;
-            return self.respond(tried);
+        self.connection.take_tokens(self.sending.limits, self.rule, self.cluster())?;
+        let retry = self.rule.and_then(|rule| rule.retry.as_ref()).filter(|retry| retry.attempts > 0);
+        let tried = match retry {
+            None => self.try_once(&choice, slot, &permit, body).await,
+            Some(retry) => Box::pin(self.try_several(retry, choice, slot, permit, body)).await?,
         };
+        self.respond(tried)
+    }
+
+    async fn try_several(
+        &mut self,
+        retry: &RouteRetry,
+        choice: Rc<Choice>,
+        slot: Option<Slot>,
+        permit: Permit,
+        body: Body,
+    ) -> Result<Tried, Refusal> {
         if let Some(cluster) = self.cluster() {
-            self.step.connection.worker.deposit(cluster.slot);
+            self.connection.worker.deposit(cluster.slot);
         }
         let bodies = Replayable::new(body);
         let first = bodies.body().ok_or(Reason::Internal)?;
         let mut tried = self.try_once(&choice, slot, &permit, first).await;
+        self.tried.extend(slot);
         for attempt in 0..retry.attempts {
-            let Some(body) = self.next_body(&retry, &tried, &bodies) else { break };
-            if !self.pause(&retry, attempt).await {
+            let Some(body) = self.next_body(retry, &tried, &bodies) else { break };
+            if !self.pause(retry, attempt).await {
                 return Err(Reason::UpstreamTimeout.into());
             }
-            self.step.record.retries += 1;
-            self.tried.extend(slot);
+            self.record.retries += 1;
+            self.now = clock::nanos();
             let (choice, slot) = self.pick();
             let permit = self.authorise(&choice)?;
             tried = self.try_once(&choice, slot, &permit, body).await;
+            self.tried.extend(slot);
         }
-        self.respond(tried)
+        Ok(tried)
     }
 
     /// Does the filters of rule and backend on a copy, so that egress is decided on the original.
     fn filter(&mut self) -> Result<(), Refusal> {
-        let (Some(matched), Some(backend)) = (self.rule, self.backend) else { return Ok(()) };
+        let (Some((matched, _)), Some(backend)) = (self.sending.matched, self.backend) else { return Ok(()) };
         let rule = matched.rule;
         if rule.request.is_empty() && backend.request.is_empty() && rule.rewrite.is_none() {
             return Ok(());
         }
-        let mut head = self.received.clone();
+        let mut head = Box::new(self.received.clone());
         rule.request.apply_to_request(&mut head);
         if let Some(rewrite) = &rule.rewrite
             && !filter::rewrite(rewrite, matched.prefix, &mut head)
@@ -150,53 +181,54 @@ impl Exchange<'_, '_> {
     }
 
     fn pick(&mut self) -> (Rc<Choice>, Option<Slot>) {
-        let worker = &self.step.connection.worker;
-        let (address, slot) = match self.destination {
+        let worker = &self.connection.worker;
+        let (address, slot) = match self.sending.destination {
             Destination::Address(address) => (address, None),
             Destination::Cluster(cluster) => {
-                let now = clock::nanos();
-                let picked = worker.with_picker(|picker| {
-                    worker.loads().pick(&cluster.endpoints, &self.tried, picker, now).copied()
-                });
+                let now = self.now;
+                let endpoints = cluster.endpoints_for(self.connection.ends.destination.is_ipv6());
+                let picked = worker
+                    .with_picker(|picker| worker.loads().pick(endpoints, &self.tried, picker, now).copied());
                 // A cluster without endpoints was refused before.
-                picked.map_or((self.step.connection.ends.destination, None), |picked| {
+                picked.map_or((self.connection.ends.destination, None), |picked| {
                     (picked.address, Some(picked.slot))
                 })
             }
         };
-        let choice = self.step.resolved.choice(address, self.step.connection.ends, worker.is_transparent());
-        self.step.record.choice = Some(Rc::clone(&choice));
+        let choice = self.resolved.choice(address, self.connection.ends, worker.is_transparent());
+        self.record.choice = Some(Rc::clone(&choice));
         (choice, slot)
     }
 
     /// Decides both ends for the chosen endpoint.
     fn authorise(&mut self, choice: &Choice) -> Result<Permit, Refusal> {
-        let sent = self.edited.as_ref().unwrap_or(&self.received);
+        let sent = self.edited.as_deref().unwrap_or(self.received);
         let permit = choice
             .verdicts
-            .permit_egress(&self.received)
+            .permit_egress(self.received)
             .and_then(|egress| choice.verdicts.permit_ingress(egress, sent));
         match permit {
             Ok(permit) => {
-                self.step.record.permitted(&permit);
+                self.record.permitted(&permit);
                 Ok(permit)
             }
-            Err(denial) => Err(self.step.record.denied(denial).into()),
+            Err(denial) => Err(self.record.denied(denial).into()),
         }
     }
 
     async fn try_once(&mut self, choice: &Choice, slot: Option<Slot>, permit: &Permit, body: Body) -> Tried {
-        let worker = &self.step.connection.worker;
+        let worker = &self.connection.worker;
         let pool = choice.pool(worker.pools(), self.http2);
         let in_flight = slot.map(|slot| worker.loads().start(slot));
-        let started = clock::nanos();
-        let per_try = self.rule().and_then(|rule| rule.timeouts.backend_request);
+        let started = self.now;
+        let per_try = self.rule.and_then(|rule| rule.timeouts.backend_request);
         let deadline = earlier(self.deadline, per_try.map(|timeout| Instant::now() + timeout));
-        let head = self.edited.as_ref().unwrap_or(&self.received);
-        let result = send(&pool, permit, head, body, deadline).await;
-        measure(in_flight.as_ref(), started, &result);
+        let head = self.edited.as_deref().unwrap_or(self.received);
+        let result = send(&pool, permit, head, body, deadline, started).await;
+        self.record.answered = clock::nanos();
+        measure(in_flight.as_ref(), started, self.record.answered, &result);
         // Counts as in flight until the response was delivered.
-        self.step.record.in_flight = in_flight;
+        self.record.in_flight = in_flight;
         Tried { result, deadline }
     }
 
@@ -217,7 +249,7 @@ impl Exchange<'_, '_> {
         }
         let body = bodies.body()?;
         let within = match self.cluster() {
-            Some(cluster) => self.step.connection.worker.withdraw(cluster.slot, clock::nanos()),
+            Some(cluster) => self.connection.worker.withdraw(cluster.slot, clock::nanos()),
             None => false,
         };
         within.then_some(body)
@@ -230,7 +262,7 @@ impl Exchange<'_, '_> {
         let factor = 1_u32.checked_shl(attempt).unwrap_or(u32::MAX).min(BACKOFF_LIMIT);
         let longest = base.saturating_mul(factor);
         let micros = u32::try_from(longest.as_micros()).unwrap_or(u32::MAX);
-        let drawn = self.step.connection.worker.with_picker(|picker| picker.below(micros));
+        let drawn = self.connection.worker.with_picker(|picker| picker.below(micros));
         let until = Instant::now() + Duration::from_micros(u64::from(drawn));
         match self.deadline {
             Some(deadline) if until >= deadline => {
@@ -248,14 +280,14 @@ impl Exchange<'_, '_> {
         let (mut head, body) = match tried.result {
             Ok(parts) => parts,
             Err(error) => {
-                tracing::debug!(%error, route = self.step.record.route.as_deref(), "no response from the endpoint");
+                tracing::debug!(%error, route = self.record.route.as_deref(), "no response from the endpoint");
                 return Err(error.reason.into());
             }
         };
         if let Some(backend) = self.backend {
             backend.response.apply(&mut head.headers);
         }
-        if let Some(rule) = self.rule() {
+        if let Some(rule) = self.rule {
             rule.response.apply(&mut head.headers);
         }
         let body = match tried.deadline {
@@ -267,12 +299,8 @@ impl Exchange<'_, '_> {
         Ok(Response::new(head, body))
     }
 
-    fn rule(&self) -> Option<&Rule> {
-        self.rule.map(|matched| matched.rule.as_ref())
-    }
-
     fn cluster(&self) -> Option<&Cluster> {
-        match self.destination {
+        match self.sending.destination {
             Destination::Cluster(cluster) => Some(cluster),
             Destination::Address(_) => None,
         }
@@ -293,8 +321,9 @@ async fn send(
     head: &RequestHead,
     body: Body,
     deadline: Option<Instant>,
+    now: u64,
 ) -> Result<(ResponseHead, Body), UpstreamError> {
-    let sending = pool.send(permit, head, body);
+    let sending = pool.send(permit, head, body, now);
     match deadline {
         None => sending.await,
         Some(deadline) => match time::timeout_at(deadline.into(), sending).await {
@@ -309,9 +338,13 @@ async fn send(
     }
 }
 
-fn measure(in_flight: Option<&InFlight>, started: u64, result: &Result<(ResponseHead, Body), UpstreamError>) {
+fn measure(
+    in_flight: Option<&InFlight>,
+    started: u64,
+    now: u64,
+    result: &Result<(ResponseHead, Body), UpstreamError>,
+) {
     let Some(in_flight) = in_flight else { return };
-    let now = clock::nanos();
     let failed = match result {
         Ok((head, _)) => matches!(head.status.as_u16(), 502..=504),
         Err(_) => true,
@@ -319,18 +352,23 @@ fn measure(in_flight: Option<&InFlight>, started: u64, result: &Result<(Response
     in_flight.answered(now.saturating_sub(started), failed, now);
 }
 
-/// HTTP/2 where the Service says so; where it says nothing what the client speaks is kept, except that
-/// a Gateway's clients get it for gRPC only.
-fn speaks_http2(step: &Step<'_>, destination: Destination<'_>, head: &RequestHead) -> bool {
+/// HTTP/2 where the Service says so, and for gRPC, which needs it. Otherwise a redirected client is kept
+/// at what it chose to speak, since without Weft it would speak it to the endpoint; the clients of a
+/// Gateway have chosen it for the Gateway only, so endpoints get HTTP/1.1.
+fn speaks_http2(
+    connection: &Connection,
+    resolved: &Resolved,
+    destination: Destination<'_>,
+    head: &RequestHead,
+) -> bool {
     let protocol = match destination {
         Destination::Cluster(cluster) => cluster.protocol,
-        Destination::Address(_) => step.resolved.protocol(),
+        Destination::Address(_) => resolved.protocol(),
     };
     match protocol {
         AppProtocol::Http2 => true,
-        AppProtocol::Http => false,
-        AppProtocol::Unknown | AppProtocol::Tcp => {
-            head.version == http::Version::HTTP_2 && (!step.is_gateway() || reply::is_grpc(head))
+        AppProtocol::Http | AppProtocol::Unknown | AppProtocol::Tcp => {
+            head.version == http::Version::HTTP_2 && (!connection.is_gateway() || reply::is_grpc(head))
         }
     }
 }

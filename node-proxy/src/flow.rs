@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Makes flows of finished records.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{cell::RefCell, sync::Arc, time::SystemTime};
 
-use http::Version;
+use http::{Method, Version, uri::Authority};
 use weft_ebpf_common::reason::Reason;
 use weft_flow_export::{
     Direction, Event, Flow, FlowEndpoint, FlowProducer, Http, L4, Protocol, TcpFlags, Timestamp, Verdict,
+    flow::{MAX_NAME_BYTES, MAX_PATH_BYTES, bounded},
 };
 use weft_policy::Direction as PolicyDirection;
 
@@ -21,12 +22,35 @@ use crate::{
 #[derive(Debug)]
 pub struct FlowSink {
     producer: FlowProducer,
+    texts: RefCell<Texts>,
 }
+
+/// Texts that repeat from flow to flow, so that most flows share them instead of copying them.
+#[derive(Debug)]
+struct Texts {
+    methods: Vec<(Method, Arc<str>)>,
+    authority: Arc<str>,
+    http2: Arc<str>,
+    http11: Arc<str>,
+    http10: Arc<str>,
+    none: Arc<str>,
+}
+
+/// Methods that are remembered; a client that invents more gets copies.
+const MAX_METHODS: usize = 16;
 
 impl FlowSink {
     /// A sink that fills this queue.
     pub fn new(producer: FlowProducer) -> FlowSink {
-        FlowSink { producer }
+        let texts = Texts {
+            methods: Vec::new(),
+            authority: Arc::default(),
+            http2: "HTTP/2".into(),
+            http11: "HTTP/1.1".into(),
+            http10: "HTTP/1.0".into(),
+            none: Arc::default(),
+        };
+        FlowSink { producer, texts: RefCell::new(texts) }
     }
 }
 
@@ -49,7 +73,7 @@ impl RecordSink for FlowSink {
             reason: record.reason,
             policies: record.policy.iter().cloned().collect(),
             l4: L4 { protocol: Protocol::TCP, flags: TcpFlags::default() },
-            http: Some(http(record)),
+            http: Some(self.texts.borrow_mut().http(record)),
             is_reply: Some(answered),
             event: if answered { Event::HttpResponse } else { Event::HttpRequest },
         });
@@ -120,20 +144,43 @@ fn asked(resolved: &Resolved, ends: Ends) -> Option<Arc<str>> {
     directory.service(ends.destination.ip(), ends.destination.port(), Protocol::TCP).cloned()
 }
 
-fn http(record: &Record) -> Http {
-    let protocol = match record.version {
-        Version::HTTP_2 => "HTTP/2",
-        Version::HTTP_10 => "HTTP/1.0",
-        _ => "HTTP/1.1",
-    };
-    let authority = record.authority.as_ref().map_or("", |authority| authority.as_str());
-    let mut http = Http::request(record.method.as_str(), record.target.as_str(), authority, protocol);
-    http.status = record.status;
-    http.latency_ns = record.answered.saturating_sub(record.started);
-    if let Some(route) = &record.route {
-        http.route = Arc::clone(route);
+impl Texts {
+    fn http(&mut self, record: &Record) -> Http {
+        let protocol = match record.version {
+            Version::HTTP_2 => &self.http2,
+            Version::HTTP_10 => &self.http10,
+            _ => &self.http11,
+        };
+        Http {
+            protocol: Arc::clone(protocol),
+            method: self.method(&record.method),
+            path: bounded(record.target.as_str(), MAX_PATH_BYTES),
+            authority: self.authority(record.authority.as_ref()),
+            status: record.status,
+            latency_ns: record.answered.saturating_sub(record.started),
+            route: Arc::clone(record.route.as_ref().unwrap_or(&self.none)),
+        }
     }
-    http
+
+    fn method(&mut self, method: &Method) -> Arc<str> {
+        if let Some((_, text)) = self.methods.iter().find(|(known, _)| known == method) {
+            return Arc::clone(text);
+        }
+        let text = bounded(method.as_str(), MAX_NAME_BYTES);
+        if self.methods.len() < MAX_METHODS {
+            self.methods.push((method.clone(), Arc::clone(&text)));
+        }
+        text
+    }
+
+    /// The last authority is remembered: most of a worker's traffic is for few.
+    fn authority(&mut self, authority: Option<&Authority>) -> Arc<str> {
+        let text = authority.map_or("", Authority::as_str);
+        if *self.authority != *text {
+            self.authority = bounded(text, MAX_NAME_BYTES);
+        }
+        Arc::clone(&self.authority)
+    }
 }
 
 /// Whether the response is the endpoint's, at least its head.

@@ -123,14 +123,15 @@ impl Pool {
 
     /// Sends a request for which there is a permit, over an open connection or a new one, and waits for
     /// the head of the response. A connection that the endpoint closed while it was idle costs one more
-    /// try, if the request can be sent again.
+    /// try, if the request can be sent again. `now` is in nanoseconds since the start of the process.
     pub async fn send(
         &self,
         permit: &Permit,
         head: &RequestHead,
         body: Body,
+        now: u64,
     ) -> Result<(ResponseHead, Body), UpstreamError> {
-        self.used.set(clock::nanos());
+        self.used.set(now);
         if self.key.http2 {
             return self.send_http2(permit, head, body).await;
         }
@@ -245,7 +246,8 @@ impl Recycle for Returns {
         let mut idle = pool.idle.borrow_mut();
         if idle.len() < IDLE_PER_POOL && pool.shared.idle.get() < IDLE_PER_WORKER {
             pool.shared.idle.set(pool.shared.idle.get() + 1);
-            idle.push(Idle { upstream, since: clock::nanos() });
+            // Idle since its last request began, at the latest: near enough, and known without a clock.
+            idle.push(Idle { upstream, since: pool.used.get() });
         }
     }
 }

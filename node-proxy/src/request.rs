@@ -11,11 +11,14 @@
 //! 8. send, with timeouts and retries; each try picks and decides again;
 //! 9. respond.
 
-use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc};
+use std::{
+    cell::{OnceCell, RefCell},
+    rc::Rc,
+    sync::Arc,
+};
 
 use http::{HeaderName, HeaderValue, uri::Authority};
 use weft_codec::{
-    body::Body,
     error::ProtocolError,
     message::{Request, RequestHead, Response},
     serve::Handler,
@@ -26,11 +29,11 @@ use crate::{
     access::Record,
     balance, clock,
     cluster::Cluster,
-    exchange::{self, Destination},
+    exchange::{Destination, Sending, exchange},
     filter,
     ratelimit::{Bucket, RateLimiter},
     reply::{self, Refusal},
-    route::{Matched, RouteTable},
+    route::RouteTable,
     rule::Rule,
     target::{Ends, Entrance, Resolved, Target},
     worker::Worker,
@@ -41,28 +44,37 @@ const KEPT_BUCKETS: usize = 16;
 /// The longest name of DNS (RFC 1035, section 2.3.4); longer hosts match no hostname.
 const MAX_HOST: usize = 255;
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// One client connection: answers its requests.
 pub struct Connection {
     pub(crate) worker: Rc<Worker>,
     pub(crate) ends: Ends,
+    /// The client's address as a header says it, once it was needed.
+    client: OnceCell<HeaderValue>,
     resolved: RefCell<Option<Rc<Resolved>>>,
     buckets: RefCell<Vec<(Arc<RateLimiter>, Arc<Bucket>)>>,
 }
 
-/// A request on its way.
-pub(crate) struct Step<'a> {
-    pub(crate) connection: &'a Connection,
-    pub(crate) resolved: &'a Rc<Resolved>,
-    pub(crate) record: &'a mut Record,
+/// What is to be done with a request.
+enum Plan<'a> {
+    /// Send it.
+    Send(Sending<'a>),
+    /// Answer it.
+    Answer(Response),
 }
 
 impl Connection {
     /// A connection with these ends.
     pub fn new(worker: Rc<Worker>, ends: Ends) -> Connection {
-        Connection { worker, ends, resolved: RefCell::default(), buckets: RefCell::default() }
+        Connection {
+            worker,
+            ends,
+            client: OnceCell::new(),
+            resolved: RefCell::default(),
+            buckets: RefCell::default(),
+        }
     }
 
     /// What the connection is for, at the worker's current state.
@@ -73,21 +85,6 @@ impl Connection {
             Some(resolved) if Rc::ptr_eq(&resolved.held, &held) => Rc::clone(resolved),
             _ => Rc::clone(last.insert(Rc::new(Resolved::new(held, self.ends)))),
         }
-    }
-
-    /// Takes a token of each limit; stops at the first that is empty.
-    fn take(&self, limits: &[Arc<RateLimiter>]) -> Result<(), Refusal> {
-        limits.iter().try_for_each(|limiter| {
-            let now = clock::nanos();
-            let taken = match limiter.limit().per_client {
-                false => limiter.take_shared(now),
-                true => limiter.take(&self.bucket(limiter, now), now),
-            };
-            taken.map_err(|exhausted| Refusal {
-                reason: Reason::RateLimited,
-                retry_after: Some(exhausted.retry_after),
-            })
-        })
     }
 
     fn bucket(&self, limiter: &Arc<RateLimiter>, now: u64) -> Arc<Bucket> {
@@ -107,85 +104,94 @@ impl Connection {
 impl Handler for Connection {
     async fn call(&self, request: Request) -> Response {
         let resolved = self.resolve();
-        let Request { head, body } = request;
+        let Request { mut head, body } = request;
         let mut record = Record::start(&self.worker, self.ends, &resolved, &head);
-        let grpc = reply::is_grpc(&head);
-        let step = Step { connection: self, resolved: &resolved, record: &mut record };
-        let mut response = match Box::pin(step.serve(head, body)).await {
-            Ok(response) => response,
-            Err(refusal) => {
-                record.reason = Some(refusal.reason);
-                refusal.response(grpc)
-            }
+        if self.is_gateway() {
+            self.forwarded(&mut head);
+        }
+        let answered = match self.plan(&resolved, &mut record, &head) {
+            Ok(Plan::Send(sending)) => exchange(self, &resolved, &mut record, sending, &head, body).await,
+            Ok(Plan::Answer(response)) => Ok(response),
+            Err(refusal) => Err(refusal),
         };
-        record.answered = clock::nanos();
+        let mut response = answered.unwrap_or_else(|refusal| {
+            record.reason = Some(refusal.reason);
+            refusal.response(reply::is_grpc(&head))
+        });
+        if record.answered == 0 {
+            record.answered = clock::nanos();
+        }
         record.status = response.head.status.as_u16();
         response.observer = Some(record);
         response
     }
 
     fn on_protocol_error(&self, error: &ProtocolError) {
-        self.worker.metrics().request(
-            error.status.map_or(0, |status| status.as_u16()),
-            0,
-            Some(error.reason),
-        );
-        tracing::debug!(client = %self.ends.client, destination = %self.ends.destination, %error, "request refused by the codec");
+        let status = error.status.map_or(0, |status| status.as_u16());
+        self.worker.metrics().request(status, 0, Some(error.reason));
+        let Ends { client, destination, .. } = self.ends;
+        tracing::debug!(%client, %destination, %error, "request refused by the codec");
     }
 }
 
-impl Step<'_> {
-    async fn serve(self, head: RequestHead, body: Body) -> Result<Response, Refusal> {
+impl Connection {
+    /// Finds out what is to be done with a request, without waiting for anything.
+    fn plan<'a>(
+        &self,
+        resolved: &'a Resolved,
+        record: &mut Record,
+        head: &RequestHead,
+    ) -> Result<Plan<'a>, Refusal> {
         let mut host = [0; MAX_HOST];
         let host = lower_case_host(head.authority.as_ref(), &mut host);
-        let resolved = Rc::clone(self.resolved);
         match &resolved.target {
             Target::Refused(reason) => Err(Refusal::from(*reason)),
-            Target::Address(address) => self.send_to_address(*address, head, body).await,
+            Target::Address(address) => {
+                let destination = Destination::Address(*address);
+                Ok(Plan::Send(Sending { destination, matched: None, limits: &[] }))
+            }
             Target::Service(service) => match &service.routes {
-                Some(routes) => self.by_routes(routes, host, &service.limits, head, body).await,
+                Some(routes) => self.by_routes(resolved, record, routes, host, head),
                 None => {
                     let cluster = resolved.held.state().cluster(service.cluster);
-                    let cluster = cluster.ok_or(Reason::InvalidBackend)?;
-                    self.send_to_cluster(cluster, None, &service.limits, head, body).await
+                    let destination = to_cluster(record, cluster)?;
+                    Ok(Plan::Send(Sending { destination, matched: None, limits: &service.limits }))
                 }
             },
             Target::Listener(point) => {
                 let virtual_host = point.find(host).ok_or(Reason::NoRoute)?;
-                let head = self.forwarded(head);
-                self.by_routes(&virtual_host.routes, host, &[], head, body).await
+                self.by_routes(resolved, record, &virtual_host.routes, host, head)
             }
         }
     }
 
-    async fn by_routes(
-        self,
-        routes: &RouteTable,
+    fn by_routes<'a>(
+        &self,
+        resolved: &'a Resolved,
+        record: &mut Record,
+        routes: &'a RouteTable,
         host: &[u8],
-        limits: &[Arc<RateLimiter>],
-        head: RequestHead,
-        body: Body,
-    ) -> Result<Response, Refusal> {
-        let matched = routes.find(host, &head).ok_or(Reason::NoRoute)?;
-        self.record.route = Some(Arc::clone(&matched.rule.label));
+        head: &RequestHead,
+    ) -> Result<Plan<'a>, Refusal> {
+        let matched = routes.find(host, head).ok_or(Reason::NoRoute)?;
+        let limits = resolved.limits();
+        record.route = Some(Arc::clone(&matched.rule.label));
         if matched.rule.invalid {
             return Err(Reason::InvalidBackend.into());
         }
         if let Some(redirect) = &matched.rule.redirect {
-            self.connection.take(limits)?;
-            self.connection.take(&matched.rule.limits)?;
-            let port = self.connection.ends.destination.port();
+            self.take_tokens(limits, Some(matched.rule), None)?;
+            let port = self.ends.destination.port();
             let mut response =
-                filter::redirect(redirect, matched.prefix, &head, port).ok_or(Reason::InvalidBackend)?;
+                filter::redirect(redirect, matched.prefix, head, port).ok_or(Reason::InvalidBackend)?;
             matched.rule.response.apply(&mut response.head.headers);
-            return Ok(response);
+            return Ok(Plan::Answer(response));
         }
-        let backend = self.pick_backend(matched.rule)?;
-        let resolved = Rc::clone(self.resolved);
-        let slot = matched.rule.backends.get(backend).and_then(|backend| backend.cluster);
+        let index = self.pick_backend(matched.rule)?;
+        let slot = matched.rule.backends.get(index).and_then(|backend| backend.cluster);
         let cluster = slot.and_then(|slot| resolved.held.state().cluster(slot));
-        let cluster = cluster.ok_or(Reason::InvalidBackend)?;
-        self.send_to_cluster(cluster, Some((matched, backend)), limits, head, body).await
+        let destination = to_cluster(record, cluster)?;
+        Ok(Plan::Send(Sending { destination, matched: Some((matched, index)), limits }))
     }
 
     /// The backend that takes the request, by weight.
@@ -199,81 +205,76 @@ impl Step<'_> {
         }
         let position = match rule.backends.len() {
             1 => 0,
-            _ => self.connection.worker.with_picker(|picker| picker.position(total)),
+            _ => self.worker.with_picker(|picker| picker.position(total)),
         };
         balance::weighted(&rule.cumulative, position).ok_or_else(|| Reason::InvalidBackend.into())
     }
 
-    async fn send_to_cluster(
-        self,
-        cluster: &Arc<Cluster>,
-        matched: Option<(Matched<'_>, usize)>,
-        limits: &[Arc<RateLimiter>],
-        head: RequestHead,
-        body: Body,
-    ) -> Result<Response, Refusal> {
-        self.record.cluster = Some(Arc::clone(&cluster.name));
-        if cluster.endpoints.is_empty() {
-            return Err(Reason::NoServiceBackend.into());
-        }
-        exchange::exchange(self, Destination::Cluster(cluster), matched, limits, head, body).await
-    }
-
-    async fn send_to_address(
-        self,
-        address: SocketAddr,
-        head: RequestHead,
-        body: Body,
-    ) -> Result<Response, Refusal> {
-        exchange::exchange(self, Destination::Address(address), None, &[], head, body).await
-    }
-
-    /// Says to the backend who the client of a Gateway is.
-    fn forwarded(&self, mut head: RequestHead) -> RequestHead {
-        let client = self.connection.ends.client.ip().to_string();
-        let all = match head.headers.get(&X_FORWARDED_FOR) {
-            Some(_) => {
-                let mut all = head.headers.get_all(&X_FORWARDED_FOR).collect::<Vec<_>>().join(&b", "[..]);
-                all.extend_from_slice(b", ");
-                all.extend_from_slice(client.as_bytes());
-                all
-            }
-            None => client.into_bytes(),
-        };
-        if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(all)) {
-            head.headers.set(&X_FORWARDED_FOR, &value);
-        }
-        let scheme = if head.scheme == http::uri::Scheme::HTTPS { "https" } else { "http" };
-        head.headers.set(&X_FORWARDED_PROTO, &HeaderValue::from_static(scheme));
-        head
-    }
-
-    /// Takes a token of every limit that stands for this request: of the Service that was asked for, of
-    /// the rule, and of the Service that takes it where that is another.
+    /// Takes a token of every limit that stands for a request: of the Service that was asked for, of the
+    /// rule, and of the Service that takes it where that is another.
     pub(crate) fn take_tokens(
         &self,
         asked: &[Arc<RateLimiter>],
         rule: Option<&Rule>,
         cluster: Option<&Cluster>,
     ) -> Result<(), Refusal> {
-        self.connection.take(asked)?;
-        if let Some(rule) = rule {
-            self.connection.take(&rule.limits)?;
+        let of_rule = rule.map(|rule| rule.limits.as_slice()).unwrap_or_default();
+        let of_cluster = cluster.map(|cluster| cluster.limits.as_slice()).unwrap_or_default();
+        let counted = |limiter: &&Arc<RateLimiter>| !asked.iter().any(|known| Arc::ptr_eq(known, limiter));
+        let all = asked.iter().chain(of_rule).chain(of_cluster.iter().filter(counted));
+        all.into_iter().try_for_each(|limiter| self.take(limiter))
+    }
+
+    fn take(&self, limiter: &Arc<RateLimiter>) -> Result<(), Refusal> {
+        let now = clock::nanos();
+        let taken = match limiter.limit().per_client {
+            false => limiter.take_shared(now),
+            true => limiter.take(&self.bucket(limiter, now), now),
+        };
+        let refused = |wait| Refusal { reason: Reason::RateLimited, retry_after: Some(wait) };
+        taken.map_err(|exhausted| refused(exhausted.retry_after))
+    }
+
+    /// Says to the backend who the client of a Gateway is.
+    fn forwarded(&self, head: &mut RequestHead) {
+        let client = self.client.get_or_init(|| {
+            let text = bytes::Bytes::from(self.ends.client.ip().to_string());
+            HeaderValue::from_maybe_shared(text).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+        });
+        if head.headers.contains(&X_FORWARDED_FOR) {
+            // As the last of a list (RFC 7239, section 5.2, has the same order).
+            let mut all: Vec<&[u8]> = head.headers.get_all(&X_FORWARDED_FOR).collect();
+            all.push(client.as_bytes());
+            let all = HeaderValue::from_maybe_shared(bytes::Bytes::from(all.join(&b", "[..])));
+            head.headers.set(&X_FORWARDED_FOR, all.as_ref().unwrap_or(client));
+        } else {
+            head.headers.append(&X_FORWARDED_FOR, client);
         }
-        match cluster {
-            Some(cluster) if !cluster.limits.is_empty() => {
-                let same = |a: &Arc<RateLimiter>| asked.iter().any(|b| Arc::ptr_eq(a, b));
-                let others: Vec<_> = cluster.limits.iter().filter(|limit| !same(limit)).cloned().collect();
-                self.connection.take(&others)
-            }
-            _ => Ok(()),
+        let https = head.scheme == http::uri::Scheme::HTTPS;
+        let scheme = HeaderValue::from_static(if https { "https" } else { "http" });
+        if head.headers.contains(&X_FORWARDED_PROTO) {
+            head.headers.set(&X_FORWARDED_PROTO, &scheme);
+        } else {
+            head.headers.append(&X_FORWARDED_PROTO, &scheme);
         }
     }
 
     /// Whether the client came through a Gateway.
     pub(crate) fn is_gateway(&self) -> bool {
-        matches!(self.connection.ends.entrance, Entrance::Gateway(_))
+        matches!(self.ends.entrance, Entrance::Gateway(_))
     }
+}
+
+fn to_cluster<'a>(
+    record: &mut Record,
+    cluster: Option<&'a Arc<Cluster>>,
+) -> Result<Destination<'a>, Refusal> {
+    let cluster = cluster.ok_or(Reason::InvalidBackend)?;
+    record.cluster = Some(Arc::clone(&cluster.name));
+    if cluster.endpoints.is_empty() {
+        return Err(Reason::NoServiceBackend.into());
+    }
+    Ok(Destination::Cluster(cluster))
 }
 
 /// The host of an authority in lower case, without port; empty where it is missing or too long.

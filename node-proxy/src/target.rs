@@ -16,6 +16,7 @@ use weft_policy::EndpointPolicy;
 use crate::{
     permit::{Verdicts, client_policy},
     pool::Pool,
+    ratelimit::RateLimiter,
     state::{ListenPoint, MeshState, Peer, Place, ServiceTarget},
     worker::Held,
 };
@@ -131,6 +132,14 @@ impl Resolved {
             choices.push(Rc::clone(&choice));
         }
         choice
+    }
+
+    /// Rate limits on the Service that was asked for.
+    pub fn limits(&self) -> &[Arc<RateLimiter>] {
+        match &self.target {
+            Target::Service(service) => &service.limits,
+            Target::Address(_) | Target::Listener(_) | Target::Refused(_) => &[],
+        }
     }
 
     /// What is spoken to an address that no cluster stands for.

@@ -46,9 +46,9 @@ pub(crate) fn plan(connection: &Connection, resolved: &Resolved) -> Plan {
             let Some(cluster) = resolved.held.state().cluster(service.cluster) else {
                 return Plan::Refused(Reason::InvalidBackend, None);
             };
-            let picked = worker.with_picker(|picker| {
-                worker.loads().pick(&cluster.endpoints, &[], picker, clock::nanos()).copied()
-            });
+            let endpoints = cluster.endpoints_for(connection.ends.destination.is_ipv6());
+            let picked = worker
+                .with_picker(|picker| worker.loads().pick(endpoints, &[], picker, clock::nanos()).copied());
             match picked {
                 Some(picked) => picked.address,
                 None => return Plan::Refused(Reason::NoServiceBackend, None),

@@ -337,7 +337,12 @@ async fn grpc_goes_through_http2_with_its_trailers() {
     let grpc = |request: Request<hyper::body::Incoming>| async move {
         let version = request.version();
         let body = request.into_body().collect().await.expect("a body").to_bytes();
-        let mut response = Response::new(Full::new(body));
+        let trailers = http::HeaderMap::from_iter([(
+            http::HeaderName::from_static("grpc-status"),
+            http::HeaderValue::from_static("0"),
+        )]);
+        let mut response =
+            Response::new(Full::new(body).with_trailers(std::future::ready(Some(Ok(trailers)))));
         let value = if version == http::Version::HTTP_2 { "2" } else { "1" };
         response.headers_mut().insert("x-version", http::HeaderValue::from_static(value));
         response
@@ -360,7 +365,9 @@ async fn grpc_goes_through_http2_with_its_trailers() {
         .expect("a request");
     let response = requests.send_request(request).await.expect("a response");
     assert_eq!(response.headers()["x-version"], "2");
-    assert_eq!(response.into_body().collect().await.expect("a body").to_bytes(), &b"\0\0\0\0\x02hi"[..]);
+    let collected = response.into_body().collect().await.expect("a body");
+    assert_eq!(collected.trailers().expect("trailers")["grpc-status"], "0");
+    assert_eq!(collected.to_bytes(), &b"\0\0\0\0\x02hi"[..]);
 
     // The gateway's own answers are gRPC too.
     let mut lab = lab;

@@ -158,10 +158,11 @@ impl Origin {
     }
 
     /// Answers with what the function makes of the request.
-    pub(crate) async fn with<F, A>(answer: F) -> Origin
+    pub(crate) async fn with<F, A, B>(answer: F) -> Origin
     where
         F: Fn(Request<Incoming>) -> A + Clone + Send + Sync + 'static,
-        A: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+        A: Future<Output = Response<B>> + Send + 'static,
+        B: hyper::body::Body<Data = Bytes, Error = Infallible> + Send + 'static,
     {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let origin = Origin {
