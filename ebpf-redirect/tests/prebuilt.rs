@@ -11,7 +11,8 @@ fn script(argument: &str) -> (bool, String) {
         command.env_remove(variable);
     }
     let output = command.arg(argument).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let text =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     (output.status.success(), text)
 }
 

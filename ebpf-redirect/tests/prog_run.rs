@@ -1,0 +1,626 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Each hook of devices, run on single packets: packet in, verdict, mark and map state out. Every case
+//! for IPv4 and IPv6. Needs root.
+
+use std::net::IpAddr;
+
+use weft_ebpf_common::{
+    Reason,
+    layout::{
+        ANY_IDENTITY, Address, Config, EGRESS, FLOW_REPLIED, FlowKey, INGRESS, METRIC_DROP, POLICY_PREFIX,
+        PolicyKey, SERVICE_KEPT, Service, ServiceKey, VERDICT_ALLOW, VERDICT_DENY, VERDICT_REDIRECT,
+        WORKLOAD_BRIDGED, WORKLOAD_EGRESS_ENFORCED, WORKLOAD_INGRESS_ENFORCED, WORKLOAD_UNRESOLVED, Workload,
+    },
+};
+use weft_ebpf_redirect::{
+    DEFAULT_MARK,
+    bpf::{self, Prefix},
+    desired::address_prefix,
+    load::Programs,
+    maps::Maps,
+};
+
+/// Verdicts of tc: let others decide, drop, redirected elsewhere.
+const PASS: i32 = -1;
+const DROP: i32 = 2;
+const BOUNCE: i32 = 7;
+/// Programs run as if on the loopback device.
+const DEVICE: u32 = 1;
+const POD: usize = 0;
+const PEER: usize = 1;
+const VIP: usize = 2;
+const NODE: usize = 3;
+const ADDRESSES: [[&str; 2]; 4] = [
+    ["10.244.9.2", "fd00:9::2"],
+    ["10.244.7.7", "fd00:7::7"],
+    ["10.96.0.10", "fd00:96::10"],
+    ["172.30.9.1", "fd00:30::1"],
+];
+const POD_IDENTITY: u32 = 1000;
+const PEER_IDENTITY: u32 = 1001;
+const SET: u32 = 5;
+const SYN: u8 = 2;
+const ACK: u8 = 16;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+
+/// Programs and maps of a test, in one address family.
+struct Bench {
+    programs: Programs,
+    maps: Maps,
+    bpffs: std::path::PathBuf,
+    v6: bool,
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        let _gone = std::fs::remove_dir_all(self.bpffs.join("maps"));
+        let _gone = std::fs::remove_dir_all(self.bpffs.join("links"));
+        let _gone = std::fs::remove_dir(&self.bpffs);
+    }
+}
+
+/// What a run gave.
+#[derive(Debug, PartialEq, Eq)]
+struct Run {
+    verdict: i32,
+    mark: u32,
+    /// The reason whose counter went up.
+    reason: Option<Reason>,
+}
+
+impl Bench {
+    fn new(v6: bool, flags: u32) -> Bench {
+        static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let name = format!("/sys/fs/bpf/weft-run-{}-{count}", std::process::id());
+        let bpffs = std::path::PathBuf::from(name);
+        let programs = Programs::load(&bpffs).expect("the programs load (this test needs root)");
+        let maps = Maps::open(&bpffs.join("maps")).unwrap();
+        let bench = Bench { programs, maps, bpffs, v6 };
+        bench.configure(|_| {});
+        bench.workload(flags);
+        for (who, identity) in [(POD, POD_IDENTITY), (PEER, PEER_IDENTITY), (NODE, 1)] {
+            bench.maps.identities.update(&address_prefix(bench.ip(who).into()), &identity).unwrap();
+        }
+        bench
+    }
+
+    fn configure(&self, change: impl FnOnce(&mut Config)) {
+        let mut config = self.maps.config.lookup(&0).unwrap().unwrap();
+        if config.mark_mask == 0 {
+            config = Config {
+                mark_mask: DEFAULT_MARK.mask,
+                to_proxy: DEFAULT_MARK.to_proxy,
+                from_proxy: DEFAULT_MARK.from_proxy,
+                device: DEVICE,
+                first_port: 61_000,
+                last_port: 65_535,
+                datagram_idle_s: 60,
+                stream_idle_s: 3600,
+                ..Config::default()
+            };
+        }
+        change(&mut config);
+        self.maps.config.update(&0, &config).unwrap();
+    }
+
+    fn workload(&self, flags: u32) {
+        let workload = Workload { id: 9, ifindex: DEVICE, identity: POD_IDENTITY, policy: SET, flags };
+        self.maps.workloads.update(&self.address(POD), &workload).unwrap();
+    }
+
+    fn rule(&self, direction: u8, identity: u32, protocol: u8, port: u16, bits: u32, verdict: u32) {
+        let data = PolicyKey { set: SET, identity, direction, protocol, port_be: port.to_be() };
+        self.maps.policy.update(&Prefix { length: POLICY_PREFIX + bits, data }, &verdict).unwrap();
+    }
+
+    fn service(&self, port: u16, protocol: u8, flags: u32) {
+        let address = self.address(VIP);
+        for (port, protocol, id) in [(port, protocol, 3), (0, 0, 0)] {
+            let key = ServiceKey { address, port_be: port.to_be(), protocol, pad: 0 };
+            self.maps.services.update(&key, &Service { id, list: 0, backends: 0, flags }).unwrap();
+        }
+    }
+
+    fn ip(&self, who: usize) -> IpAddr {
+        ADDRESSES[who][usize::from(self.v6)].parse().unwrap()
+    }
+
+    fn address(&self, who: usize) -> Address {
+        self.ip(who).into()
+    }
+
+    fn tcp(&self, from: usize, to: usize, ports: (u16, u16), flags: u8) -> Vec<u8> {
+        let mut segment = vec![0; 20];
+        segment[..2].copy_from_slice(&ports.0.to_be_bytes());
+        segment[2..4].copy_from_slice(&ports.1.to_be_bytes());
+        segment[12] = 0x50;
+        segment[13] = flags;
+        self.packet(from, to, TCP, &segment)
+    }
+
+    fn udp(&self, from: usize, to: usize, ports: (u16, u16)) -> Vec<u8> {
+        let mut datagram = vec![0; 8];
+        datagram[..2].copy_from_slice(&ports.0.to_be_bytes());
+        datagram[2..4].copy_from_slice(&ports.1.to_be_bytes());
+        self.packet(from, to, UDP, &datagram)
+    }
+
+    fn icmp(&self, from: usize, to: usize, kind: (u8, u8), code: u8, rest: &[u8]) -> Vec<u8> {
+        let (kind, protocol) = if self.v6 { (kind.1, 58) } else { (kind.0, 1) };
+        let mut message = vec![kind, code, 0, 0];
+        message.extend_from_slice(rest);
+        self.packet(from, to, protocol, &message)
+    }
+
+    fn echo(&self, from: usize, to: usize, request: bool) -> Vec<u8> {
+        let kind = if request { (8, 128) } else { (0, 129) };
+        self.icmp(from, to, kind, 0, &[0x12, 0x34, 0, 1])
+    }
+
+    fn packet(&self, from: usize, to: usize, protocol: u8, payload: &[u8]) -> Vec<u8> {
+        let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
+        frame.extend_from_slice(if self.v6 { &[0x86, 0xdd] } else { &[8, 0] });
+        frame.extend(self.header(from, to, protocol, payload.len()));
+        frame.extend_from_slice(payload);
+        frame
+    }
+
+    fn header(&self, from: usize, to: usize, protocol: u8, length: usize) -> Vec<u8> {
+        match (self.ip(from), self.ip(to)) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => {
+                let mut header = vec![0x45, 0, 0, (20 + length) as u8, 0, 0, 0, 0, 64, protocol, 0, 0];
+                header.extend(from.octets());
+                header.extend(to.octets());
+                header
+            }
+            (IpAddr::V6(from), IpAddr::V6(to)) => {
+                let mut header = vec![0x60, 0, 0, 0, 0, length as u8, protocol, 64];
+                header.extend(from.octets());
+                header.extend(to.octets());
+                header
+            }
+            _ => unreachable!("both are of one family"),
+        }
+    }
+
+    /// The first fragment of a datagram.
+    fn fragment(&self, from: usize, to: usize) -> Vec<u8> {
+        let whole = self.udp(from, to, (5000, 53));
+        if !self.v6 {
+            let mut frame = whole;
+            frame[20] = 0x20;
+            return frame;
+        }
+        self.packet(from, to, 44, &[&[UDP, 0, 0, 1, 0, 0, 0, 7], &whole[54..]].concat())
+    }
+
+    fn drops(&self) -> Vec<(u16, u8, u64)> {
+        let mut drops = Vec::new();
+        for key in self.maps.metrics.keys().unwrap() {
+            if key.outcome == METRIC_DROP {
+                let values = self.maps.metrics.lookup(&key).unwrap().unwrap();
+                drops.push((key.reason, key.direction, values.iter().map(|value| value.packets).sum()));
+            }
+        }
+        drops
+    }
+
+    fn run(&self, program: &str, frame: &[u8], mark: u32) -> Run {
+        let before = self.drops();
+        // `struct __sk_buff`, of which mark and ifindex are given.
+        let mut context = [0_u8; 192];
+        context[8..12].copy_from_slice(&mark.to_ne_bytes());
+        context[40..44].copy_from_slice(&DEVICE.to_ne_bytes());
+        let fd = self.programs.fd(program).unwrap();
+        let (verdict, out) = bpf::test_run(fd, frame, &mut context).unwrap();
+        assert_eq!(out, frame, "no hook of devices changes a packet");
+        let reason = self
+            .drops()
+            .into_iter()
+            .find(|drop| !before.contains(drop))
+            .map(|(number, ..)| Reason::from_number(number).unwrap());
+        let mark = u32::from_ne_bytes(context[8..12].try_into().unwrap());
+        Run { verdict, mark, reason }
+    }
+
+    fn passes(&self, program: &str, frame: &[u8]) {
+        assert_eq!(
+            self.run(program, frame, 0),
+            Run { verdict: PASS, mark: 0, reason: None },
+            "v6 {}",
+            self.v6
+        );
+    }
+
+    fn drops_for(&self, program: &str, frame: &[u8], reason: Reason) {
+        let run = self.run(program, frame, 0);
+        assert_eq!((run.verdict, run.reason), (DROP, Some(reason)), "v6 {}", self.v6);
+    }
+}
+
+fn both(flags: u32, test: impl Fn(&Bench)) {
+    for v6 in [false, true] {
+        test(&Bench::new(v6, flags));
+    }
+}
+
+const CLOSED: u32 = WORKLOAD_EGRESS_ENFORCED | WORKLOAD_INGRESS_ENFORCED;
+const PORTS: (u16, u16) = (40_000, 8080);
+const BACK: (u16, u16) = (8080, 40_000);
+
+#[test]
+#[ignore = "needs root"]
+fn an_open_pod_may_send_and_receive_everything() {
+    both(0, |bench| {
+        for frame in [
+            bench.tcp(POD, PEER, PORTS, SYN),
+            bench.udp(POD, PEER, (5000, 53)),
+            bench.echo(POD, PEER, true),
+            bench.fragment(POD, PEER),
+            bench.packet(POD, PEER, 47, &[0; 8]),
+        ] {
+            bench.passes("from_pod", &frame);
+        }
+        for frame in [
+            bench.tcp(PEER, POD, PORTS, SYN),
+            bench.udp(PEER, POD, (5000, 53)),
+            bench.echo(PEER, POD, true),
+            bench.fragment(PEER, POD),
+            bench.packet(PEER, POD, 47, &[0; 8]),
+        ] {
+            bench.passes("to_pod", &frame);
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn what_no_entry_names_is_dropped_where_policy_is_enforced() {
+    both(CLOSED, |bench| {
+        let tcp = bench.tcp(POD, PEER, PORTS, SYN);
+        bench.drops_for("from_pod", &tcp, Reason::PolicyDenied);
+        bench.drops_for("to_pod", &bench.tcp(PEER, POD, PORTS, SYN), Reason::PolicyDenied);
+        bench.drops_for("from_pod", &bench.udp(POD, PEER, PORTS), Reason::PolicyDenied);
+        bench.drops_for("to_pod", &bench.udp(PEER, POD, PORTS), Reason::PolicyDenied);
+        bench.drops_for("from_pod", &bench.echo(POD, PEER, true), Reason::PolicyDenied);
+        bench.drops_for("from_pod", &bench.packet(POD, PEER, 47, &[0; 8]), Reason::UnknownL4);
+        bench.drops_for("from_pod", &bench.fragment(POD, PEER), Reason::FragmentUnsupported);
+        bench.drops_for("to_pod", &bench.fragment(PEER, POD), Reason::FragmentUnsupported);
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_pod_without_a_known_policy_is_closed_and_says_so() {
+    both(CLOSED | WORKLOAD_UNRESOLVED, |bench| {
+        bench.drops_for("from_pod", &bench.tcp(POD, PEER, PORTS, SYN), Reason::NoPolicyConfig);
+        bench.drops_for("to_pod", &bench.tcp(PEER, POD, PORTS, SYN), Reason::NoPolicyConfig);
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_pod_cannot_use_the_address_of_another() {
+    both(0, |bench| {
+        bench.drops_for("from_pod", &bench.tcp(PEER, POD, PORTS, SYN), Reason::InvalidSourceIp);
+        bench.drops_for("from_pod", &bench.echo(NODE, PEER, true), Reason::InvalidSourceIp);
+        // Nor its own address from another device.
+        let elsewhere = Workload { ifindex: 77, ..Workload::default() };
+        bench.maps.workloads.update(&bench.address(POD), &elsewhere).unwrap();
+        bench.drops_for("from_pod", &bench.tcp(POD, PEER, PORTS, SYN), Reason::InvalidSourceIp);
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn replies_need_no_rule_but_a_new_connection_of_the_same_addresses_does() {
+    both(CLOSED, |bench| {
+        bench.rule(EGRESS, PEER_IDENTITY, TCP, 8080, 16, VERDICT_ALLOW);
+        bench.drops_for("to_pod", &bench.tcp(PEER, POD, BACK, SYN | ACK), Reason::PolicyDenied);
+        bench.passes("from_pod", &bench.tcp(POD, PEER, PORTS, SYN));
+        bench.passes("to_pod", &bench.tcp(PEER, POD, BACK, SYN | ACK));
+        bench.passes("from_pod", &bench.tcp(POD, PEER, PORTS, ACK));
+        bench.drops_for("to_pod", &bench.tcp(PEER, POD, BACK, SYN), Reason::PolicyDenied);
+        let key = FlowKey {
+            source: bench.address(POD),
+            destination: bench.address(PEER),
+            source_port_be: PORTS.0.to_be(),
+            destination_port_be: PORTS.1.to_be(),
+            protocol: TCP,
+            direction: EGRESS,
+            pad: 0,
+        };
+        let flow = bench.maps.flows.lookup(&key).unwrap().unwrap();
+        assert_eq!((flow.packets, flow.reply_packets, flow.flags), (2, 1, FLOW_REPLIED));
+        assert_eq!((flow.peer, flow.workload), (PEER_IDENTITY, 9));
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn datagrams_and_echoes_are_answered_without_a_rule() {
+    both(CLOSED, |bench| {
+        bench.rule(EGRESS, PEER_IDENTITY, 0, 0, 0, VERDICT_ALLOW);
+        bench.drops_for("to_pod", &bench.udp(PEER, POD, BACK), Reason::PolicyDenied);
+        bench.passes("from_pod", &bench.udp(POD, PEER, PORTS));
+        bench.passes("to_pod", &bench.udp(PEER, POD, BACK));
+        bench.drops_for("to_pod", &bench.echo(PEER, POD, false), Reason::PolicyDenied);
+        bench.passes("from_pod", &bench.echo(POD, PEER, true));
+        bench.passes("to_pod", &bench.echo(PEER, POD, false));
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn deny_wins_over_allow_and_allow_over_redirect() {
+    both(CLOSED, |bench| {
+        let frame = bench.tcp(PEER, POD, PORTS, SYN);
+        bench.rule(INGRESS, PEER_IDENTITY, TCP, 8080, 16, VERDICT_REDIRECT);
+        bench.drops_for("to_pod", &frame, Reason::ProxyUnavailable);
+        bench.rule(INGRESS, ANY_IDENTITY, TCP, 0, 0, VERDICT_ALLOW);
+        bench.passes("to_pod", &frame);
+        bench.rule(INGRESS, ANY_IDENTITY, 0, 0, 0, VERDICT_DENY);
+        bench.drops_for("to_pod", &frame, Reason::DeniedByRule);
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_port_prefix_matches_its_ports_and_no_others() {
+    both(CLOSED, |bench| {
+        // 8080/13 is 8080 to 8087.
+        bench.rule(INGRESS, PEER_IDENTITY, TCP, 8080, 13, VERDICT_ALLOW);
+        for (port, passes) in [(8079, false), (8080, true), (8087, true), (8088, false)] {
+            let frame = bench.tcp(PEER, POD, (40_000, port), SYN);
+            let verdict = bench.run("to_pod", &frame, 0).verdict;
+            assert_eq!(verdict == PASS, passes, "port {port}");
+        }
+        bench.drops_for("to_pod", &bench.udp(PEER, POD, PORTS), Reason::PolicyDenied);
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn an_unknown_peer_matches_rules_for_anybody_only() {
+    both(CLOSED, |bench| {
+        bench.maps.identities.remove(&address_prefix(bench.ip(PEER).into())).unwrap();
+        let frame = bench.tcp(PEER, POD, PORTS, SYN);
+        bench.rule(INGRESS, PEER_IDENTITY, TCP, 8080, 16, VERDICT_ALLOW);
+        bench.rule(INGRESS, 2, TCP, 8080, 16, VERDICT_ALLOW);
+        bench.drops_for("to_pod", &frame, Reason::PolicyDenied);
+        bench.rule(INGRESS, ANY_IDENTITY, TCP, 8080, 16, VERDICT_ALLOW);
+        bench.passes("to_pod", &frame);
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn the_node_reaches_its_pods_unless_a_rule_denies_it() {
+    both(CLOSED, |bench| {
+        bench.passes("to_pod", &bench.tcp(NODE, POD, PORTS, SYN));
+        bench.passes("to_pod", &bench.echo(NODE, POD, true));
+        bench.rule(INGRESS, 1, 0, 0, 0, VERDICT_DENY);
+        bench.drops_for("to_pod", &bench.tcp(NODE, POD, (40_001, 8080), SYN), Reason::DeniedByRule);
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_redirect_without_a_proxy_is_a_drop() {
+    both(0, |bench| {
+        bench.service(80, TCP, SERVICE_KEPT);
+        let kept = bench.tcp(POD, VIP, (40_000, 80), SYN);
+        bench.drops_for("from_pod", &kept, Reason::ProxyUnavailable);
+        bench.rule(EGRESS, PEER_IDENTITY, TCP, 8080, 16, VERDICT_REDIRECT);
+        bench.drops_for("from_pod", &bench.tcp(POD, PEER, PORTS, SYN), Reason::ProxyUnavailable);
+        bench.rule(INGRESS, PEER_IDENTITY, TCP, 8080, 16, VERDICT_REDIRECT);
+        bench.drops_for("to_pod", &bench.tcp(PEER, POD, PORTS, SYN), Reason::ProxyUnavailable);
+        // A listener that is said to be there, but is not.
+        bench.configure(|config| config.listeners = 1);
+        bench.maps.listeners.update(&0, &1).unwrap();
+        bench.drops_for("from_pod", &kept, Reason::ProxyUnavailable);
+        bench.drops_for("bounced", &kept, Reason::ProxyUnavailable);
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn only_tcp_can_be_redirected() {
+    both(0, |bench| {
+        bench.configure(|config| config.listeners = 1);
+        bench.rule(EGRESS, ANY_IDENTITY, 0, 0, 0, VERDICT_REDIRECT);
+        bench.rule(INGRESS, ANY_IDENTITY, 0, 0, 0, VERDICT_REDIRECT);
+        bench.drops_for("from_pod", &bench.udp(POD, PEER, PORTS), Reason::RedirectUnsupported);
+        bench.drops_for("to_pod", &bench.udp(PEER, POD, PORTS), Reason::RedirectUnsupported);
+        bench.drops_for("from_pod", &bench.echo(POD, PEER, true), Reason::RedirectUnsupported);
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn what_goes_to_the_proxy_at_egress_or_from_a_bridge_goes_around() {
+    both(WORKLOAD_BRIDGED, |bench| {
+        bench.configure(|config| config.listeners = 1);
+        bench.service(80, TCP, SERVICE_KEPT);
+        let around = Run { verdict: BOUNCE, mark: DEFAULT_MARK.to_proxy, reason: None };
+        assert_eq!(bench.run("from_pod", &bench.tcp(POD, VIP, (40_000, 80), SYN), 0), around);
+        bench.rule(INGRESS, PEER_IDENTITY, TCP, 8080, 16, VERDICT_REDIRECT);
+        assert_eq!(bench.run("to_pod", &bench.tcp(PEER, POD, PORTS, SYN), 0), around);
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_service_address_that_was_not_translated_goes_nowhere() {
+    both(0, |bench| {
+        bench.service(80, UDP, 0);
+        bench.drops_for("from_pod", &bench.udp(POD, VIP, (5000, 80)), Reason::ServiceNotTranslated);
+        bench.drops_for("from_pod", &bench.tcp(POD, VIP, (5000, 81), SYN), Reason::ServiceNotTranslated);
+        bench.drops_for("from_pod", &bench.echo(POD, VIP, true), Reason::ServiceNotTranslated);
+        bench.drops_for("from_pod", &bench.packet(POD, VIP, 47, &[0; 8]), Reason::ServiceNotTranslated);
+        bench.drops_for("from_pod", &bench.fragment(POD, VIP), Reason::FragmentUnsupported);
+        bench.drops_for("bounced", &bench.tcp(NODE, VIP, (5000, 81), SYN), Reason::ServiceNotTranslated);
+        bench.drops_for("bounced", &bench.udp(NODE, VIP, (5000, 80)), Reason::ServiceNotTranslated);
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn truncated_packets_are_dropped() {
+    both(0, |bench| {
+        let whole = bench.tcp(POD, PEER, PORTS, SYN);
+        let start = if bench.v6 { 54 } else { 34 };
+        // The kernel itself refuses to run on less than an IP header.
+        for length in [start, start + 3, start + 19] {
+            bench.drops_for("from_pod", &whole[..length], Reason::InvalidPacket);
+            bench.drops_for("to_pod", &whole[..length], Reason::InvalidPacket);
+        }
+        let error = bench.icmp(POD, PEER, (3, 1), 1, &[0; 8]);
+        bench.drops_for("from_pod", &error, Reason::InvalidPacket);
+        assert_eq!(bench.run("bounced", &whole[..start + 3], 0).verdict, DROP);
+    });
+    let bench = Bench::new(false, 0);
+    let mut wrong_version = bench.tcp(POD, PEER, PORTS, SYN);
+    wrong_version[14] = 0x75;
+    bench.drops_for("from_pod", &wrong_version, Reason::InvalidPacket);
+    let mut short_header = bench.tcp(POD, PEER, PORTS, SYN);
+    short_header[14] = 0x44;
+    bench.drops_for("from_pod", &short_header, Reason::InvalidPacket);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn extension_headers_do_not_hide_the_ports() {
+    let bench = Bench::new(true, CLOSED);
+    bench.rule(EGRESS, PEER_IDENTITY, TCP, 8080, 16, VERDICT_ALLOW);
+    let segment = bench.tcp(POD, PEER, PORTS, SYN)[54..].to_vec();
+    let options = [&[TCP, 0, 1, 4, 0, 0, 0, 0], &segment[..]].concat();
+    bench.passes("from_pod", &bench.packet(POD, PEER, 60, &options));
+    // An endless chain is no packet.
+    let chain = [60, 0, 1, 4, 0, 0, 0, 0].repeat(10);
+    bench.drops_for("from_pod", &bench.packet(POD, PEER, 60, &chain), Reason::InvalidPacket);
+    // A fragment header on a whole datagram (RFC 6946) is nothing special.
+    let atomic = [&[TCP, 0, 0, 0, 0, 0, 0, 7], &segment[..]].concat();
+    bench.passes("from_pod", &bench.packet(POD, PEER, 44, &atomic));
+}
+
+#[test]
+#[ignore = "needs root"]
+fn links_keep_their_own_protocols() {
+    both(CLOSED, |bench| {
+        for ether_type in [[8, 6], [0x81, 0], [0x88, 0xcc]] {
+            let mut frame = vec![0xff; 60];
+            frame[12..14].copy_from_slice(&ether_type);
+            bench.passes("from_pod", &frame);
+            bench.passes("to_pod", &frame);
+        }
+    });
+    let bench = Bench::new(true, CLOSED);
+    for kind in [133, 135, 136] {
+        bench.passes("from_pod", &bench.icmp(POD, PEER, (0, kind), 0, &[0; 20]));
+        bench.passes("to_pod", &bench.icmp(PEER, POD, (0, kind), 0, &[0; 20]));
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn icmp_errors_of_known_flows_pass() {
+    both(CLOSED, |bench| {
+        bench.rule(EGRESS, PEER_IDENTITY, TCP, 8080, 16, VERDICT_ALLOW);
+        let sent = bench.tcp(POD, PEER, PORTS, SYN);
+        let unreachable = bench.icmp(PEER, POD, (3, 1), 1, &[&[0; 4], &sent[14..]].concat());
+        bench.drops_for("to_pod", &unreachable, Reason::UnknownL4);
+        bench.passes("from_pod", &sent);
+        bench.passes("to_pod", &unreachable);
+        // Another flow's error stays out.
+        let other = bench.tcp(POD, PEER, (40_001, 8080), SYN);
+        let error = bench.icmp(PEER, POD, (3, 1), 1, &[&[0; 4], &other[14..]].concat());
+        bench.drops_for("to_pod", &error, Reason::UnknownL4);
+        // Path MTU discovery always works.
+        let too_big =
+            bench.icmp(PEER, POD, (3, 2), if bench.v6 { 0 } else { 4 }, &[&[0; 4], &other[14..]].concat());
+        bench.passes("to_pod", &too_big);
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_rule_that_wants_the_proxy_ends_the_connections_it_names() {
+    both(CLOSED, |bench| {
+        bench.rule(EGRESS, PEER_IDENTITY, TCP, 8080, 16, VERDICT_ALLOW);
+        bench.passes("from_pod", &bench.tcp(POD, PEER, PORTS, SYN));
+        bench.passes("from_pod", &bench.tcp(POD, PEER, PORTS, ACK));
+        bench.rule(EGRESS, PEER_IDENTITY, TCP, 8080, 16, VERDICT_REDIRECT);
+        bench.passes("from_pod", &bench.tcp(POD, PEER, PORTS, ACK));
+        bench.configure(|config| config.epoch += 1);
+        bench.drops_for("from_pod", &bench.tcp(POD, PEER, PORTS, ACK), Reason::PolicyTightened);
+        assert_eq!(bench.maps.flows.keys().unwrap(), []);
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_change_that_still_allows_keeps_connections() {
+    both(CLOSED, |bench| {
+        bench.rule(INGRESS, PEER_IDENTITY, TCP, 8080, 16, VERDICT_ALLOW);
+        bench.passes("to_pod", &bench.tcp(PEER, POD, PORTS, SYN));
+        bench.configure(|config| config.epoch += 1);
+        bench.passes("to_pod", &bench.tcp(PEER, POD, PORTS, ACK));
+        bench.passes("from_pod", &bench.tcp(POD, PEER, BACK, ACK));
+        bench.maps.policy.keys().unwrap().iter().for_each(|key| bench.maps.policy.remove(key).unwrap());
+        bench.configure(|config| config.epoch += 1);
+        bench.drops_for("from_pod", &bench.tcp(POD, PEER, BACK, ACK), Reason::PolicyDenied);
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_mark_that_a_pod_sets_is_forgotten() {
+    both(0, |bench| {
+        let frame = bench.tcp(POD, PEER, PORTS, SYN);
+        let run = bench.run("from_pod", &frame, 0x4000 | DEFAULT_MARK.from_proxy);
+        assert_eq!(run, Run { verdict: PASS, mark: 0x4000, reason: None });
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_mark_without_a_socket_of_the_proxy_opens_nothing() {
+    both(CLOSED, |bench| {
+        let frame = bench.tcp(PEER, POD, PORTS, SYN);
+        let run = bench.run("to_pod", &frame, DEFAULT_MARK.from_proxy);
+        assert_eq!((run.verdict, run.reason), (DROP, Some(Reason::PolicyDenied)));
+        let run = bench.run("bounced", &bench.tcp(NODE, PEER, PORTS, SYN), DEFAULT_MARK.from_proxy);
+        assert_eq!((run.verdict, run.reason), (DROP, Some(Reason::ServiceNotTranslated)));
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_flooded_frame_is_decided_at_the_right_port_only() {
+    both(0, |bench| {
+        let elsewhere = Workload { ifindex: 77, ..Workload::default() };
+        bench.maps.workloads.update(&bench.address(POD), &elsewhere).unwrap();
+        let run = bench.run("to_pod", &bench.tcp(PEER, POD, PORTS, SYN), 0);
+        assert_eq!((run.verdict, run.reason), (DROP, None));
+        bench.drops_for("to_pod", &bench.tcp(POD, PEER, PORTS, SYN), Reason::UnknownDestination);
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn other_devices_leave_what_is_not_the_proxys_alone() {
+    both(CLOSED, |bench| {
+        for frame in [
+            bench.tcp(PEER, POD, PORTS, SYN),
+            bench.udp(PEER, POD, PORTS),
+            bench.echo(PEER, NODE, true),
+            bench.fragment(PEER, POD),
+            bench.tcp(PEER, POD, PORTS, SYN)[..if bench.v6 { 58 } else { 38 }].to_vec(),
+        ] {
+            bench.passes("from_netdev", &frame);
+        }
+    });
+}
