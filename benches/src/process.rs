@@ -73,18 +73,9 @@ impl Process {
         Ok(kilobytes * 1024)
     }
 
-    /// Asks the process to end (SIGTERM) and waits for it.
-    pub(crate) fn terminate(&mut self, patience: Duration) -> anyhow::Result<()> {
-        let id = self.child.id().to_string();
-        let status = Command::new("kill").args(["-TERM", &id]).status()?;
-        let deadline = Instant::now() + patience;
-        while status.success() && Instant::now() < deadline {
-            if self.child.try_wait()?.is_some() {
-                return Ok(());
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
-        bail!("{} does not end", self.name)
+    /// The number of the process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 }
 

@@ -7,9 +7,11 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use serde::Deserialize;
-use weft_testlab::lab::{Lab, Pod, Shape};
+use weft_testlab::daemon::{Controller, WeftNode};
+use weft_testlab::lab::{Lab, Node, Pod, Shape};
+use weft_testlab::manifests::Manifests;
 use weft_testlab::process::Running;
 use weft_testlab::wait;
 
@@ -40,11 +42,14 @@ struct Way {
     p99_us: Spread,
 }
 
-/// A client and a listening server on one node of a lab.
+/// A client and a listening server on one node of a lab. The fields are in the order in which they have
+/// to end: processes before the lab.
 struct Pair {
+    _daemons: Vec<(Controller, WeftNode)>,
+    _listener: Running,
     client: Pod,
     server: Pod,
-    _listener: Running,
+    node: Node,
     lab: Lab,
 }
 
@@ -52,6 +57,9 @@ pub(super) fn run(title: &str, options: &Options) -> anyhow::Result<Table> {
     let mut ways = vec![plain()?];
     for services in SERVICES {
         ways.push(nft(services)?);
+    }
+    for services in SERVICES {
+        ways.push(weft(services)?);
     }
     let count = if options.quick { 500 } else { 5_000 };
     for _ in 0..options.rounds {
@@ -92,6 +100,46 @@ fn nft(services: u16) -> anyhow::Result<Way> {
     fs::write(&rules, nft_rules(services, pair.server.ip4()))?;
     pair.client.netns().run("nft", &["-f", &rules.to_string_lossy()])?;
     Ok(Way::new(&format!("nft map, {services} services"), pair, service(services - 1)))
+}
+
+/// Weft's program on `connect(2)`, with the services brought by controller and node as for any pod.
+fn weft(services: u16) -> anyhow::Result<Way> {
+    let mut pair = Pair::start()?;
+    let manifests = Manifests::new(&pair.lab)?;
+    manifests.write_cluster(&pair.lab)?;
+    let numbers: Vec<u16> = (0..services).collect();
+    for (file, chunk) in numbers.chunks(500).enumerate() {
+        let objects: String = chunk.iter().map(|number| service_objects(*number, &pair.server)).collect();
+        manifests.write(&format!("services-{file}.yaml"), &objects)?;
+    }
+    let controller = Controller::start(&pair.lab, manifests.directory())?;
+    let node = WeftNode::start(&pair.node, &controller)?;
+    pair._daemons.push((controller, node));
+    let target = service(services - 1);
+    wait::eventually(PATIENCE, || pair.measure(target, 1).map(drop))?;
+    if pair.client.netns().run("nft", &["list", "ruleset"])?.contains("dnat") {
+        bail!("the pod's namespace translates addresses by nft: this would not measure Weft");
+    }
+    Ok(Way::new(&format!("Weft, {services} services"), pair, target))
+}
+
+/// A Service without a route, so that the kernel alone serves it, and its one endpoint.
+fn service_objects(number: u16, server: &Pod) -> String {
+    let (address, name) = (service(number), format!("s{number}"));
+    format!(
+        "---\napiVersion: v1\nkind: Service\nmetadata: {{namespace: bench, name: {name}}}\nspec:\n  \
+         clusterIP: {address}\n  clusterIPs: [{address}]\n  ports:\n  \
+         - {{name: tcp, port: {PORT}, targetPort: {PORT}, protocol: TCP}}\n\
+         ---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  namespace: bench\n  \
+         name: {name}-1\n  labels: {{kubernetes.io/service-name: {name}}}\naddressType: IPv4\n\
+         ports:\n- {{name: tcp, port: {PORT}, protocol: TCP}}\nendpoints:\n- addresses: [{endpoint}]\n  \
+         conditions: {{ready: true}}\n  nodeName: {node}\n  \
+         targetRef: {{kind: Pod, namespace: {namespace}, name: {pod}}}\n",
+        endpoint = server.ip4(),
+        node = server.node(),
+        namespace = server.namespace(),
+        pod = server.name(),
+    )
 }
 
 fn nft_rules(services: u16, endpoint: Ipv4Addr) -> String {
@@ -136,7 +184,7 @@ impl Pair {
             &["-c", "1", &program.to_string_lossy(), "listen", &address],
         )?;
         wait::eventually(PATIENCE, || listener.ready_line().map(drop))?;
-        Ok(Self { client, server, _listener: listener, lab })
+        Ok(Self { client, server, _daemons: Vec::new(), _listener: listener, node, lab })
     }
 
     fn measure(&self, target: Ipv4Addr, count: usize) -> anyhow::Result<Times> {

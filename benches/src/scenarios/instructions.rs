@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! User instructions per request, counted by callgrind: the difference between a long and a short run,
-//! divided by the difference in requests. Noise of the machine cannot touch it.
+//! User instructions per request, counted by callgrind between the end of a warm-up and the end of the
+//! load: no start and no end of the process is in it, and noise of the machine cannot touch it.
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
+use std::process::Command;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 
 use super::{Bench, Options};
 use crate::load::{Load, Shape};
@@ -14,10 +14,9 @@ use crate::peers::PeerName;
 use crate::report::{Row, Table};
 use crate::stats::Spread;
 
-/// Requests of the short and of the long run.
-const REQUESTS: [u64; 2] = [1_000, 5_000];
-/// How long a proxy under valgrind may take to end.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Requests that are not counted, and requests that are.
+const WARM_UP: u64 = 1_000;
+const COUNTED: u64 = 10_000;
 
 pub(super) fn run(title: &str, options: &Options) -> anyhow::Result<Table> {
     let bench = Bench::start()?;
@@ -35,24 +34,36 @@ pub(super) fn run(title: &str, options: &Options) -> anyhow::Result<Table> {
         title: title.to_owned(),
         columns: vec!["HTTP/1.1", "HTTP/2"],
         rows,
-        notes: vec![format!("4 connections; {} requests less {}", REQUESTS[1], REQUESTS[0])],
+        notes: vec![format!("{COUNTED} requests on 4 connections, after {WARM_UP}")],
     })
 }
 
 fn per_request(bench: &Bench, peer: PeerName, shape: Shape) -> anyhow::Result<f64> {
-    let mut counted = [0; 2];
-    for (count, requests) in counted.iter_mut().zip(REQUESTS) {
-        let file = bench.folder().join("callgrind.out");
-        let option = format!("--callgrind-out-file={}", file.display());
-        let mut running = bench.proxy(peer, shape, &["valgrind", "--tool=callgrind", &option])?;
-        let streams = if shape == Shape::Http2 { 8 } else { 1 };
-        Load { shape, clients: 4, streams, requests }.run(running.address, bench.folder())?;
-        running.process.terminate(PATIENCE)?;
-        *count = total(&file)?;
-        fs::remove_file(&file)?;
-        eprintln!("{} {shape:?}: {count} instructions for {requests} requests", peer.label());
+    let file = bench.folder().join(format!("callgrind.{peer:?}.{shape:?}"));
+    let option = format!("--callgrind-out-file={}", file.display());
+    let running = bench.proxy(peer, shape, &["valgrind", "--tool=callgrind", &option])?;
+    let streams = if shape == Shape::Http2 { 8 } else { 1 };
+    let load = |requests| Load { shape, clients: 4, streams, requests };
+    load(WARM_UP).run(running.address, bench.folder())?;
+    control("--zero", running.process.id())?;
+    load(COUNTED).run(running.address, bench.folder())?;
+    control("--dump", running.process.id())?;
+    // The first dump of a process has the number 1 behind the name that was asked for.
+    let total = total(&file.with_file_name(format!("callgrind.{peer:?}.{shape:?}.1")))?;
+    Ok(total as f64 / COUNTED as f64)
+}
+
+/// Tells callgrind in this process to forget, or to write, what it counted.
+fn control(what: &str, process: u32) -> anyhow::Result<()> {
+    let output = Command::new("callgrind_control")
+        .args([what, &process.to_string()])
+        .output()
+        .context("cannot start callgrind_control")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    if !output.status.success() || !text.contains("OK") {
+        bail!("callgrind_control {what}: {text}");
     }
-    Ok(counted[1].saturating_sub(counted[0]) as f64 / (REQUESTS[1] - REQUESTS[0]) as f64)
+    Ok(())
 }
 
 /// The line `totals: N` (or `summary: N`) of callgrind's file.
