@@ -108,8 +108,7 @@ fn c_path(path: &Path) -> io::Result<CString> {
 /// # Errors
 /// `EINVAL` where the kernel does not know the kind of link.
 pub fn link_create(program: BorrowedFd<'_>, target: u32, kind: Attach) -> io::Result<OwnedFd> {
-    let mut attributes =
-        Attributes::new().fd(0, program).u32(4, target).u32(8, kind as u32).u32(12, 0);
+    let mut attributes = Attributes::new().fd(0, program).u32(4, target).u32(8, kind as u32).u32(12, 0);
     // SAFETY: there are no addresses among the attributes.
     unsafe { attributes.call(LINK_CREATE) }.map(owned)
 }
@@ -188,8 +187,23 @@ macro_rules! plain {
     )*};
 }
 plain!(
-    Address, BackendKey, Config, Endpoint, Event, Flow, FlowKey, Metric, MetricKey, PolicyKey, ReverseKey, Service,
-    ServiceCounters, ServiceKey, Workload, DropKey, DropState
+    Address,
+    BackendKey,
+    Config,
+    Endpoint,
+    Event,
+    Flow,
+    FlowKey,
+    Metric,
+    MetricKey,
+    PolicyKey,
+    ReverseKey,
+    Service,
+    ServiceCounters,
+    ServiceKey,
+    Workload,
+    DropKey,
+    DropState
 );
 
 /// A key of a trie.
@@ -275,10 +289,8 @@ impl<K: Plain, V: Plain> Table<K, V> {
         while keys.len() < MOST {
             let mut next = MaybeUninit::<K>::zeroed();
             let previous = keys.last().map_or(0, |key| std::ptr::from_ref(key) as u64);
-            let mut attributes = Attributes::new()
-                .fd(0, self.fd.as_fd())
-                .u64(8, previous)
-                .u64(16, next.as_mut_ptr() as u64);
+            let mut attributes =
+                Attributes::new().fd(0, self.fd.as_fd()).u64(8, previous).u64(16, next.as_mut_ptr() as u64);
             // SAFETY: both keys are as long as the map says (checked when it was opened).
             match unsafe { attributes.call(MAP_NEXT_KEY) } {
                 // SAFETY: any bytes are a value of a plain type.

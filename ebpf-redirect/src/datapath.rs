@@ -174,8 +174,7 @@ impl Datapath {
     /// # Errors
     /// Where there are too many, or the maps cannot be written.
     pub fn set_listeners(&self, ports: &[u16]) -> Result<(), DatapathError> {
-        let count =
-            u32::try_from(ports.len()).ok().filter(|count| *count <= MAX_LISTENERS);
+        let count = u32::try_from(ports.len()).ok().filter(|count| *count <= MAX_LISTENERS);
         let Some(count) = count else { return Err(DatapathError::Listeners(ports.len())) };
         for (index, port) in (0_u32..).zip(ports) {
             self.maps.listeners.update(&index, &u32::from(*port))?;

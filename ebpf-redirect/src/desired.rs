@@ -14,8 +14,8 @@ use weft_ebpf_common::layout::{
 };
 use weft_ebpf_common::{Reason, identity};
 use weft_ir::{
-    AppProtocol, Endpoints, ObjectName, Protocol, RateLimitTarget, Resource, RouteParent, Service, ServicePort,
-    Snapshot, Workload,
+    AppProtocol, Endpoints, ObjectName, Protocol, RateLimitTarget, Resource, RouteParent, Service,
+    ServicePort, Snapshot, Workload,
 };
 use weft_policy::{DirectionPolicy, KernelVerdict, Peer, PolicySet};
 
@@ -169,8 +169,7 @@ fn backends(slices: &[&Endpoints], port: &ServicePort, ipv6: bool) -> Vec<Endpoi
         };
         let Some(target) = slice.ports.iter().find(same) else { continue };
         for endpoint in slice.endpoints.iter().filter(|endpoint| endpoint.address.is_ipv6() == ipv6) {
-            let backend =
-                Endpoint { address: endpoint.address.into(), port_be: target.port.to_be(), pad: 0 };
+            let backend = Endpoint { address: endpoint.address.into(), port_be: target.port.to_be(), pad: 0 };
             if endpoint.ready {
                 ready.insert(backend);
             } else if endpoint.serving && endpoint.terminating {

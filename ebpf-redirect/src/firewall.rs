@@ -43,8 +43,7 @@ pub(crate) fn script(config: &DatapathConfig, cluster: &BTreeSet<IpNet>) -> Stri
             .filter(|prefix| matches!(prefix, IpNet::V6(_)) == ipv6)
             .map(ToString::to_string)
             .collect();
-        let _infallible =
-            writeln!(text, " set {name} {{ type {kind}; flags interval; auto-merge;");
+        let _infallible = writeln!(text, " set {name} {{ type {kind}; flags interval; auto-merge;");
         if !prefixes.is_empty() {
             let _infallible = writeln!(text, "  elements = {{ {} }}", prefixes.join(", "));
         }

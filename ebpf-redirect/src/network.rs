@@ -16,7 +16,7 @@ use netlink_packet_route::{
     address::{AddressAttribute, AddressScope},
     link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo},
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage},
-    route::{RouteAttribute, RouteAddress, RouteMessage, RouteProtocol, RouteScope, RouteType},
+    route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType},
     rule::{RuleAction, RuleAttribute, RuleMessage},
 };
 use rtnetlink::{
@@ -381,9 +381,9 @@ impl Network {
             }
         }
         for address in kept.iter().filter(|address| !there.contains_key(address)) {
-            let source = node.iter().find(|own_address| {
-                own_address.is_ipv4() == address.is_ipv4() && own.contains(own_address)
-            });
+            let source = node
+                .iter()
+                .find(|own_address| own_address.is_ipv4() == address.is_ipv4() && own.contains(own_address));
             self.add_kept(*address, peer, source.copied()).await?;
         }
         for (_, route) in there.into_iter().filter(|(address, _)| !kept.contains(address)) {

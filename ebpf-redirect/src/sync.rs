@@ -13,7 +13,8 @@ use std::{
 };
 
 use weft_ebpf_common::layout::{
-    Address, BackendKey, Endpoint, SERVICE_KEPT, Service, ServiceCounters, ServiceKey, WORKLOAD_BRIDGED, Workload,
+    Address, BackendKey, Endpoint, SERVICE_KEPT, Service, ServiceCounters, ServiceKey, WORKLOAD_BRIDGED,
+    Workload,
 };
 
 use crate::{

@@ -6,21 +6,19 @@ use std::{
     io::{Read, Write},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
     sync::mpsc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use socket2::{Domain, Socket, Type};
-use weft_ebpf_redirect::{DEFAULT_MARK, Datapath, config::DEFAULT_PORTS};
+use weft_ebpf_redirect::{DEFAULT_MARK, DEFAULT_PORTS};
 use weft_ir::{HttpRule, Peer, PolicyDirection, PolicyPort, PolicyRule, PortRule, Protocol};
-use weft_policy::PolicySet;
 
 #[path = "support/lab.rs"]
 mod lab;
 
-use lab::{Lab, Shape, State, VIP, inside, only, sh};
+use lab::{Lab, PATIENCE, Running, Shape, State, VIP, inside, only, sh};
 
 const TARGET: u16 = 8080;
-const PATIENCE: Duration = Duration::from_secs(5);
 
 fn transparent(address: SocketAddr) -> Socket {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
@@ -127,54 +125,6 @@ fn ask(namespace: &str, to: SocketAddr, length: usize) -> Result<String, std::io
     .unwrap()
 }
 
-/// Runs the datapath and a proxy in the node until the handle is dropped.
-struct Running {
-    stop: mpsc::Sender<()>,
-    thread: Option<std::thread::JoinHandle<()>>,
-}
-
-impl Running {
-    fn start(lab: &Lab, state: &State, backend: [Option<SocketAddr>; 2]) -> Running {
-        let (config, snapshot) = (lab.config.clone(), state.snapshot().clone());
-        let (ready, wait) = mpsc::channel();
-        let (stop, stopped) = mpsc::channel();
-        let thread = inside(&lab.node, move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async move {
-                let mut datapath = Datapath::attach(config.clone()).await.unwrap();
-                datapath.set_listeners(&[proxy(backend)]).unwrap();
-                let policy = PolicySet::compile(&snapshot, "one");
-                let deadline = Instant::now() + PATIENCE;
-                let mut applied = datapath.apply(&snapshot, &policy).await.unwrap();
-                while !applied.unattached.is_empty() {
-                    assert!(Instant::now() < deadline, "no device for {:?}", applied.unattached);
-                    let _late = tokio::time::timeout(Duration::from_millis(500), datapath.changed()).await;
-                    applied = datapath.refresh().await.unwrap();
-                }
-                ready.send(()).unwrap();
-                let _dropped: Result<(), _> = stopped.recv();
-                if std::env::var_os("WEFT_SHOW_COUNTERS").is_some() {
-                    println!("{:#?}", datapath.counters());
-                }
-                drop(datapath);
-                Datapath::cleanup(&config).await.unwrap();
-            });
-        });
-        wait.recv_timeout(PATIENCE * 4).expect("the datapath is attached");
-        Running { stop, thread: Some(thread) }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _gone = self.stop.send(());
-        if let Some(thread) = self.thread.take() {
-            let ended = thread.join();
-            assert!(std::thread::panicking() || ended.is_ok(), "the datapath's thread failed");
-        }
-    }
-}
-
 fn both(port: u16, of: impl Fn(usize) -> IpAddr) -> [SocketAddr; 2] {
     [SocketAddr::new(of(0), port), SocketAddr::new(of(1), port)]
 }
@@ -190,7 +140,7 @@ fn egress(shape: Shape) {
     state.route("server");
     server(&lab.pods[1].namespace);
     let backends = both(TARGET, |family| lab.pods[1].addresses[family]);
-    let _running = Running::start(&lab, &state, backends.map(Some));
+    let _running = Running::start(&lab, &state, move || vec![proxy(backends.map(Some))]);
     for (family, vip) in both(80, |family| vips()[family]).into_iter().enumerate() {
         let client = lab.pods[0].addresses[family];
         for length in [10, 3_000_000] {
@@ -234,7 +184,7 @@ fn ingress(shape: Shape) {
     let mut state = State::new(&lab.pods);
     state.policy("http", 1, http_rule(), PolicyDirection::default());
     server(&lab.pods[1].namespace);
-    let _running = Running::start(&lab, &state, [None, None]);
+    let _running = Running::start(&lab, &state, || vec![proxy([None, None])]);
     for (family, to) in both(TARGET, |family| lab.pods[1].addresses[family]).into_iter().enumerate() {
         let client = lab.pods[0].addresses[family];
         let answer = ask(&lab.pods[0].namespace, to, 3_000_000).unwrap();
@@ -265,7 +215,7 @@ fn what_is_sent_to_a_bridged_pod_with_an_http_rule_passes_the_proxy() {
 fn cleanup_leaves_nothing_behind() {
     let lab = Lab::new(Shape::Routed, 1);
     let state = State::new(&lab.pods);
-    drop(Running::start(&lab, &state, [None, None]));
+    drop(Running::start(&lab, &state, || vec![proxy([None, None])]));
     assert!(!lab.config.bpffs.exists());
     let node = &lab.node;
     sh(&format!("! ip -n {node} link show weft0 2>/dev/null"));

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-use weft_ir::{
-    EndpointPort, IdentityNumber, Node, PathMatch, Route, RouteAction, RouteMatch, RouteTimeouts,
-};
+use weft_ir::{EndpointPort, IdentityNumber, Node, PathMatch, Route, RouteAction, RouteMatch, RouteTimeouts};
 
 use super::*;
 
@@ -111,12 +109,10 @@ fn workloads_of_other_nodes_have_identities_but_no_entry() {
             ports: Vec::new(),
         })
     };
-    let node = Node { name: "one".into(), addresses: vec!["192.0.2.1".parse().unwrap()], ingress_addresses: vec![] };
-    let desired = compile([
-        workload("one", "10.0.0.1", "a"),
-        workload("two", "10.0.1.1", "b"),
-        Resource::Node(node),
-    ]);
+    let node =
+        Node { name: "one".into(), addresses: vec!["192.0.2.1".parse().unwrap()], ingress_addresses: vec![] };
+    let desired =
+        compile([workload("one", "10.0.0.1", "a"), workload("two", "10.0.1.1", "b"), Resource::Node(node)]);
     assert_eq!(desired.workloads.keys().map(ToString::to_string).collect::<Vec<_>>(), ["10.0.0.1"]);
     let identity = |address: &str| {
         let prefix = address_prefix(address.parse::<IpAddr>().unwrap().into());

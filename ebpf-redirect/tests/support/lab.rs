@@ -10,16 +10,21 @@ use std::{
     os::fd::AsRawFd,
     path::PathBuf,
     process::Command,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        atomic::{AtomicU32, Ordering},
+        mpsc,
+    },
     thread::JoinHandle,
+    time::{Duration, Instant},
 };
 
-use weft_ebpf_redirect::DatapathConfig;
+use weft_ebpf_redirect::{Counters, Datapath, DatapathConfig, Events, KernelEvent};
 use weft_ir::{
     AppProtocol, Endpoint, EndpointPort, Endpoints, Identity, IdentityNumber, MeshDefaults, Node, ObjectName,
     PathMatch, Policy, PolicyDirection, PolicyKind, PolicyRule, Protocol, Resource, Route, RouteAction,
     RouteMatch, RouteParent, RouteTimeouts, Selector, Service, ServicePort, Snapshot, Workload,
 };
+use weft_policy::PolicySet;
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
@@ -330,4 +335,115 @@ pub(crate) fn pod_selector(index: u32) -> Selector {
 /// A direction that allows only these rules.
 pub(crate) fn only(allow: Vec<PolicyRule>) -> PolicyDirection {
     PolicyDirection { default_deny: true, allow, deny: vec![] }
+}
+
+/// How long anything may take.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+
+enum Request {
+    Apply(Snapshot, mpsc::Sender<()>),
+    Listeners(Vec<u16>),
+    Counters(mpsc::Sender<Counters>),
+    Events(mpsc::Sender<Vec<KernelEvent>>),
+}
+
+/// The datapath of a node, on a thread in its network namespace. Cleaned up when dropped.
+pub(crate) struct Running {
+    requests: Option<mpsc::Sender<Request>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Running {
+    /// Attaches, starts what `listeners` starts, and applies the state.
+    pub(crate) fn start(
+        lab: &Lab,
+        state: &State,
+        listeners: impl FnOnce() -> Vec<u16> + Send + 'static,
+    ) -> Running {
+        let (config, snapshot) = (lab.config.clone(), state.snapshot().clone());
+        let (ready, wait) = mpsc::channel();
+        let (requests, incoming) = mpsc::channel();
+        let thread = inside(&lab.node, move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async move {
+                let mut datapath = Datapath::attach(config.clone()).await.unwrap();
+                let mut events = datapath.events().unwrap();
+                datapath.set_listeners(&listeners()).unwrap();
+                apply(&mut datapath, &snapshot).await;
+                ready.send(()).unwrap();
+                while let Ok(request) = incoming.recv() {
+                    serve(&mut datapath, &mut events, request).await;
+                }
+                drop(datapath);
+                Datapath::cleanup(&config).await.unwrap();
+            });
+        });
+        wait.recv_timeout(PATIENCE * 4).expect("the datapath is attached");
+        Running { requests: Some(requests), thread: Some(thread) }
+    }
+
+    fn ask<T>(&self, request: impl FnOnce(mpsc::Sender<T>) -> Request) -> T {
+        let (reply, answer) = mpsc::channel();
+        self.requests.as_ref().unwrap().send(request(reply)).unwrap();
+        answer.recv_timeout(PATIENCE * 2).expect("an answer of the datapath")
+    }
+
+    /// Applies another state.
+    pub(crate) fn apply(&self, state: &State) {
+        self.ask(|reply| Request::Apply(state.snapshot().clone(), reply));
+    }
+
+    /// Sets other listeners.
+    pub(crate) fn set_listeners(&self, ports: Vec<u16>) {
+        self.requests.as_ref().unwrap().send(Request::Listeners(ports)).unwrap();
+    }
+
+    /// The counters now.
+    pub(crate) fn counters(&self) -> Counters {
+        self.ask(Request::Counters)
+    }
+
+    /// The events since the last call.
+    pub(crate) fn events(&self) -> Vec<KernelEvent> {
+        self.ask(Request::Events)
+    }
+}
+
+async fn apply(datapath: &mut Datapath, snapshot: &Snapshot) {
+    let policy = PolicySet::compile(snapshot, "one");
+    let deadline = Instant::now() + PATIENCE;
+    let mut applied = datapath.apply(snapshot, &policy).await.unwrap();
+    while !applied.unattached.is_empty() {
+        assert!(Instant::now() < deadline, "no device for {:?}", applied.unattached);
+        let _late = tokio::time::timeout(Duration::from_millis(500), datapath.changed()).await;
+        applied = datapath.refresh().await.unwrap();
+    }
+}
+
+async fn serve(datapath: &mut Datapath, events: &mut Events, request: Request) {
+    match request {
+        Request::Apply(snapshot, reply) => {
+            apply(datapath, &snapshot).await;
+            reply.send(()).unwrap();
+        }
+        Request::Listeners(ports) => datapath.set_listeners(&ports).unwrap(),
+        Request::Counters(reply) => reply.send(datapath.counters().unwrap()).unwrap(),
+        Request::Events(reply) => {
+            let mut found = Vec::new();
+            while let Ok(event) = tokio::time::timeout(Duration::from_millis(100), events.next()).await {
+                found.push(event.unwrap());
+            }
+            reply.send(found).unwrap();
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.requests.take());
+        if let Some(thread) = self.thread.take() {
+            let ended = thread.join();
+            assert!(std::thread::panicking() || ended.is_ok(), "the datapath's thread failed");
+        }
+    }
 }

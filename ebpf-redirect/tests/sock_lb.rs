@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The hooks of sockets, with real sockets of processes in a cgroup of their own. Needs root.
+
+use std::{
+    collections::BTreeSet,
+    io::Write,
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    process::{Command, Stdio},
+    sync::mpsc,
+    time::Duration,
+};
+
+use socket2::{Domain, Socket, Type};
+use weft_ebpf_common::Reason;
+use weft_ebpf_redirect::KernelEventKind;
+use weft_ir::Protocol;
+
+#[path = "support/lab.rs"]
+mod lab;
+
+use lab::{Lab, PATIENCE, Running, Shape, State, inside};
+
+const TARGET: u16 = 8080;
+const TCP_SERVICE: [&str; 2] = ["10.96.0.20", "fd00:96::20"];
+const UDP_SERVICE: [&str; 2] = ["10.96.0.30", "fd00:96::30"];
+const EMPTY_SERVICE: [&str; 2] = ["10.96.0.40", "fd00:96::40"];
+const OPERATION: &str = "WEFT_TEST_OPERATION";
+
+fn parsed(addresses: [&str; 2]) -> [IpAddr; 2] {
+    addresses.map(|address| address.parse().unwrap())
+}
+
+/// Not a test of its own: what a process in the pod does for the tests below.
+#[test]
+#[ignore = "started by the other tests"]
+fn client() {
+    let Ok(operation) = std::env::var(OPERATION) else { return };
+    let (what, argument) = operation.split_once(' ').unwrap();
+    let answer = match what {
+        "tcp" => tcp(argument.parse().unwrap()),
+        "mapped" => mapped(argument.parse().unwrap()),
+        "udp" => udp(argument.parse().unwrap(), false),
+        "connected-udp" => udp(argument.parse().unwrap(), true),
+        "bind" => TcpListener::bind(argument.parse::<SocketAddr>().unwrap()).map(|_| "bound".into()),
+        "mark" => Socket::new(Domain::IPV4, Type::STREAM, None)
+            .and_then(|socket| socket.set_mark(argument.parse().unwrap()))
+            .map(|()| "marked".into()),
+        _ => unreachable!("{what}"),
+    };
+    println!("answer:{}", answer.unwrap_or_else(|error| error.kind().to_string()));
+}
+
+fn tcp(to: SocketAddr) -> std::io::Result<String> {
+    let stream = TcpStream::connect_timeout(&to, Duration::from_secs(2))?;
+    let peer = stream.peer_addr()?;
+    Ok(format!("{peer} {}", std::io::read_to_string(stream)?))
+}
+
+/// An IPv6 socket that asks for an IPv4 address.
+fn mapped(to: SocketAddr) -> std::io::Result<String> {
+    let IpAddr::V4(address) = to.ip() else { unreachable!("IPv4") };
+    let socket = Socket::new(Domain::IPV6, Type::STREAM, None)?;
+    socket.connect(&SocketAddr::new(address.to_ipv6_mapped().into(), to.port()).into())?;
+    let stream = TcpStream::from(socket);
+    let peer = stream.peer_addr()?;
+    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+    Ok(format!("{peer} {}", std::io::read_to_string(stream)?))
+}
+
+fn udp(to: SocketAddr, connected: bool) -> std::io::Result<String> {
+    let any: IpAddr = if to.is_ipv4() { [0, 0, 0, 0].into() } else { [0_u16; 8].into() };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.set_read_timeout(Some(Duration::from_secs(2)))?;
+    if connected {
+        socket.connect(to)?;
+        socket.send(b"hello")?;
+    } else {
+        socket.send_to(b"hello", to)?;
+    }
+    let mut buffer = [0; 100];
+    let (length, from) = socket.recv_from(&mut buffer)?;
+    Ok(format!("{from} {}", String::from_utf8_lossy(&buffer[..length])))
+}
+
+/// Runs an operation in a process of the node's cgroup and of a network namespace.
+fn run(lab: &Lab, namespace: &str, operation: &str) -> String {
+    let procs = lab.config.cgroup.join("cgroup.procs");
+    let line = format!(
+        "echo $$ > {}; exec nsenter --net=/run/netns/{namespace} {} --exact client --ignored --nocapture",
+        procs.display(),
+        std::env::current_exe().unwrap().display()
+    );
+    let output = Command::new("sh")
+        .args(["-ec", &line])
+        .env(OPERATION, operation)
+        .stderr(Stdio::inherit())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let answer = text.split("answer:").nth(1).unwrap_or_else(|| panic!("no answer in {text}"));
+    answer.lines().next().unwrap().to_owned()
+}
+
+/// Answers connections and datagrams with the pod's name.
+fn server(namespace: &str, name: &'static str) {
+    let (ready, wait) = mpsc::channel();
+    let again = ready.clone();
+    inside(namespace, move || {
+        let listener = TcpListener::bind(("::", TARGET)).unwrap();
+        ready.send(()).unwrap();
+        for mut client in listener.incoming().flatten() {
+            client.write_all(name.as_bytes()).unwrap();
+        }
+    });
+    inside(namespace, move || {
+        let socket = UdpSocket::bind(("::", TARGET)).unwrap();
+        again.send(()).unwrap();
+        let mut buffer = [0; 100];
+        while let Ok((_, from)) = socket.recv_from(&mut buffer) {
+            socket.send_to(name.as_bytes(), from).unwrap();
+        }
+    });
+    for _ in 0..2 {
+        wait.recv_timeout(PATIENCE).unwrap();
+    }
+}
+
+fn scene() -> (Lab, Running) {
+    let lab = Lab::new(Shape::Routed, 3);
+    let mut state = State::new(&lab.pods);
+    let backends = [1, 2].map(|pod: usize| lab.pods[pod].addresses).concat();
+    state.service("tcp", Protocol::Tcp, &parsed(TCP_SERVICE), &backends, TARGET);
+    state.service("udp", Protocol::Udp, &parsed(UDP_SERVICE), &backends, TARGET);
+    state.service("empty", Protocol::Tcp, &parsed(EMPTY_SERVICE), &[], TARGET);
+    server(&lab.pods[1].namespace, "one");
+    server(&lab.pods[2].namespace, "two");
+    let running = Running::start(&lab, &state, Vec::new);
+    (lab, running)
+}
+
+#[test]
+#[ignore = "needs root"]
+fn connections_and_datagrams_are_spread_over_the_backends_and_see_the_service() {
+    let (lab, running) = scene();
+    let pod = &lab.pods[0].namespace;
+    for family in 0..2 {
+        for (operation, addresses) in [
+            ("tcp", TCP_SERVICE),
+            ("udp", UDP_SERVICE),
+            ("connected-udp", UDP_SERVICE),
+            ("mapped", TCP_SERVICE),
+        ] {
+            if operation == "mapped" && family == 1 {
+                continue;
+            }
+            let service = SocketAddr::new(parsed(addresses)[family], 80);
+            let mut seen = BTreeSet::new();
+            // The chance to miss one of two backends in 20 tries is one in half a million.
+            for _ in 0..20 {
+                seen.insert(run(&lab, pod, &format!("{operation} {service}")));
+                if seen.len() == 2 {
+                    break;
+                }
+            }
+            let wanted = ["one", "two"].map(|name| format!("{service} {name}"));
+            assert_eq!(seen, BTreeSet::from(wanted), "{operation}");
+        }
+    }
+    let counters = running.counters();
+    let services = counters.services.iter().filter(|(name, _)| &*name.service.name != "empty");
+    for (name, counters) in services {
+        assert!(counters.translated >= 4 && counters.redirected == 0, "{name:?} {counters:?}");
+    }
+    let services: Vec<_> = running
+        .events()
+        .into_iter()
+        .filter_map(|event| match event.kind {
+            KernelEventKind::Translate { service, process } if process != 0 => {
+                Some((service, event.destination))
+            }
+            _ => None,
+        })
+        .collect();
+    let wanted = SocketAddr::new(parsed(TCP_SERVICE)[1], 80);
+    let backend = SocketAddr::new(lab.pods[1].addresses[1], TARGET);
+    assert!(services.contains(&(wanted, backend)), "{services:?}");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_service_without_backends_refuses_at_once_and_says_why() {
+    let (lab, running) = scene();
+    for address in parsed(EMPTY_SERVICE) {
+        let service = SocketAddr::new(address, 80);
+        let answer = run(&lab, &lab.pods[0].namespace, &format!("tcp {service}"));
+        assert_eq!(answer, std::io::ErrorKind::PermissionDenied.to_string());
+        let told = running.events().into_iter().any(|event| {
+            event.destination == service
+                && event.kind == KernelEventKind::Drop { reason: Reason::NoServiceBackend, suppressed: 0 }
+        });
+        assert!(told, "no event for {service}");
+    }
+    let counters = running.counters();
+    let refused = counters.services.values().map(|counters| counters.refused).sum::<u64>();
+    assert_eq!(refused, 2);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn others_cannot_take_the_proxys_ports_or_mark() {
+    let (lab, _running) = scene();
+    let pod = &lab.pods[0].namespace;
+    let refused = std::io::ErrorKind::PermissionDenied.to_string();
+    for (operation, answer) in [
+        ("bind 0.0.0.0:61000", &*refused),
+        ("bind [::]:65535", &refused),
+        ("bind 0.0.0.0:60999", "bound"),
+        ("bind [::]:0", "bound"),
+        ("mark 32", &refused),
+        ("mark 64", &refused),
+        ("mark 4096", "marked"),
+        ("mark 0", "marked"),
+    ] {
+        assert_eq!(run(&lab, pod, operation), answer, "{operation}");
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn processes_outside_of_the_cgroup_are_left_alone() {
+    let (lab, _running) = scene();
+    let service = SocketAddr::new(parsed(TCP_SERVICE)[0], 80);
+    // Not translated, so dropped at the pod's device.
+    let connected = inside(&lab.pods[0].namespace, move || {
+        TcpStream::connect_timeout(&service, Duration::from_millis(300))
+    });
+    assert!(connected.join().unwrap().is_err());
+}
