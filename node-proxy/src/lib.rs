@@ -6,7 +6,8 @@
 //! The data path never waits for control, export, logging or metrics.
 //!
 //! Reading order: [`state`] (what a node knows at one revision), [`route`] and [`rule`] (which rule
-//! serves a request), then the request pipeline.
+//! serves a request), [`target`] (what a connection is for), [`request`] and `exchange` (the pipeline),
+//! [`permit`] (policy), then [`pool`], [`worker`], [`plane`] and [`apply`] (how states get here).
 
 pub mod access;
 pub mod apply;

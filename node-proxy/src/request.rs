@@ -26,7 +26,7 @@ use weft_codec::{
 use weft_ebpf_common::reason::Reason;
 
 use crate::{
-    access::Record,
+    access::{ConnectionRecord, Record},
     balance, clock,
     cluster::Cluster,
     exchange::{Destination, Sending, exchange},
@@ -129,6 +129,9 @@ impl Handler for Connection {
     fn on_protocol_error(&self, error: &ProtocolError) {
         let status = error.status.map_or(0, |status| status.as_u16());
         self.worker.metrics().request(status, 0, Some(error.reason));
+        let mut record = ConnectionRecord::start(self.ends, &self.resolve());
+        record.reason = Some(error.reason);
+        self.worker.sink().connection(&record);
         let Ends { client, destination, .. } = self.ends;
         tracing::debug!(%client, %destination, %error, "request refused by the codec");
     }

@@ -401,6 +401,13 @@ async fn slow_and_half_closed_clients_do_not_hold_up_others() {
     for _ in 0..50 {
         assert_eq!(lab.get("/").await.status, 200);
     }
+    // What is no HTTP is answered with 400, and told as a flow.
+    let mut noise = TcpStream::connect(lab.gateway).await.expect("a connection");
+    noise.write_all(b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n").await.expect("it is sent");
+    let mut answer = Vec::new();
+    noise.read_to_end(&mut answer).await.expect("an answer");
+    assert!(answer.starts_with(b"HTTP/1.1 400"), "{}", String::from_utf8_lossy(&answer));
+    lab.flow(|flow| flow.reason == Some(Reason::BadRequest)).await;
     // A client that closes its sending side after the request still gets its answer.
     let mut half = TcpStream::connect(lab.gateway).await.expect("a connection");
     half.write_all(b"GET / HTTP/1.1\r\nhost: shop.test\r\nconnection: close\r\n\r\n")
