@@ -64,7 +64,7 @@ impl Loopback {
         let place = Place { netns: None, cgroup: None, logs: directory.0.join("logs") };
         let address = free_address()?;
         let manifests = Manifests::create(&directory.0)?;
-        let mut cluster = node_object(NODE, &[LOOPBACK.into()]);
+        let mut cluster = node_object(NODE, &[LOOPBACK.into()], &[]);
         cluster.push_str("---\napiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n");
         let (mut servers, mut ports) = (Vec::new(), String::new());
         for (version, ip, service) in VERSIONS {

@@ -109,7 +109,9 @@ impl Manifests {
         let (mut nodes, mut pods) = (String::new(), String::new());
         let mut namespaces = BTreeSet::new();
         for node in lab.nodes() {
-            write!(nodes, "{}", node_object(node.name(), &[node.ip4().into(), node.ip6().into()]))?;
+            let own = [node.ip4().into(), node.ip6().into()];
+            let ingress = [node.ingress_v4().into(), node.ingress_v6().into()];
+            write!(nodes, "{}", node_object(node.name(), &own, &ingress))?;
             for pod in node.pods() {
                 namespaces.insert(pod.namespace().to_owned());
                 write!(pods, "{}", pod_object(&pod))?;
@@ -175,10 +177,14 @@ pub fn allocate(lab: &Lab) -> ServiceAddresses {
     ServiceAddresses { v4, v6 }
 }
 
-/// A Node object.
-pub fn node_object(name: &str, addresses: &[IpAddr]) -> String {
-    let mut text =
-        format!("---\napiVersion: v1\nkind: Node\nmetadata:\n  name: {name}\nstatus:\n  addresses:\n");
+/// A Node object. `ingress` are its addresses for what entered through a Gateway.
+pub fn node_object(name: &str, addresses: &[IpAddr], ingress: &[IpAddr]) -> String {
+    let mut text = format!("---\napiVersion: v1\nkind: Node\nmetadata:\n  name: {name}\n");
+    if !ingress.is_empty() {
+        let list: Vec<String> = ingress.iter().map(IpAddr::to_string).collect();
+        text.push_str(&format!("  annotations:\n    weft.dev/ingress-addresses: \"{}\"\n", list.join(",")));
+    }
+    text.push_str("status:\n  addresses:\n");
     for address in addresses {
         text.push_str(&format!("  - {{type: InternalIP, address: \"{address}\"}}\n"));
     }

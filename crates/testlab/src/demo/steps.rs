@@ -200,6 +200,15 @@ fn retries(shop: &Shop, table: &mut Table) -> anyhow::Result<()> {
     let seen = format!("{} of 200, {failed} failures of v2 rescued", summary.ok());
     table.claim("200s although v2 fails", "200 of 200", &seen, summary.ok() == 200 && failed > 0);
     shop.mesh.manifests.write("service-shop-checkout-v2.yaml", &route)?;
+    // What follows is to be answered by the sound server alone.
+    wait::eventually(APPLIED, || {
+        let before = failed_at(shop)?.requests;
+        shop.requests(&shop.client, &["--requests", "100"])?;
+        // The question itself is counted too.
+        let more = failed_at(shop)?.requests - before;
+        ensure!(more <= 1, "{more} requests still go to the failing server");
+        Ok(())
+    })?;
     shop.mesh.manifests.write("policy.yaml", &policy)
 }
 

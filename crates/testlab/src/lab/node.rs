@@ -96,6 +96,16 @@ impl Node {
         format!("fd00:244:{:x}::/64", self.parts.index)
     }
 
+    /// Its address for what entered through a Gateway, routed to it by the other nodes.
+    pub fn ingress_v4(&self) -> Ipv4Addr {
+        Ipv4Addr::new(10, 245, 0, self.parts.index)
+    }
+
+    /// Its IPv6 address for what entered through a Gateway.
+    pub fn ingress_v6(&self) -> Ipv6Addr {
+        Ipv6Addr::new(0xfd00, 0x245, 0, 0, 0, 0, 0, u16::from(self.parts.index))
+    }
+
     /// Its namespace.
     pub fn netns(&self) -> &Netns {
         &self.parts.netns
@@ -171,13 +181,18 @@ impl Node {
     }
 
     pub(super) fn add_route_to(&self, other: &Node) -> anyhow::Result<()> {
-        let (v4, v6) = (other.pods_v4(), other.pods_v6());
-        self.netns().ip(&format!("route add {v4} via {}\nroute add {v6} via {}", other.ip4(), other.ip6()))
+        let (via_v4, via_v6) = (other.ip4(), other.ip6());
+        let v4 = [other.pods_v4(), other.ingress_v4().to_string()];
+        let v6 = [other.pods_v6(), other.ingress_v6().to_string()];
+        let v4 = v4.iter().map(|network| format!("route add {network} via {via_v4}\n"));
+        let v6 = v6.iter().map(|network| format!("route add {network} via {via_v6}\n"));
+        self.netns().ip(&v4.chain(v6).collect::<String>())
     }
 
     fn join_underlay(&self, world: &Netns) -> anyhow::Result<()> {
         let port = format!("node{}", self.parts.index);
         let (own, v4, v6) = (self.netns(), self.ip4(), self.ip6());
+        let (ingress_v4, ingress_v6) = (self.ingress_v4(), self.ingress_v6());
         world.ip(&format!(
             "link add {port} type veth peer name eth0 netns {}\n\
              link set {port} master underlay up",
@@ -187,6 +202,8 @@ impl Node {
             "link set eth0 up\n\
              addr add {v4}/24 dev eth0\n\
              addr add {v6}/64 dev eth0 nodad\n\
+             addr add {ingress_v4}/32 dev lo\n\
+             addr add {ingress_v6}/128 dev lo nodad\n\
              route add default via {WORLD_V4}\n\
              route add default via {WORLD_V6}"
         ))?;
