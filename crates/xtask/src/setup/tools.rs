@@ -145,6 +145,7 @@ pub(super) static ALL: &[Tool] = &[
         purpose: Purpose::Bpf,
         needed_for: "the kernel programs",
     },
+    program("llvm-strip", "llvm", Purpose::Bpf, "leaving only BTF of the debugging sections"),
     Tool {
         name: "bpf-linker",
         probe: Probe::Check(fetched::has_bpf_linker),
