@@ -222,7 +222,7 @@ impl Network {
         let length = if address.is_ipv4() { 32 } else { 128 };
         let message = RouteMessageBuilder::<IpAddr>::new()
             .destination_prefix(address, length)
-            .map_err(|_| NetworkError::Route(address))?
+            .map_err(|_mixed| NetworkError::Route(address))?
             .build();
         let mut found = self.handle.route().get(message).execute();
         // No route is an answer, not a failure.
@@ -310,7 +310,7 @@ impl Network {
         for address in unspecified {
             let message = RouteMessageBuilder::<IpAddr>::new()
                 .destination_prefix(address, 0)
-                .map_err(|_| NetworkError::Route(address))?
+                .map_err(|_mixed| NetworkError::Route(address))?
                 .output_interface(lo)
                 .table_id(config.table)
                 .kind(RouteType::Local)
@@ -406,7 +406,7 @@ impl Network {
         device: u32,
         source: Option<IpAddr>,
     ) -> Result<(), NetworkError> {
-        let wrong = |_| NetworkError::Route(address);
+        let wrong = |_mixed| NetworkError::Route(address);
         let length = if address.is_ipv4() { 32 } else { 128 };
         let mut builder = RouteMessageBuilder::<IpAddr>::new()
             .destination_prefix(address, length)

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The committed object belongs to the sources beside it.
+#![allow(clippy::unwrap_used, reason = "a test fails where something is missing")]
 
 use std::{path::Path, process::Command};
 

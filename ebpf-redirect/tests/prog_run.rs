@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Each hook of devices, run on single packets: packet in, verdict, mark and map state out. Every case
 //! for IPv4 and IPv6. Needs root.
+#![allow(clippy::unwrap_used, reason = "a test fails where something is missing")]
 
 use std::net::IpAddr;
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Connections that pods open are handed to a transparent proxy, with the true addresses on both sides.
 //! Needs root.
+#![allow(clippy::unwrap_used, reason = "a test fails where something is missing")]
 
 use std::{
     io::{Read, Write},
@@ -222,4 +223,212 @@ fn cleanup_leaves_nothing_behind() {
     sh(&format!("! ip -n {node} rule | grep -q 3077; ! ip -n {node} -6 rule | grep -q 3077"));
     sh(&format!("! ip netns exec {node} nft list table inet weft 2>/dev/null"));
     sh(&format!("test $(ip netns exec {node} sysctl -n net.ipv4.ip_early_demux) = 1"));
+}
+
+/// A node whose pod 0 reaches pod 1 through the service, with a proxy.
+fn scene(shape: Shape) -> (Lab, State, Running) {
+    let lab = Lab::new(shape, 2);
+    let mut state = State::new(&lab.pods);
+    state.service("server", Protocol::Tcp, &vips(), &lab.pods[1].addresses, TARGET);
+    state.route("server");
+    server(&lab.pods[1].namespace);
+    let backends = both(TARGET, |family| lab.pods[1].addresses[family]);
+    let running = Running::start(&lab, &state, move || vec![proxy(backends.map(Some))]);
+    (lab, state, running)
+}
+
+#[test]
+#[ignore = "needs root"]
+fn nat_and_state_rules_of_others_do_not_touch_the_proxys_connections() {
+    for shape in [Shape::Routed, Shape::Bridged] {
+        let (lab, _state, _running) = scene(shape);
+        // What kube-proxy, a masquerading CNI and a strict host firewall do.
+        lab.node_sh(
+            "nft add table inet foreign
+             nft \"add chain inet foreign dnat { type nat hook prerouting priority dstnat; }\"
+             nft add rule inet foreign dnat ip daddr 10.96.0.10 tcp dport 80 dnat ip to 10.244.9.66:9
+             nft add rule inet foreign dnat ip6 daddr fd00:96::10 tcp dport 80 dnat ip6 to [fd00:9::42]:9
+             nft \"add chain inet foreign local { type nat hook output priority dstnat; }\"
+             nft add rule inet foreign local ip daddr 10.96.0.10 tcp dport 80 dnat ip to 10.244.9.66:9
+             nft \"add chain inet foreign masquerade { type nat hook postrouting priority srcnat; }\"
+             nft add rule inet foreign masquerade ip saddr 10.244.0.0/16 masquerade
+             nft add rule inet foreign masquerade ip6 saddr fd00:9::/64 masquerade
+             nft \"add chain inet foreign output { type filter hook output priority 0; }\"
+             nft add rule inet foreign output ct state invalid drop
+             nft \"add chain inet foreign input { type filter hook input priority 0; }\"
+             nft add rule inet foreign input ct state invalid drop",
+        );
+        for (family, vip) in both(80, |family| vips()[family]).into_iter().enumerate() {
+            let client = lab.pods[0].addresses[family];
+            let answer = ask(&lab.pods[0].namespace, vip, 100_000).unwrap();
+            assert_eq!(answer, format!("proxy {client} {vip};server {client} 100000"), "{shape:?}");
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn without_a_proxy_a_connection_waits_and_nothing_is_passed_or_reset() {
+    let (lab, _state, running) = scene(Shape::Routed);
+    running.set_listeners(vec![]);
+    for vip in both(80, |family| vips()[family]) {
+        let error = ask(&lab.pods[0].namespace, vip, 1).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
+        let reason = weft_ebpf_common::Reason::ProxyUnavailable;
+        let told = running.events().into_iter().any(|event| {
+            matches!(event.kind, weft_ebpf_redirect::KernelEventKind::Drop { reason: found, .. } if found == reason)
+                && event.destination == vip
+        });
+        assert!(told, "no event for {vip}");
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_port_that_the_client_uses_again_at_once_is_served() {
+    let (lab, _state, _running) = scene(Shape::Routed);
+    for vip in both(80, |family| vips()[family]) {
+        let any: SocketAddr = if vip.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse().unwrap();
+        let answers = inside(&lab.pods[0].namespace, move || {
+            let mut local = any;
+            let mut answers = Vec::new();
+            for _ in 0..4 {
+                let socket = Socket::new(Domain::for_address(vip), Type::STREAM, None).unwrap();
+                socket.set_reuse_address(true).unwrap();
+                socket.bind(&local.into()).unwrap();
+                local = SocketAddr::new(any.ip(), socket.local_addr().unwrap().as_socket().unwrap().port());
+                socket.connect_timeout(&vip.into(), PATIENCE).unwrap();
+                let mut stream: TcpStream = socket.into();
+                stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                stream.shutdown(std::net::Shutdown::Write).unwrap();
+                let mut answer = String::new();
+                stream.read_to_string(&mut answer).unwrap();
+                answers.push(answer);
+                // No TIME_WAIT here, so that the proxy's side is the one that may have it.
+                reset_on_close(&stream);
+            }
+            answers
+        });
+        let answers = answers.join().unwrap();
+        assert!(answers.iter().all(|answer| answer.starts_with("proxy ")), "{answers:?}");
+    }
+}
+
+fn reset_on_close(stream: &TcpStream) {
+    socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)).unwrap();
+}
+
+#[test]
+#[ignore = "needs root"]
+fn path_mtu_discovery_reaches_the_proxys_connections() {
+    for shape in [Shape::Routed, Shape::Bridged] {
+        let lab = Lab::new(shape, 2);
+        let mut state = State::new(&lab.pods);
+        let remote: [IpAddr; 2] = ["172.30.9.130".parse().unwrap(), "fd00:31::2".parse().unwrap()];
+        state.service("server", Protocol::Tcp, &vips(), &remote, TARGET);
+        state.route("server");
+        // Behind the other machine is a third one, over a link with a small MTU that only the router
+        // between knows of.
+        let (router, far) = (lab.remote(), format!("{}f", lab.remote()));
+        sh(&format!(
+            "ip netns add {far}; ip -n {far} link set lo up
+             ip netns exec {router} sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
+             ip link add far0 netns {router} mtu 1280 type veth peer name eth0 netns {far} mtu 1280
+             ip -n {router} addr add 172.30.9.129/30 dev far0; ip -n {router} -6 addr add fd00:31::1/64 dev far0 nodad
+             ip -n {router} link set far0 up
+             ip -n {far} addr add 172.30.9.130/30 dev eth0; ip -n {far} -6 addr add fd00:31::2/64 dev eth0 nodad
+             ip -n {far} link set eth0 up
+             ip -n {far} route add default via 172.30.9.129; ip -n {far} -6 route add default via fd00:31::1"
+        ));
+        lab.node_sh("ip route add 172.30.9.130/32 via 172.30.9.2");
+        server(&far);
+        let backends = both(TARGET, |family| remote[family]);
+        let running = Running::start(&lab, &state, move || vec![proxy(backends.map(Some))]);
+        for (family, vip) in both(80, |family| vips()[family]).into_iter().enumerate() {
+            let client = lab.pods[0].addresses[family];
+            let answer = ask(&lab.pods[0].namespace, vip, 1_000_000);
+            let wanted = format!("proxy {client} {vip};server {client} 1000000");
+            assert_eq!(answer.ok(), Some(wanted), "{shape:?} {:?}", running.counters());
+        }
+        drop(running);
+        sh(&format!("ip netns del {far}"));
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn kernel_connections_outlive_the_daemon_and_are_taken_over() {
+    let lab = Lab::new(Shape::Routed, 2);
+    let mut state = State::new(&lab.pods);
+    // Only what is asked for may come in, so that a lost table would cut the connection.
+    let rule = PolicyRule { peers: vec![Peer::Selector(lab::pod_selector(0))], ports: vec![] };
+    state.policy("peer", 1, only(vec![rule]), PolicyDirection::default());
+    let running = Running::start(&lab, &state, Vec::new);
+    let to = SocketAddr::new(lab.pods[1].addresses[0], TARGET);
+    server(&lab.pods[1].namespace);
+    let (send, next) = mpsc::channel::<()>();
+    let (done, wait) = mpsc::channel();
+    let client = inside(&lab.pods[0].namespace, move || {
+        let mut stream = TcpStream::connect_timeout(&to, PATIENCE).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        for () in next {
+            stream.write_all(b"x").unwrap();
+            done.send(()).unwrap();
+        }
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    });
+    let step = || {
+        send.send(()).unwrap();
+        wait.recv_timeout(PATIENCE).unwrap();
+    };
+    step();
+    running.leave();
+    step();
+    assert!(ask(&lab.remote(), to, 1).is_err(), "policy holds without the daemon");
+    let running = Running::start(&lab, &state, Vec::new);
+    step();
+    drop(send);
+    assert_eq!(client.join().unwrap(), format!("server {} 3", lab.pods[0].addresses[0]));
+    let translated = running.counters().packets.len();
+    assert!(translated > 0);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_new_http_rule_ends_the_connections_that_it_names_and_no_others() {
+    let lab = Lab::new(Shape::Routed, 2);
+    let mut state = State::new(&lab.pods);
+    server(&lab.pods[1].namespace);
+    let running = Running::start(&lab, &state, || vec![proxy([None, None])]);
+    for to in both(TARGET, |family| lab.pods[1].addresses[family]) {
+        state.policy("open", 1, PolicyDirection::default(), PolicyDirection::default());
+        running.apply(&state);
+        let (send, next) = mpsc::channel::<()>();
+        let (opened, wait) = mpsc::channel();
+        let client = inside(&lab.pods[0].namespace, move || {
+            let mut stream = TcpStream::connect_timeout(&to, PATIENCE).unwrap();
+            stream.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+            opened.send(()).unwrap();
+            let _go: Result<(), _> = next.recv();
+            stream.write_all(b"x").unwrap();
+            stream.shutdown(std::net::Shutdown::Write).unwrap();
+            stream.read_to_string(&mut String::new()).is_err()
+        });
+        wait.recv_timeout(PATIENCE).unwrap();
+        running.events();
+        state.policy("open", 1, http_rule(), PolicyDirection::default());
+        running.apply(&state);
+        drop(send);
+        assert!(client.join().unwrap(), "an old connection went past the rule");
+        let reason = Some(weft_ebpf_common::Reason::PolicyTightened);
+        let told = running
+            .events()
+            .into_iter()
+            .any(|event| event.kind == weft_ebpf_redirect::KernelEventKind::Close { reason });
+        assert!(told, "no event");
+        assert!(ask(&lab.pods[0].namespace, to, 10).unwrap().starts_with("proxy "));
+    }
 }

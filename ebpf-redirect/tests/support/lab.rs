@@ -343,6 +343,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 enum Request {
     Apply(Snapshot, mpsc::Sender<()>),
     Listeners(Vec<u16>),
+    Leave,
     Counters(mpsc::Sender<Counters>),
     Events(mpsc::Sender<Vec<KernelEvent>>),
 }
@@ -372,6 +373,9 @@ impl Running {
                 apply(&mut datapath, &snapshot).await;
                 ready.send(()).unwrap();
                 while let Ok(request) = incoming.recv() {
+                    if let Request::Leave = request {
+                        return;
+                    }
                     serve(&mut datapath, &mut events, request).await;
                 }
                 drop(datapath);
@@ -396,6 +400,11 @@ impl Running {
     /// Sets other listeners.
     pub(crate) fn set_listeners(&self, ports: Vec<u16>) {
         self.requests.as_ref().unwrap().send(Request::Listeners(ports)).unwrap();
+    }
+
+    /// Ends as a daemon does that is killed: everything stays in the kernel.
+    pub(crate) fn leave(self) {
+        self.requests.as_ref().unwrap().send(Request::Leave).unwrap();
     }
 
     /// The counters now.
@@ -426,6 +435,7 @@ async fn serve(datapath: &mut Datapath, events: &mut Events, request: Request) {
             apply(datapath, &snapshot).await;
             reply.send(()).unwrap();
         }
+        Request::Leave => {}
         Request::Listeners(ports) => datapath.set_listeners(&ports).unwrap(),
         Request::Counters(reply) => reply.send(datapath.counters().unwrap()).unwrap(),
         Request::Events(reply) => {
