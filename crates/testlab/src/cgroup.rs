@@ -47,6 +47,10 @@ pub fn destroy(path: &Path) -> anyhow::Result<()> {
         kill_each(path)?;
     }
     wait::eventually(KILL_DEADLINE, || {
+        // Somebody else may be removing the same lab: all that counts is that it goes.
+        if !path.exists() {
+            return Ok(());
+        }
         remove(path).with_context(|| format!("cannot remove the cgroup {}", path.display()))
     })
 }
