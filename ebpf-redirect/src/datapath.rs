@@ -8,7 +8,6 @@ use std::{
     path::Path,
 };
 
-use ipnet::IpNet;
 use weft_ebpf_common::{
     Reason,
     layout::{
@@ -23,7 +22,7 @@ use crate::{
     config::{ConfigError, DEVICE, DEVICE_PEER, DatapathConfig},
     desired::{Desired, ServiceName},
     events::{self, Events, EventsError, FlowDirection, KernelEvent},
-    firewall::{self, FirewallError},
+    firewall::{self, Exempt, FirewallError},
     load::{DeviceHook, LoadError, Programs, maps_directory, unpin_all},
     maps::Maps,
     network::{Link, Network, NetworkError},
@@ -132,7 +131,7 @@ pub struct Datapath {
     network: Network,
     desired: Option<Desired>,
     numbers: Numbers,
-    cluster: Option<BTreeSet<IpNet>>,
+    exempt: Option<Exempt>,
 }
 
 impl Datapath {
@@ -163,7 +162,7 @@ impl Datapath {
             network,
             desired: None,
             numbers: Numbers::default(),
-            cluster: None,
+            exempt: None,
         })
     }
 
@@ -213,9 +212,10 @@ impl Datapath {
         let own = self.network.addresses().await?;
         desired.add_own_addresses(&own);
         let places = self.network.places(desired.workloads.keys().copied(), &links).await?;
-        if self.cluster.as_ref() != Some(&desired.cluster) {
-            firewall::apply(&self.config, &desired.cluster).await?;
-            self.cluster = Some(desired.cluster.clone());
+        let exempt = Exempt { cluster: desired.cluster.clone(), kept: desired.kept_ports() };
+        if self.exempt.as_ref() != Some(&exempt) {
+            firewall::apply(&self.config, &exempt).await?;
+            self.exempt = Some(exempt);
         }
         self.network.route_kept(&desired.kept_addresses, &own, &desired.node_addresses).await?;
         let (changes, numbers) = synchronise(&self.maps, &desired, &places)?;

@@ -104,6 +104,12 @@ impl Desired {
         desired
     }
 
+    /// Addresses and ports whose connections go to the proxy.
+    pub fn kept_ports(&self) -> BTreeSet<(IpAddr, u16)> {
+        let kept = self.services.iter().filter(|(_, service)| service.kept);
+        kept.map(|(key, _)| (key.address.ip(), u16::from_be(key.port_be))).collect()
+    }
+
     /// Makes addresses of this node's own devices the node's, where nothing else is known of them.
     pub fn add_own_addresses(&mut self, addresses: &[IpAddr]) {
         for address in addresses.iter().filter(|address| !address.is_loopback()) {

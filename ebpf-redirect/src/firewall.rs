@@ -4,9 +4,10 @@
 //! NAT by others (kube-proxy, masquerading, firewalld) would change addresses that the proxy keeps, and
 //! rules like `ct state invalid drop` would drop the proxy's answers, whose first packet conntrack never
 //! saw. Only what the proxy sends in a client's name to outside of the cluster stays tracked, so that it
-//! can be masqueraded.
+//! can be masqueraded. Processes of the node that connect to a kept service address are not translated by
+//! others either, or they would never come to the proxy.
 
-use std::{collections::BTreeSet, fmt::Write as _, io, process::Stdio, time::Duration};
+use std::{collections::BTreeSet, fmt::Write as _, io, net::IpAddr, process::Stdio, time::Duration};
 
 use ipnet::IpNet;
 use tokio::{io::AsyncWriteExt, process::Command};
@@ -32,28 +33,41 @@ pub enum FirewallError {
     Slow,
 }
 
+/// What the rules speak about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Exempt {
+    /// Prefixes inside of the cluster.
+    pub cluster: BTreeSet<IpNet>,
+    /// Addresses and TCP ports whose connections go to the proxy.
+    pub kept: BTreeSet<(IpAddr, u16)>,
+}
+
 /// The whole table as a script that replaces what is there in one transaction.
-pub(crate) fn script(config: &DatapathConfig, cluster: &BTreeSet<IpNet>) -> String {
+pub(crate) fn script(config: &DatapathConfig, exempt: &Exempt) -> String {
     let (mask, to, from) = (config.mark.mask, config.mark.to_proxy, config.mark.from_proxy);
     let (first, last) = config.ports;
     let mut text = format!("table inet {TABLE}\ndelete table inet {TABLE}\ntable inet {TABLE} {{\n");
-    for (name, kind, ipv6) in [("cluster4", "ipv4_addr", false), ("cluster6", "ipv6_addr", true)] {
-        let prefixes: Vec<String> = cluster
-            .iter()
-            .filter(|prefix| matches!(prefix, IpNet::V6(_)) == ipv6)
-            .map(ToString::to_string)
-            .collect();
-        let _infallible = writeln!(text, " set {name} {{ type {kind}; flags interval; auto-merge;");
-        if !prefixes.is_empty() {
-            let _infallible = writeln!(text, "  elements = {{ {} }}", prefixes.join(", "));
-        }
-        text.push_str(" }\n");
+    for (version, ipv6) in [(4, false), (6, true)] {
+        let prefixes = exempt.cluster.iter().filter(|prefix| matches!(prefix, IpNet::V6(_)) == ipv6);
+        let kept = exempt.kept.iter().filter(|(address, _)| address.is_ipv6() == ipv6);
+        let kind = format!("ipv{version}_addr");
+        set(
+            &mut text,
+            &format!("cluster{version}"),
+            &format!("{kind}; flags interval; auto-merge"),
+            prefixes,
+        );
+        let kept = kept.map(|(address, port)| format!("{address} . {port}"));
+        set(&mut text, &format!("kept{version}"), &format!("{kind} . inet_service"), kept);
     }
     let _infallible = writeln!(
         text,
         " chain prerouting {{ type filter hook prerouting priority raw; policy accept;\n  \
-         meta mark & {mask:#x} == {to:#x} notrack\n }}\n \
+         meta mark & {mask:#x} == {to:#x} notrack\n  \
+         meta mark & {mask:#x} == {from:#x} tcp sport != {first}-{last} notrack\n }}\n \
          chain output {{ type filter hook output priority raw; policy accept;\n  \
+         ip daddr . tcp dport @kept4 notrack\n  \
+         ip6 daddr . tcp dport @kept6 notrack\n  \
          meta mark & {mask:#x} != {from:#x} accept\n  \
          tcp sport {first}-{last} ip daddr != @cluster4 accept\n  \
          tcp sport {first}-{last} ip6 daddr != @cluster6 accept\n  \
@@ -62,12 +76,21 @@ pub(crate) fn script(config: &DatapathConfig, cluster: &BTreeSet<IpNet>) -> Stri
     text
 }
 
+fn set(text: &mut String, name: &str, kind: &str, elements: impl Iterator<Item = impl ToString>) {
+    let elements: Vec<String> = elements.map(|element| element.to_string()).collect();
+    let _infallible = writeln!(text, " set {name} {{ type {kind};");
+    if !elements.is_empty() {
+        let _infallible = writeln!(text, "  elements = {{ {} }}", elements.join(", "));
+    }
+    text.push_str(" }\n");
+}
+
 /// Writes the table.
 ///
 /// # Errors
 /// Where nft is missing or refuses it.
-pub async fn apply(config: &DatapathConfig, cluster: &BTreeSet<IpNet>) -> Result<(), FirewallError> {
-    run(&script(config, cluster)).await
+pub async fn apply(config: &DatapathConfig, exempt: &Exempt) -> Result<(), FirewallError> {
+    run(&script(config, exempt)).await
 }
 
 /// Removes the table, if it is there.
@@ -107,9 +130,16 @@ mod tests {
     fn the_script_replaces_the_table_and_names_the_mark_and_ports() {
         let config = DatapathConfig::new("n", "/c".into(), "/b".into(), "/s".into());
         let cluster = ["10.0.0.0/8", "fd00::/8"].map(|prefix| prefix.parse().expect("prefix")).into();
-        let text = script(&config, &cluster);
+        let kept = [("10.96.0.1".parse().expect("address"), 80)].into();
+        let text = script(&config, &Exempt { cluster, kept });
         assert!(text.starts_with("table inet weft\ndelete table inet weft\n"), "{text}");
-        for part in ["& 0x60 == 0x20 notrack", "61000-65535", "elements = { 10.0.0.0/8 }", "{ fd00::/8 }"] {
+        for part in [
+            "& 0x60 == 0x20 notrack",
+            "61000-65535",
+            "elements = { 10.0.0.0/8 }",
+            "{ fd00::/8 }",
+            "{ 10.96.0.1 . 80 }",
+        ] {
             assert!(text.contains(part), "{part} is missing in {text}");
         }
     }

@@ -245,23 +245,26 @@ fn nat_and_state_rules_of_others_do_not_touch_the_proxys_connections() {
         // What kube-proxy, a masquerading CNI and a strict host firewall do.
         lab.node_sh(
             "nft add table inet foreign
-             nft \"add chain inet foreign dnat { type nat hook prerouting priority dstnat; }\"
-             nft add rule inet foreign dnat ip daddr 10.96.0.10 tcp dport 80 dnat ip to 10.244.9.66:9
-             nft add rule inet foreign dnat ip6 daddr fd00:96::10 tcp dport 80 dnat ip6 to [fd00:9::42]:9
-             nft \"add chain inet foreign local { type nat hook output priority dstnat; }\"
-             nft add rule inet foreign local ip daddr 10.96.0.10 tcp dport 80 dnat ip to 10.244.9.66:9
-             nft \"add chain inet foreign masquerade { type nat hook postrouting priority srcnat; }\"
-             nft add rule inet foreign masquerade ip saddr 10.244.0.0/16 masquerade
-             nft add rule inet foreign masquerade ip6 saddr fd00:9::/64 masquerade
-             nft \"add chain inet foreign output { type filter hook output priority 0; }\"
-             nft add rule inet foreign output ct state invalid drop
-             nft \"add chain inet foreign input { type filter hook input priority 0; }\"
-             nft add rule inet foreign input ct state invalid drop",
+             nft \"add chain inet foreign pre { type nat hook prerouting priority dstnat; }\"
+             nft add rule inet foreign pre ip daddr 10.96.0.10 tcp dport 80 dnat ip to 10.244.9.66:9
+             nft add rule inet foreign pre ip6 daddr fd00:96::10 tcp dport 80 dnat ip6 to [fd00:9::42]:9
+             nft \"add chain inet foreign loc { type nat hook output priority -100; }\"
+             nft add rule inet foreign loc ip daddr 10.96.0.10 tcp dport 80 dnat ip to 10.244.9.66:9
+             nft add rule inet foreign loc ip6 daddr fd00:96::10 tcp dport 80 dnat ip6 to [fd00:9::42]:9
+             nft \"add chain inet foreign post { type nat hook postrouting priority srcnat; }\"
+             nft add rule inet foreign post ip saddr 10.244.0.0/16 masquerade
+             nft add rule inet foreign post ip6 saddr fd00:9::/64 masquerade
+             nft \"add chain inet foreign out { type filter hook output priority 0; }\"
+             nft add rule inet foreign out ct state invalid drop
+             nft \"add chain inet foreign inp { type filter hook input priority 0; }\"
+             nft add rule inet foreign inp ct state invalid drop",
         );
         for (family, vip) in both(80, |family| vips()[family]).into_iter().enumerate() {
             let client = lab.pods[0].addresses[family];
             let answer = ask(&lab.pods[0].namespace, vip, 100_000).unwrap();
             assert_eq!(answer, format!("proxy {client} {vip};server {client} 100000"), "{shape:?}");
+            let answer = ask(&lab.node, vip, 100_000).unwrap();
+            assert!(answer.starts_with("proxy ") && answer.contains(&format!(" {vip};server ")), "{answer}");
         }
     }
 }
