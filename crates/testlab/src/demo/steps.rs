@@ -163,10 +163,10 @@ fn rate_limit(shop: &Shop, table: &mut Table) -> anyhow::Result<()> {
     })
 }
 
-/// Claims about 400 requests under the example's limit, of which the last was refused.
+/// Claims about 400 requests under the example's limit.
 pub(super) fn claim_limit(table: &mut Table, summary: &client::Summary) {
     let limited = summary.status_count(429);
-    let retry_after = summary.last.as_ref().and_then(|last| last.headers.get("retry-after"));
+    let retry_after = summary.last_refused.as_ref().and_then(|last| last.headers.get("retry-after"));
     let seen = format!("{} passed, {limited} with 429", summary.ok());
     let holds = limited + summary.ok() == 400 && summary.ok() < 300;
     table.claim("400 requests at once", "about 100 pass", &seen, holds);

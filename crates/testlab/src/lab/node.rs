@@ -192,6 +192,7 @@ impl Node {
     fn join_underlay(&self, world: &Netns) -> anyhow::Result<()> {
         let port = format!("node{}", self.parts.index);
         let (own, v4, v6) = (self.netns(), self.ip4(), self.ip6());
+        // Never the source of what the node sends by itself: hence the scope, and no preference.
         let (ingress_v4, ingress_v6) = (self.ingress_v4(), self.ingress_v6());
         world.ip(&format!(
             "link add {port} type veth peer name eth0 netns {}\n\
@@ -202,8 +203,8 @@ impl Node {
             "link set eth0 up\n\
              addr add {v4}/24 dev eth0\n\
              addr add {v6}/64 dev eth0 nodad\n\
-             addr add {ingress_v4}/32 dev lo\n\
-             addr add {ingress_v6}/128 dev lo nodad\n\
+             addr add {ingress_v4}/32 dev lo scope host\n\
+             addr add {ingress_v6}/128 dev lo nodad preferred_lft 0\n\
              route add default via {WORLD_V4}\n\
              route add default via {WORLD_V6}"
         ))?;

@@ -95,6 +95,8 @@ pub struct Summary {
     pub p99_us: u64,
     /// The last answer.
     pub last: Option<Answer>,
+    /// The last answer with a status of 400 or more.
+    pub last_refused: Option<Answer>,
 }
 
 /// An answer.
@@ -218,6 +220,9 @@ impl Load {
         *summary.status.entry(answer.status).or_default() += 1;
         if let Some(version) = answer.headers.get(VERSION) {
             *summary.version.entry(version.clone()).or_default() += 1;
+        }
+        if answer.status >= 400 {
+            summary.last_refused = Some(answer.clone());
         }
         summary.last = Some(answer);
         self.times.borrow_mut().push(took);
