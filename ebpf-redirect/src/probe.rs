@@ -9,12 +9,13 @@ use std::{
     process::Command,
 };
 
-use aya::{EbpfLoader, programs::Program, util::KernelVersion};
+use aya::util::KernelVersion;
 use serde::Serialize;
 
 use crate::{
     bpf::{self, Attach},
     datapath::cgroup2_mount,
+    load::{Programs, unpin_all},
 };
 
 /// What was found of a feature.
@@ -86,12 +87,8 @@ fn feature(name: &'static str, found: bool, detail: &str) -> Feature {
 }
 
 fn version() -> Feature {
-    let detail = "5.10 is the least (sk_assign, cgroup getpeername); tested on 6.18 only";
-    feature(
-        "kernel 5.10 or later",
-        KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(5, 10, 0)),
-        detail,
-    )
+    let found = KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(6, 6, 0));
+    feature("kernel 6.6 or later", found, "tcx links; tested on 6.18 only")
 }
 
 fn root() -> Feature {
@@ -128,54 +125,24 @@ fn nft() -> Feature {
 
 /// Loads every program without attaching it, and tries a link of the newest kind.
 fn programs() -> Vec<Feature> {
-    // The maps want to be pinned somewhere, if only for the moment.
-    let pins = PathBuf::from(format!("{PROBE_PINS}-{}", std::process::id()));
-    let made = crate::load::mount(&pins).map_err(|error| error.to_string());
-    let features = made
-        .and_then(|()| load(&pins))
-        .unwrap_or_else(|error| vec![feature("kernel programs", false, &error)]);
-    if let Err(error) = std::fs::remove_dir_all(&pins) {
-        tracing::debug!(path = %pins.display(), %error, "cannot remove the probe's maps");
+    // The loader pins the maps; they go with the directory, which no node has.
+    let pins = PathBuf::from(format!("/sys/fs/bpf/weft-check-{}", std::process::id()));
+    let loaded = Programs::load(&pins);
+    let features = match &loaded {
+        Ok(programs) => {
+            let mut features = vec![feature("kernel programs", true, "every hook passes the verifier")];
+            if let Ok(program) = programs.fd("from_netdev") {
+                features.push(tcx(bpf::link_create(program.as_fd(), 0, Attach::TcxIngress)));
+            }
+            features
+        }
+        Err(error) => vec![feature("kernel programs", false, &error.to_string())],
+    };
+    drop(loaded);
+    if let Err(error) = unpin_all(&pins) {
+        tracing::warn!(%error, "maps of the check stay pinned");
     }
     features
-}
-
-fn load(pins: &Path) -> Result<Vec<Feature>, String> {
-    let loaded = EbpfLoader::new().default_map_pin_directory(pins).load(crate::load::object());
-    let mut bpf = loaded.map_err(|error| error_chain(&error))?;
-    let mut features = Vec::new();
-    let mut refused = Vec::new();
-    for (name, program) in bpf.programs_mut() {
-        let loaded = match program {
-            Program::SchedClassifier(program) => program.load(),
-            Program::CgroupSockAddr(program) => program.load(),
-            Program::CgroupSock(program) => program.load(),
-            Program::CgroupSockopt(program) => program.load(),
-            _ => continue,
-        };
-        if let Err(error) = loaded {
-            refused.push(format!("{name}: {error}"));
-        }
-    }
-    let detail =
-        if refused.is_empty() { "every hook passes the verifier".into() } else { refused.join("; ") };
-    features.push(feature("kernel programs", refused.is_empty(), &detail));
-    let fd = bpf.program("from_netdev").and_then(|program| program.fd().ok());
-    if let Some(fd) = fd {
-        features.push(tcx(bpf::link_create(fd.as_fd(), 0, Attach::TcxIngress)));
-    }
-    Ok(features)
-}
-
-/// The error with its causes: the last of them is the kernel's.
-fn error_chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
 }
 
 /// A device of index 0 exists nowhere: a kernel that knows tcx says so, another does not know the link.
@@ -186,4 +153,3 @@ fn tcx(tried: io::Result<std::os::fd::OwnedFd>) -> Feature {
 }
 
 /// Where the probe's maps are pinned until it ends; the process id is added.
-const PROBE_PINS: &str = "/sys/fs/bpf/weft-probe";

@@ -111,6 +111,7 @@ impl Bench {
         self.maps.workloads.update(&self.address(POD), &workload).unwrap();
     }
 
+    #[allow(clippy::too_many_arguments, reason = "the fields of an entry, in their order")]
     fn rule(&self, direction: u8, identity: u32, protocol: u8, port: u16, bits: u32, verdict: u32) {
         let data = PolicyKey { set: SET, identity, direction, protocol, port_be: port.to_be() };
         self.maps.policy.update(&Prefix { length: POLICY_PREFIX + bits, data }, &verdict).unwrap();

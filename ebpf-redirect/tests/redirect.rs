@@ -435,3 +435,13 @@ fn a_new_http_rule_ends_the_connections_that_it_names_and_no_others() {
         assert!(ask(&lab.pods[0].namespace, to, 10).unwrap().starts_with("proxy "));
     }
 }
+
+#[test]
+#[ignore = "needs root"]
+fn the_check_finds_all_that_is_wanted_and_leaves_nothing() {
+    let before = std::fs::read_dir("/sys/fs/bpf").unwrap().count();
+    let report = weft_ebpf_redirect::Datapath::check();
+    assert!(report.usable(), "{report}");
+    assert_eq!(report.features.iter().filter(|feature| feature.name == "tcx").count(), 1, "{report}");
+    assert_eq!(std::fs::read_dir("/sys/fs/bpf").unwrap().count(), before);
+}
