@@ -151,5 +151,3 @@ fn tcx(tried: io::Result<std::os::fd::OwnedFd>) -> Feature {
     let detail = "links on devices that survive restarts and are replaced in place (6.6)";
     feature("tcx", known, detail)
 }
-
-/// Where the probe's maps are pinned until it ends; the process id is added.
