@@ -15,7 +15,7 @@ use netlink_packet_route::{
     AddressFamily,
     address::{AddressAttribute, AddressScope},
     link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo},
-    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage},
+    neighbour::NeighbourFlags,
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType},
     rule::{RuleAction, RuleAttribute, RuleMessage},
 };
@@ -28,6 +28,11 @@ use crate::{
     config::{DEVICE, DEVICE_PEER, DatapathConfig},
     sync::Place,
 };
+
+mod bridge;
+mod sysctl;
+
+use bridge::BridgeTables;
 
 /// Who made our routes, as `ip route show proto 77` shows it.
 const ROUTE_PROTOCOL: RouteProtocol = RouteProtocol::Other(77);
@@ -266,7 +271,7 @@ impl Network {
     /// # Errors
     /// Names what could not be made.
     pub async fn set_up(&self, config: &DatapathConfig) -> Result<u32, NetworkError> {
-        set_sysctls(&config.state_dir)?;
+        sysctl::set(&config.state_dir)?;
         let index = match self.device(DEVICE).await? {
             Some(index) => index,
             None => self.make_device().await?,
@@ -441,7 +446,7 @@ impl Network {
         if let Some(index) = self.device(DEVICE).await? {
             self.handle.link().del(index).execute().await.map_err(netlink("removing weft0"))?;
         }
-        restore_sysctls(&config.state_dir)
+        sysctl::restore(&config.state_dir)
     }
 }
 
@@ -454,85 +459,4 @@ fn route_to(route: &RouteMessage, device: u32) -> Option<IpAddr> {
         RouteAttribute::Destination(RouteAddress::Inet6(address)) => Some(IpAddr::V6(*address)),
         _ => None,
     })
-}
-
-/// Who is behind which port of which bridge.
-#[derive(Debug, Default)]
-struct BridgeTables {
-    neighbours: BTreeMap<(u32, IpAddr), Vec<u8>>,
-    ports: BTreeMap<(u32, Vec<u8>), u32>,
-}
-
-impl BridgeTables {
-    fn add(&mut self, message: &NeighbourMessage) {
-        let (mut address, mut mac, mut bridge) = (None, None, None);
-        for attribute in &message.attributes {
-            match attribute {
-                NeighbourAttribute::Destination(NeighbourAddress::Inet(found)) => {
-                    address = Some(IpAddr::V4(*found));
-                }
-                NeighbourAttribute::Destination(NeighbourAddress::Inet6(found)) => {
-                    address = Some(IpAddr::V6(*found));
-                }
-                NeighbourAttribute::LinkLayerAddress(found) => mac = Some(found.clone()),
-                NeighbourAttribute::Controller(found) => bridge = Some(*found),
-                _ => {}
-            }
-        }
-        let Some(mac) = mac else { return };
-        if message.header.family == AddressFamily::Bridge {
-            if let Some(bridge) = bridge {
-                self.ports.insert((bridge, mac), message.header.ifindex);
-            }
-        } else if let Some(address) = address {
-            self.neighbours.insert((message.header.ifindex, address), mac);
-        }
-    }
-
-    fn port(&self, bridge: u32, address: IpAddr) -> Option<u32> {
-        let mac = self.neighbours.get(&(bridge, address))?;
-        self.ports.get(&(bridge, mac.clone())).copied()
-    }
-}
-
-/// Sysctls of the namespace that must have a value: early demultiplexing would find the proxy's
-/// transparent sockets for packets that are only forwarded, which the stack then drops.
-const SYSCTLS: [(&str, &str); 1] = [("net/ipv4/ip_early_demux", "0")];
-
-fn saved_sysctls(state_dir: &Path) -> PathBuf {
-    state_dir.join("sysctls.json")
-}
-
-fn set_sysctls(state_dir: &Path) -> Result<(), NetworkError> {
-    let saved = saved_sysctls(state_dir);
-    let mut before = BTreeMap::new();
-    for (name, value) in SYSCTLS {
-        let path = Path::new("/proc/sys").join(name);
-        let old = fs::read_to_string(&path).map_err(file(&path))?;
-        before.insert(name, old.trim().to_owned());
-        if old.trim() != value {
-            fs::write(&path, value).map_err(file(&path))?;
-        }
-    }
-    // The first run saw what others had set; later ones see our own values.
-    if !saved.exists() {
-        fs::create_dir_all(state_dir).map_err(file(state_dir))?;
-        let text = serde_json::to_string(&before).unwrap_or_default();
-        fs::write(&saved, text).map_err(file(&saved))?;
-    }
-    Ok(())
-}
-
-fn restore_sysctls(state_dir: &Path) -> Result<(), NetworkError> {
-    let saved = saved_sysctls(state_dir);
-    let Ok(text) = fs::read_to_string(&saved) else { return Ok(()) };
-    let before: BTreeMap<String, String> = serde_json::from_str(&text).unwrap_or_default();
-    for (name, value) in before {
-        // Only what we set ourselves is ever written back.
-        if SYSCTLS.iter().any(|(known, _)| *known == name) {
-            let path = Path::new("/proc/sys").join(name);
-            fs::write(&path, value).map_err(file(&path))?;
-        }
-    }
-    fs::remove_file(&saved).map_err(file(&saved))
 }
