@@ -27,7 +27,11 @@ pub(crate) fn check() -> anyhow::Result<Outcome> {
         let text = fs::read_to_string(&page).with_context(|| format!("cannot read {}", page.display()))?;
         for line in shell_lines(&text) {
             let Some(words) = own_command(&line) else { continue };
-            record(&mut outcome, &format!("{}: {line}", page.display()), is_understood(&words));
+            record(
+                &mut outcome,
+                &format!("{}: {line}", page.strip_prefix(workspace::root()).unwrap_or(&page).display()),
+                is_understood(&words),
+            );
         }
     }
     if outcome.passed + outcome.failed() == 0 {
