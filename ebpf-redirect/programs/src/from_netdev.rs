@@ -39,9 +39,13 @@ fn hand_over(skb: *mut __sk_buff, packet: &Packet, config: &Config) -> i32 {
     if packet.protocol != TCP {
         return TC_ACT_UNSPEC;
     }
-    // The proxy's sockets towards others have the address of a workload here or of a service.
+    // The proxy's sockets towards others have the address of a workload here or of a service, or, for
+    // processes of the node, the node's own and a port of the block: connection tracking has not seen
+    // such a connection begin, and a firewall would drop the answer as invalid.
     let local = &packet.destination;
-    if unsafe { WORKLOADS.get(local) }.is_none() && !service::is_address(local) {
+    let port = u16::from_be(packet.destination_port_be);
+    let block = port >= config.first_port && port <= config.last_port;
+    if !block && unsafe { WORKLOADS.get(local) }.is_none() && !service::is_address(local) {
         return TC_ACT_UNSPEC;
     }
     match packet.kind {

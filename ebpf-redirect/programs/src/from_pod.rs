@@ -94,6 +94,11 @@ fn flow(skb: *mut __sk_buff, packet: &Packet, workload: &Workload, config: &Conf
     }
     match flow::known(packet, EGRESS, workload, config) {
         flow::NEW => {}
+        // The ingress side of a pod of this node may have sent the first packet to the proxy. The rest goes
+        // there at once: on the way round, connection tracking would find it invalid.
+        flow::PASS if packet.protocol == TCP && to_neighbour_in_proxy(skb, packet, workload, config) => {
+            return delivered(skb, workload, config);
+        }
         flow::PASS => return pass(packet),
         code => return drop(packet, reason(code), workload.id),
     }
@@ -149,6 +154,12 @@ fn to_connection(skb: *mut __sk_buff, packet: &Packet, workload: &Workload, conf
     } else {
         proxy::assign_known(skb, packet, config)
     }
+}
+
+/// The same for a packet to another pod of this node; packets to others are spared the lookup.
+#[inline(always)]
+fn to_neighbour_in_proxy(skb: *mut __sk_buff, packet: &Packet, workload: &Workload, config: &Config) -> bool {
+    unsafe { WORKLOADS.get(&packet.destination) }.is_some() && to_connection(skb, packet, workload, config)
 }
 
 /// A bridge forwards by MAC address, past the route lookup that delivers: our device instead.
