@@ -342,7 +342,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 enum Request {
     Apply(Snapshot, mpsc::Sender<()>),
-    Listeners(Vec<u16>),
+    Listeners(Vec<u16>, mpsc::Sender<()>),
     Leave,
     Counters(mpsc::Sender<Counters>),
     Events(mpsc::Sender<Vec<KernelEvent>>),
@@ -399,7 +399,7 @@ impl Running {
 
     /// Sets other listeners.
     pub(crate) fn set_listeners(&self, ports: Vec<u16>) {
-        self.requests.as_ref().unwrap().send(Request::Listeners(ports)).unwrap();
+        self.ask(|reply| Request::Listeners(ports, reply));
     }
 
     /// Ends as a daemon does that is killed: everything stays in the kernel.
@@ -436,7 +436,10 @@ async fn serve(datapath: &mut Datapath, events: &mut Events, request: Request) {
             reply.send(()).unwrap();
         }
         Request::Leave => {}
-        Request::Listeners(ports) => datapath.set_listeners(&ports).unwrap(),
+        Request::Listeners(ports, reply) => {
+            datapath.set_listeners(&ports).unwrap();
+            reply.send(()).unwrap();
+        }
         Request::Counters(reply) => reply.send(datapath.counters().unwrap()).unwrap(),
         Request::Events(reply) => {
             let mut found = Vec::new();
