@@ -5,10 +5,14 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     path::Path,
+    time::Duration,
 };
 
 use aya::maps::{Map, MapData, MapError, RingBuf};
-use tokio::io::{Interest, unix::AsyncFd};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    time::sleep,
+};
 use weft_ebpf_common::{
     Reason,
     layout::{
@@ -16,6 +20,10 @@ use weft_ebpf_common::{
         INGRESS,
     },
 };
+
+/// The pause after the last event was read. Without it the kernel would wake us for every connection that
+/// a pod opens, which cost the pod a third of the time of its `connect(2)` on two cores.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Which way a connection goes, seen from the local workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,6 +152,8 @@ impl Events {
                 }
             }
             ready.clear_ready();
+            // While we are behind, the kernel wakes nobody for a new event.
+            sleep(PAUSE).await;
         }
     }
 
