@@ -268,7 +268,7 @@ mod tests {
 
     #[test]
     fn servers_are_read_and_written() {
-        for text in ["unix:/run/weft/admin.sock", "localhost:9901", "[::1]:9901"] {
+        for text in ["unix:/run/weft/node.sock", "localhost:9901", "[::1]:9901"] {
             assert_eq!(text.parse::<Server>().unwrap().to_string(), text);
         }
         assert_eq!("unix:///run/a".parse(), Ok(Server::Unix("/run/a".into())));

@@ -50,7 +50,7 @@ pub struct Servers {
         value_name = "SERVER",
         env = "WEFT_ADMIN",
         value_delimiter = ',',
-        default_value = "unix:/run/weft/admin.sock"
+        default_value = "unix:/run/weft/node.sock"
     )]
     pub servers: Vec<Server>,
 }

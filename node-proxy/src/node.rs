@@ -5,7 +5,7 @@
 use std::{
     fs, io,
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -17,7 +17,7 @@ use weft_ebpf_redirect::{DEFAULT_MARK, DEFAULT_PORTS, Datapath, DatapathError};
 use weft_flow_export::{FlowQuery, FlowRing, serve as serve_flows};
 use weft_identity::{JoinToken, token::TokenError};
 use weft_runtime::{
-    admin::{AdminRequest, AdminResponse, AdminRoutes, AdminServeError, AdminServer},
+    admin::{AdminRequest, AdminResponse, AdminRoutes, AdminServeError, AdminServer, Status},
     drain,
     readiness::{Readiness, ReadinessHandle},
     signals::{Shutdown, ShutdownSignals},
@@ -30,6 +30,7 @@ use crate::{
     export::{DataPathMetrics, KernelMetrics},
     ir_client::{IrClient, IrClientConfig, IrClientError},
     kernel::{self, CounterQuestions, KernelCounters},
+    metrics::WorkerMetrics,
     plane::{Plane, PlaneConfig, Redirect, WorkerGone},
     state::MeshState,
 };
@@ -202,7 +203,9 @@ fn admin_routes(
     }
     let registry = Arc::new(registry);
     let (config, ring) = (config.clone(), ring.clone());
+    let (name, workers, seen) = (Arc::clone(&config.node), plane.metrics().to_vec(), ring.clone());
     AdminRoutes::new(readiness.clone(), Arc::clone(&registry))
+        .status(readiness.clone(), move || status(&name, &workers, &seen))
         .get("/metrics", move |_| {
             let (registry, counters) = (Arc::clone(&registry), counters.clone());
             async move {
@@ -217,6 +220,25 @@ fn admin_routes(
             let answer = flows(&ring, &request);
             async move { answer }
         })
+}
+
+/// What `weft status` shows of this node. The revision is the one that every worker serves.
+fn status(node: &str, workers: &[Arc<WorkerMetrics>], ring: &FlowRing) -> Status {
+    let sum = |of: fn(&WorkerMetrics) -> u64| workers.iter().map(|worker| of(worker)).sum::<u64>();
+    let counters = [
+        ("connections open", sum(|worker| worker.open.load(Ordering::Relaxed))),
+        ("connections opened", sum(|worker| worker.opened.load(Ordering::Relaxed))),
+        ("requests", sum(|worker| worker.requests.iter().map(|class| class.load(Ordering::Relaxed)).sum())),
+        ("flows seen", ring.seen()),
+        ("flows lost", ring.lost()),
+    ];
+    Status {
+        daemon: "weft-node",
+        version: env!("CARGO_PKG_VERSION"),
+        node: node.to_owned(),
+        revision: workers.iter().map(|worker| worker.revision.load(Ordering::Relaxed)).min().unwrap_or(0),
+        counters: counters.map(|(name, value)| (name.to_owned(), value)).into(),
+    }
 }
 
 fn flows(ring: &FlowRing, request: &AdminRequest) -> AdminResponse {

@@ -211,3 +211,30 @@ fn a_gateway_that_restarts_without_a_controller_serves_what_it_knew() {
     let summary = own.requests(&["--requests", "20"]).unwrap();
     assert_eq!(summary.ok(), 20, "{:?} {:?}", summary.status, summary.failures);
 }
+
+/// Runs the command line against the daemon.
+fn weft(arguments: &[&str]) -> std::process::Output {
+    let program = weft_testlab::process::program("weft").unwrap();
+    let server = format!("unix:{}", loopback().node.admin().display());
+    Command::new(program).args(arguments).args(["--server", &server]).output().unwrap()
+}
+
+#[test]
+fn the_command_line_tells_status_and_flows_of_a_daemon() {
+    assert_eq!(loopback().requests(&["--requests", "3"]).unwrap().ok(), 3);
+    let status = weft(&["status"]);
+    let text = String::from_utf8_lossy(&status.stdout);
+    assert!(status.status.success() && text.contains("weft-node"), "{text} {status:?}");
+
+    let flows = wait::eventually(SOON, || {
+        let observe = weft(&["observe", "--last", "100", "--http-status", "200", "-o", "json"]);
+        let text = String::from_utf8_lossy(&observe.stdout).into_owned();
+        ensure!(observe.status.success() && text.lines().count() >= 3, "{text} {observe:?}");
+        Ok(text)
+    })
+    .unwrap();
+    for line in flows.lines() {
+        let flow: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(flow["verdict"], "FORWARDED", "{line}");
+    }
+}
