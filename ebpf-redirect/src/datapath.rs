@@ -261,6 +261,15 @@ impl Datapath {
         Ok(())
     }
 
+    /// The addresses of the node's own devices, which the tables call the node's where nothing else is
+    /// known of them.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    pub async fn own_addresses(&self) -> Result<Vec<IpAddr>, DatapathError> {
+        Ok(self.network.addresses().await?)
+    }
+
     /// The reader of the kernel's events. There can be one at a time.
     ///
     /// # Errors

@@ -102,6 +102,7 @@ impl Applier {
     async fn apply(&mut self, commit: Arc<Commit>) -> Result<(), WorkerGone> {
         let begun = Instant::now();
         let undecoded: Vec<_> = commit.rejected.keys().cloned().collect();
+        self.learn_own_addresses().await;
         let rejected = self.plane.apply(&commit.snapshot, &undecoded).await?;
         for rejected in &rejected {
             tracing::warn!(resource = %rejected.key, error = rejected.error, "a resource cannot be used");
@@ -119,6 +120,15 @@ impl Applier {
             "applied a state"
         );
         Ok(())
+    }
+
+    /// Workers and kernel must agree on what is the node itself.
+    async fn learn_own_addresses(&mut self) {
+        let Some(kernel) = &self.kernel else { return };
+        match kernel.datapath.own_addresses().await {
+            Ok(own) => self.plane.set_own_addresses(own),
+            Err(error) => tracing::error!(error = chain(&error), "the node's own addresses cannot be read"),
+        }
     }
 
     async fn acknowledge(&self, commit: &Commit, rejected: Vec<Rejected>) {

@@ -127,6 +127,11 @@ impl Plane {
         &self.captured
     }
 
+    /// Makes addresses of the node's own devices the node's, from the next state on.
+    pub fn set_own_addresses(&mut self, own: Vec<IpAddr>) {
+        self.compiler.set_own_addresses(own);
+    }
+
     /// Compiles a snapshot and has every worker serve it from its next request on. Yields what of it
     /// cannot be used. `undecoded` names resources that this node could not read.
     pub async fn apply(

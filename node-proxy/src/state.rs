@@ -109,9 +109,16 @@ impl MeshState {
     /// Who is behind an address.
     pub fn peer(&self, address: IpAddr) -> Peer {
         let mut peer = self.peers.find(address);
-        if peer.place == Place::Outside {
-            // Prefixes that policies name have numbers of their own.
-            peer.identity = self.policies.identity_of(address);
+        if matches!(peer.place, Place::Outside | Place::Unknown) {
+            // Prefixes that policies name have numbers of their own, and the node's devices have addresses
+            // that no object names: a bridge's, inside of the pods' network.
+            let number = self.policies.identity_of(address);
+            if number.0 == identity::HOST {
+                peer.place = Place::Host;
+            }
+            if peer.place != Place::Unknown {
+                peer.identity = number;
+            }
         }
         peer
     }

@@ -19,6 +19,7 @@ use weft_ir::{
     BackendService, Endpoints, Listener, MeshDefaults, ObjectName, Protocol, RateLimitTarget, Resource,
     ResourceKey, RouteParent, Service, ServicePort, Snapshot,
 };
+use weft_policy::PolicySet;
 
 use super::{
     ListenPoint, MeshState, Peer, Peers, Place, ServiceTarget, VirtualHost, listeners,
@@ -54,6 +55,8 @@ pub struct Compiler {
     routes: HashMap<ResourceKey, CompiledRoute>,
     rejected: HashMap<ResourceKey, String>,
     tables: Tables,
+    own: Vec<IpAddr>,
+    own_changed: bool,
 }
 
 /// Which groups a change touches.
@@ -92,6 +95,25 @@ impl Compiler {
             routes: HashMap::new(),
             rejected: HashMap::new(),
             tables: Tables::default(),
+            own: Vec::new(),
+            own_changed: false,
+        }
+    }
+
+    /// Makes addresses of the node's own devices the node's, from the next state on.
+    pub fn set_own_addresses(&mut self, own: Vec<IpAddr>) {
+        if self.own != own {
+            self.own = own;
+            self.own_changed = true;
+        }
+    }
+
+    fn compile_policies(&mut self, snapshot: &Snapshot, undecoded: &[ResourceKey]) -> PolicySet {
+        let policies = self.state.policies.next(snapshot, undecoded);
+        // Later sets keep the addresses.
+        match std::mem::take(&mut self.own_changed) {
+            true => policies.with_own_addresses(&self.own),
+            false => policies,
         }
     }
 
@@ -123,7 +145,7 @@ impl Compiler {
             services: Arc::clone(&self.state.services),
             clusters: Vec::new(),
             listen_points: Arc::clone(&self.state.listen_points),
-            policies: Arc::new(self.state.policies.next(snapshot, undecoded)),
+            policies: Arc::new(self.compile_policies(snapshot, undecoded)),
             directory: Arc::new(Directory::build(snapshot, &self.node)),
         };
         if changed.routes || changed.services {

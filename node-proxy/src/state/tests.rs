@@ -175,6 +175,21 @@ fn an_unknown_address_of_a_pod_network_is_never_world() {
 }
 
 #[test]
+fn an_address_of_the_nodes_own_bridge_is_the_node() {
+    let mut compiler = Compiler::new("node-a".into(), vec![]);
+    let bridge = IpAddr::from([10, 1, 0, 1]);
+    compiler.set_own_addresses(vec![bridge]);
+    let defaults = MeshDefaults { pod_cidrs: vec!["10.0.0.0/8".parse().expect("a prefix")] };
+    for revision in 1..3 {
+        let resources = vec![Resource::MeshDefaults(defaults.clone())];
+        let (state, _) = compiler.compile(&snapshot(revision, resources), &[]);
+        let peer = state.peer(bridge);
+        assert_eq!((peer.place, peer.identity.0), (Place::Host, identity::HOST));
+        assert_eq!(state.peer(IpAddr::from([10, 1, 2, 3])).place, Place::Unknown);
+    }
+}
+
+#[test]
 fn the_most_specific_listener_serves_alone() {
     let mut compiler = Compiler::new("node-a".into(), vec![]);
     let listener = |listener: &str, hostname: &str| {
