@@ -4,6 +4,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Parser;
+use weft_runtime::{admin::AdminAddress, telemetry::LogFormat};
 
 /// Reads Kubernetes objects, translates them, and serves the state to every node.
 #[derive(Clone, Debug, Parser)]
@@ -36,6 +37,18 @@ pub struct Args {
     /// Print a line on standard output for every object whose status changes.
     #[arg(long)]
     pub print_status: bool,
+
+    /// Serve /healthz, /readyz and /status there; nothing is served unless it is given.
+    #[arg(long, value_name = "unix:PATH|ADDR:PORT")]
+    pub admin: Option<AdminAddress>,
+
+    /// `text` or `json`.
+    #[arg(long, value_name = "FORMAT", default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+
+    /// A level, or target=level pairs.
+    #[arg(long, value_name = "FILTER", default_value = "info")]
+    pub log: String,
 }
 
 fn parse_source(text: &str) -> Result<PathBuf, String> {

@@ -3,6 +3,7 @@
 //!
 //! Read [`dir_source`], [`reconcile`], [`serve_ir`] in this order: that is the way of a change.
 
+pub mod admin;
 pub mod args;
 pub mod dir_source;
 pub mod identity_file;

@@ -1,12 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The `weft-controller` binary.
 
-use std::{
-    fs::OpenOptions,
-    io::{IsTerminal, Write},
-    os::unix::fs::OpenOptionsExt,
-    path::Path,
-};
+use std::{fs::OpenOptions, io::Write, os::unix::fs::OpenOptionsExt, path::Path, process::ExitCode};
 
 use anyhow::Context;
 use clap::Parser;
@@ -14,26 +9,30 @@ use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
 };
-use tracing_subscriber::EnvFilter;
 use weft_identity::{Authority, tls};
 use weft_ir::MeshDefaults;
 use weft_mesh_controller::{
+    admin,
     args::Args,
     reconcile::{Reconciler, ReconcilerConfig},
     serve_ir::{IrServer, IrServerConfig},
 };
+use weft_runtime::{drain, telemetry};
 use weft_translate::Translator;
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let args = Args::parse();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_unset| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .init();
+async fn main() -> ExitCode {
+    match run(Args::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("weft-controller: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
 
+async fn run(args: Args) -> anyhow::Result<()> {
+    telemetry::init(args.log_format, &args.log)?;
     let authority = Authority::open(&args.state_dir).context("cannot open the certificate authority")?;
     if let Some(path) = &args.join_token_file {
         write_token(path, &authority.token().expose())
@@ -62,7 +61,10 @@ async fn serve(args: &Args, server: &IrServer) -> anyhow::Result<()> {
         },
         print_status: args.print_status,
     };
+    let (_admin_drain, admin_watch) = drain::channel();
+    let ready = admin::start(args.admin.as_ref(), server.handle(), admin_watch).await?;
     let reconciler = Reconciler::start(config, server.handle().clone()).await?;
+    ready.ready();
     tracing::info!(address = %server.address(), revision = reconciler.revision(), "serving nodes");
     tokio::select! {
         ended = reconciler.run() => ended?,
