@@ -28,8 +28,8 @@ fi
 
 rustc=${RUSTC:-/usr/bin/rustc} cargo=${CARGO:-/usr/bin/cargo}
 linker=${BPF_LINKER:-$(command -v bpf-linker || echo /opt/bpf/bin/bpf-linker)}
-strip=${LLVM_STRIP:-llvm-strip}
-for tool in "$rustc" "$cargo" "$linker" "$strip"; do
+strip=${LLVM_STRIP:-llvm-strip} nm=${LLVM_NM:-llvm-nm} objcopy=${LLVM_OBJCOPY:-llvm-objcopy}
+for tool in "$rustc" "$cargo" "$linker" "$strip" "$nm" "$objcopy"; do
   command -v "$tool" >/dev/null || { echo "$tool is not there; cargo xtask setup --bpf installs it" >&2; exit 1; }
 done
 toolchain="$("$rustc" --version), $("$linker" --version), llvm-strip $("$strip" --version | sed -n "s/.*version \([0-9.]*\).*/\1/p" | head -1)"
@@ -43,6 +43,11 @@ build() {
   RUSTC=$rustc RUSTC_BOOTSTRAP=1 CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\x1f'; echo "${flags[*]}") \
     "$cargo" build --locked --release --target bpfel-unknown-none -Z build-std=core --target-dir target >&2
   "$strip" -g -o "$1" target/bpfel-unknown-none/release/weft
+  # Names of functions carry a number of the crate, which cargo makes of its path.
+  names=$(mktemp)
+  "$nm" --format=just-symbols "$1" | sed -n 's/^\(_R.*\)Cs[0-9A-Za-z]*_4weft\(.*\)$/& \1C4weft\2/p' | sort -u >"$names"
+  "$objcopy" --redefine-syms="$names" "$1"
+  rm "$names"
 }
 
 case "${1:-}" in
