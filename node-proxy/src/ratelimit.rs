@@ -75,14 +75,19 @@ impl Bucket {
 }
 
 impl RateLimiter {
-    /// A limiter with a full bucket.
+    /// A limiter with a full bucket; of no requests at all, with a bucket that has no room for a token.
     pub fn new(limit: RateLimit) -> RateLimiter {
         let interval = u64::try_from(limit.interval.as_nanos()).unwrap_or(u64::MAX);
-        let step = interval.checked_div(u64::from(limit.requests)).unwrap_or(u64::MAX).max(1);
-        let depth = step.saturating_mul(u64::from(limit.burst.max(1)));
+        let rate = match interval.checked_div(u64::from(limit.requests)) {
+            Some(step) => {
+                let step = step.max(1);
+                Rate { step, depth: step.saturating_mul(u64::from(limit.burst.max(1))) }
+            }
+            None => Rate { step: interval.max(1), depth: 0 },
+        };
         RateLimiter {
             limit,
-            rate: Rate { step, depth },
+            rate,
             shared: Bucket::new(),
             clients: Mutex::new(HashMap::new()),
         }
@@ -158,6 +163,18 @@ mod tests {
         assert_eq!(taken(&limiter, start, 100), 5);
         assert_eq!(taken(&limiter, start + SECOND / 10, 100), 1);
         assert_eq!(taken(&limiter, start + 60 * SECOND, 100), 5);
+    }
+
+    #[test]
+    fn a_limit_of_no_requests_lets_none_through() {
+        for (burst, per_client) in [(0, false), (1, false), (u32::MAX, true)] {
+            let limiter = limiter(0, burst, per_client);
+            let bucket = limiter.bucket(IpAddr::from([10, 0, 0, 1]), 0);
+            for now in [0, SECOND, 1_000_000 * SECOND] {
+                let error = limiter.take(&bucket, now).expect_err("no token is ever there");
+                assert_eq!(error.retry_after, Duration::from_secs(1));
+            }
+        }
     }
 
     #[test]

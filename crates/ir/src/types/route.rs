@@ -206,7 +206,7 @@ pub struct RateLimit {
     pub name: ObjectName,
     /// What it holds back.
     pub target: RateLimitTarget,
-    /// Tokens per `interval`.
+    /// Tokens per `interval`; 0 means that no request is let through: every one is answered with 429.
     pub requests: u32,
     /// The time in which `requests` tokens come back.
     pub interval: Duration,
