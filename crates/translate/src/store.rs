@@ -92,6 +92,31 @@ struct Source {
 impl Store {
     /// Replaces everything that a source has.
     pub fn apply(&mut self, source: &str, text: &str) {
+        self.apply_all([(source, text)], []);
+    }
+
+    /// Forgets a source and what it has.
+    pub fn remove(&mut self, source: &str) {
+        self.apply_all([], [source]);
+    }
+
+    /// Replaces everything that each of some sources has, and forgets others, in one step: an object
+    /// that moves from one source to another is never gone in between.
+    pub fn apply_all<'a>(
+        &mut self,
+        changed: impl IntoIterator<Item = (&'a str, &'a str)>,
+        removed: impl IntoIterator<Item = &'a str>,
+    ) {
+        for (source, text) in changed {
+            self.read(source, text);
+        }
+        for source in removed {
+            self.sources.remove(source);
+        }
+        self.rebuild();
+    }
+
+    fn read(&mut self, source: &str, text: &str) {
         let name: Arc<str> = source.into();
         let (found, problems) = documents::read(&name, text);
         let mut held = BTreeSet::new();
@@ -106,14 +131,6 @@ impl Store {
                 .collect();
         }
         self.sources.insert(name, Source { found, problems, held });
-        self.rebuild();
-    }
-
-    /// Forgets a source and what it has.
-    pub fn remove(&mut self, source: &str) {
-        if self.sources.remove(source).is_some() {
-            self.rebuild();
-        }
     }
 
     /// The names of the sources.

@@ -90,3 +90,27 @@ fn a_list_holds_objects_and_a_change_counts_a_generation() {
     store.apply("f.yaml", &list.replace("{name: a}", "{name: a, labels: {x: y}}"));
     assert!(store.objects().values().all(|entry| entry.generation == 2));
 }
+
+#[test]
+fn an_object_that_moves_keeps_its_last_good_version() {
+    let mut store = Store::default();
+    store.apply("a.yaml", GOOD);
+    store.apply_all([("b.yaml", &*GOOD.replace("80", "80000"))], ["a.yaml"]);
+    assert_eq!(names(&store), ["Service shop/a"]);
+    assert_eq!(store.sources().map(AsRef::as_ref).collect::<Vec<_>>(), ["b.yaml"]);
+}
+
+#[test]
+fn many_sources_together_are_what_they_are_one_by_one() {
+    let texts: Vec<(String, String)> = (0..20)
+        .map(|number| (format!("{number}.yaml"), OTHER.replace("name: b", &format!("name: b{}", number / 2))))
+        .collect();
+    let (mut together, mut one_by_one) = (Store::default(), Store::default());
+    together.apply_all(texts.iter().map(|(name, text)| (&**name, &**text)), []);
+    for (name, text) in &texts {
+        one_by_one.apply(name, text);
+    }
+    assert_eq!(names(&together), names(&one_by_one));
+    assert_eq!(together.problems(), one_by_one.problems());
+    assert_eq!(together.problems().len(), 10, "every object is there twice");
+}
