@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! RateLimitPolicies.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use serde_json::Value;
 use weft_api::{
     gateway,
-    object::{DecodeError, Decoded, Kind, ObjectKey},
-    ratelimit::RateLimitPolicy,
+    meta::Metadata,
+    object::{DecodeError, Decoded, Kind, ObjectKey, decode_as},
+    ratelimit::{RateLimitPolicy, TargetRef},
     status::Condition,
 };
 use weft_ir::{ObjectName, RateLimit, RateLimitTarget};
@@ -19,15 +21,7 @@ pub(crate) fn translate(policy: &Decoded<RateLimitPolicy>) -> Result<RateLimit, 
     let metadata = &policy.object.metadata;
     let spec = &policy.object.spec;
     let name = |name: &Arc<str>| ObjectName { namespace: metadata.namespace.clone(), name: name.clone() };
-    let target = match (&*spec.target_ref.group, &*spec.target_ref.kind) {
-        (gateway::GROUP, "HTTPRoute") => RateLimitTarget::Route(name(&spec.target_ref.name)),
-        ("", "Service") => RateLimitTarget::Service(name(&spec.target_ref.name)),
-        (group, kind) => {
-            let message =
-                format!("must name an HTTPRoute of {} or a Service, not {group}/{kind}", gateway::GROUP);
-            return Err(DecodeError::new("spec.targetRef", message));
-        }
-    };
+    let target = target(&metadata.namespace, &spec.target_ref)?;
     let burst = spec.local.burst.unwrap_or(spec.local.requests);
     for (value, field) in [(spec.local.requests, "requests"), (burst, "burst")] {
         if value == 0 {
@@ -45,6 +39,40 @@ pub(crate) fn translate(policy: &Decoded<RateLimitPolicy>) -> Result<RateLimit, 
         burst,
         per_client: spec.per_client,
     })
+}
+
+/// The Service or HTTPRoute that a policy of this namespace names.
+fn target(namespace: &Arc<str>, target: &TargetRef) -> Result<RateLimitTarget, DecodeError> {
+    let name = ObjectName { namespace: namespace.clone(), name: target.name.clone() };
+    match (&*target.group, &*target.kind) {
+        (gateway::GROUP, "HTTPRoute") => Ok(RateLimitTarget::Route(name)),
+        ("", "Service") => Ok(RateLimitTarget::Service(name)),
+        (group, kind) => {
+            let message =
+                format!("must name an HTTPRoute of {} or a Service, not {group}/{kind}", gateway::GROUP);
+            Err(DecodeError::new("spec.targetRef", message))
+        }
+    }
+}
+
+/// What stands in for a refused policy that has no earlier version: no request reaches its target.
+/// Nothing where the target cannot be read, since nobody can tell then what is to be held back.
+pub(crate) fn stand_in(key: &ObjectKey, value: &Value, generation: i64) -> Option<Candidate> {
+    let named = decode_as::<TargetRef>(value.pointer("/spec/targetRef")?).ok()?;
+    if !named.unknown.is_empty() {
+        return None;
+    }
+    let metadata = value.get("metadata").and_then(|value| decode_as::<Metadata>(value).ok());
+    let limit = RateLimit {
+        name: ObjectName { namespace: key.namespace.clone(), name: key.name.clone() },
+        target: target(&key.namespace, &named.object).ok()?,
+        requests: 0,
+        interval: Duration::from_secs(1),
+        burst: 1,
+        per_client: false,
+    };
+    let created = metadata.map_or(0, |metadata| metadata.object.created());
+    Some(Candidate { limit, created, generation })
 }
 
 /// One policy of the store.

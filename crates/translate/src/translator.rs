@@ -186,7 +186,7 @@ impl<'a> Work<'a> {
     }
 
     fn rate_limits(&mut self) {
-        let mut candidates = Vec::new();
+        let mut candidates = refused::rate_limits(self.store);
         for (_, decoded, entry) in self.good() {
             let Object::RateLimitPolicy(object) = &decoded.object else { continue };
             let created = object.metadata.created();
@@ -202,7 +202,10 @@ impl<'a> Work<'a> {
             if let Some(limit) = limit {
                 self.add(Resource::RateLimit(limit));
             }
-            self.conditions(&key, vec![condition]);
+            // `refused` says what there is to say of the others.
+            if store.objects().get(&key).is_some_and(|entry| entry.good.is_some()) {
+                self.conditions(&key, vec![condition]);
+            }
         }
     }
 
@@ -270,6 +273,9 @@ impl<'a> Work<'a> {
             let kept = match (&entry.good, key.kind) {
                 (Some(_), _) => "; the last good version stays",
                 (None, Kind::HttpRoute) => "; requests are answered with 500",
+                (None, Kind::RateLimitPolicy) if self.holds_back(key) => {
+                    "; requests to its target are answered with 429"
+                }
                 (None, _) => "",
             };
             let message = format!("{}{kept}", refused.error);
@@ -287,6 +293,12 @@ impl<'a> Work<'a> {
                 },
             }
         }
+    }
+
+    /// Whether a rate limit of this policy is part of the state.
+    fn holds_back(&self, key: &ObjectKey) -> bool {
+        let limit = ResourceKey::new("ratelimit", &[&key.namespace, &key.name]);
+        self.translation.resources.contains_key(&limit)
     }
 
     fn conditions(&mut self, key: &ObjectKey, conditions: Vec<Condition>) {

@@ -8,7 +8,7 @@ use weft_api::{
     status::{Condition, Status},
 };
 
-use crate::store::Store;
+use crate::{ratelimit, store::Store};
 
 /// What stands in for routes that have no good version: their parents and hostnames, as far as they
 /// can be read, with generation and reason.
@@ -23,6 +23,15 @@ pub(super) fn routes(store: &Store) -> Vec<(i64, String, HttpRoute)> {
             route.metadata.name = key.name.clone();
             Some((entry.generation, refused.error.to_string(), route))
         })
+        .collect()
+}
+
+/// What stands in for rate limits that have no good version.
+pub(super) fn rate_limits(store: &Store) -> Vec<ratelimit::Candidate> {
+    let of_kind = store.objects().iter().filter(|(key, _)| key.kind == Kind::RateLimitPolicy);
+    of_kind
+        .filter(|(_, entry)| entry.good.is_none())
+        .filter_map(|(key, entry)| ratelimit::stand_in(key, &entry.refused.as_ref()?.value, entry.generation))
         .collect()
 }
 
