@@ -35,7 +35,8 @@ pub(crate) struct ListenerState<'a> {
     supported_kinds: Vec<RouteGroupKind>,
     invalid_kinds: Option<String>,
     refused: Option<(&'static str, String)>,
-    conflict: Option<String>,
+    /// Reason and message.
+    conflict: Option<(&'static str, String)>,
 }
 
 impl ListenerState<'_> {
@@ -253,24 +254,37 @@ fn listener_state<'a>(spec: &'a api::Listener, index: usize, unknown: &'a [Arc<s
     }
 }
 
-/// Listeners of one port must differ in their hostname; inside a Gateway no listener of a conflict wins.
+/// Listeners of one port must differ in their hostname, and speak one protocol; inside a Gateway no
+/// listener of a conflict wins. UDP ports are others than TCP ports.
 fn mark_conflicts(listeners: &mut [ListenerState<'_>]) {
-    let place = |listener: &ListenerState<'_>| {
-        (listener.spec.port, listener.spec.hostname.as_deref().unwrap_or_default().to_ascii_lowercase())
-    };
-    let valid: Vec<(usize, (u16, String))> = listeners
-        .iter()
-        .enumerate()
-        .filter(|(_, listener)| listener.refused.is_none())
-        .map(|(index, listener)| (index, place(listener)))
+    let conflicts: Vec<Option<(&'static str, String)>> = (0..listeners.len())
+        .map(|index| {
+            let others = listeners.iter().enumerate().filter(|(other, _)| *other != index);
+            others.filter_map(|(_, other)| conflict(listeners[index].spec, other)).min()
+        })
         .collect();
-    for (index, place) in &valid {
-        let other = valid.iter().find(|(other, at)| other != index && at == place);
-        if let Some((other, _)) = other {
-            let message = format!("listener {} has the same port and hostname", listeners[*other].spec.name);
-            listeners[*index].conflict = Some(message);
+    for (listener, conflict) in listeners.iter_mut().zip(conflicts) {
+        // What is not served at all is in nobody's way and has its own reason.
+        if listener.refused.is_none() {
+            listener.conflict = conflict;
         }
     }
+}
+
+/// How another listener is in the way of one.
+fn conflict(listener: &api::Listener, other: &ListenerState<'_>) -> Option<(&'static str, String)> {
+    let name = &other.spec.name;
+    if listener.port != other.spec.port || &*other.spec.protocol == "UDP" {
+        return None;
+    }
+    if listener.protocol != other.spec.protocol {
+        let message = format!("listener {name} has the same port and protocol {}", other.spec.protocol);
+        return Some(("ProtocolConflict", message));
+    }
+    let hostname =
+        |listener: &api::Listener| listener.hostname.as_deref().unwrap_or_default().to_ascii_lowercase();
+    let same = other.refused.is_none() && hostname(listener) == hostname(other.spec);
+    same.then(|| ("HostnameConflict", format!("listener {name} has the same port and hostname")))
 }
 
 fn listener_status(listener: &ListenerState<'_>, served: bool, generation: i64) -> ListenerStatus {
@@ -278,7 +292,7 @@ fn listener_status(listener: &ListenerState<'_>, served: bool, generation: i64) 
         |kind, status, reason: &str, message: &str| Condition::new(kind, status, generation, reason, message);
     let accepted = match (&listener.refused, &listener.conflict) {
         (Some((reason, message)), _) => condition("Accepted", false, reason, message),
-        (None, Some(message)) => condition("Accepted", false, "HostnameConflict", message),
+        (None, Some((reason, message))) => condition("Accepted", false, reason, message),
         (None, None) => condition("Accepted", true, "Accepted", "the listener is valid"),
     };
     let resolved = match &listener.invalid_kinds {
@@ -291,7 +305,7 @@ fn listener_status(listener: &ListenerState<'_>, served: bool, generation: i64) 
         condition("Programmed", false, "Invalid", "the listener cannot be served")
     };
     let conflicted = match &listener.conflict {
-        Some(message) => condition("Conflicted", true, "HostnameConflict", message),
+        Some((reason, message)) => condition("Conflicted", true, reason, message),
         None => condition("Conflicted", false, "NoConflicts", "no other listener is in its way"),
     };
     ListenerStatus {

@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! One HTTPRoute: its parents, its rules and its status.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use weft_api::{
+    gateway as api,
     httproute::{HttpRoute, HttpRouteRule, ParentReference},
     object::{Kind, ObjectKey},
     status::{Condition, RouteParentStatus, RouteStatus, Status, Truth},
@@ -39,6 +43,7 @@ pub(crate) fn translate(
     };
 
     let mut parents: Vec<RouteParent> = Vec::new();
+    let mut listeners = BTreeSet::new();
     let mut statuses = Vec::new();
     for (index, parent) in item.object.spec.parent_refs.iter().enumerate() {
         let accepted = match attach(input, gateways, item.object, parent) {
@@ -52,17 +57,23 @@ pub(crate) fn translate(
                 Condition::new("Accepted", false, item.generation, reason, &message)
             }
             Attachment::Accepted(attached) => {
-                for parent in attached {
+                for parent in attached.parents {
                     if !parents.contains(&parent) {
                         parents.push(parent);
                     }
                 }
-                accepted_condition(item.generation, refusal.as_deref(), &problems, actions.len())
+                let accepted =
+                    accepted_condition(item.generation, refusal.as_deref(), &problems, actions.len());
+                if accepted.status == Truth::True {
+                    listeners.extend(attached.listeners);
+                }
+                accepted
             }
         };
         statuses.push(parent_status(parent, accepted, item.generation, &problems, actions.len()));
     }
 
+    count(gateways, listeners);
     if !parents.is_empty() {
         for (rule, (matches, action)) in actions.into_iter().enumerate() {
             output.resources.push(Resource::Route(Route {
@@ -78,6 +89,16 @@ pub(crate) fn translate(
     }
     if !statuses.is_empty() {
         output.statuses.push((key, Status::Route(RouteStatus { parents: statuses })));
+    }
+}
+
+/// Counts an accepted route at its listeners, once at each however many references name it
+/// (`ListenerStatus.attachedRoutes`).
+fn count(gateways: &mut BTreeMap<ObjectName, GatewayState<'_>>, listeners: BTreeSet<(ObjectName, usize)>) {
+    for (gateway, index) in listeners {
+        if let Some(listener) = gateways.get_mut(&gateway).and_then(|state| state.listeners.get_mut(index)) {
+            listener.attached += 1;
+        }
     }
 }
 
@@ -163,5 +184,11 @@ fn parent_status(
         );
         conditions.push(Condition::new("PartiallyInvalid", true, generation, "UnsupportedValue", &message));
     }
-    RouteParentStatus { parent_ref: parent.clone(), controller_name: Arc::from(CONTROLLER_NAME), conditions }
+    // As the API server would have it: clients compare group and kind.
+    let parent_ref = ParentReference {
+        group: Some(parent.group.clone().unwrap_or_else(|| api::GROUP.into())),
+        kind: Some(parent.kind.clone().unwrap_or_else(|| "Gateway".into())),
+        ..parent.clone()
+    };
+    RouteParentStatus { parent_ref, controller_name: Arc::from(CONTROLLER_NAME), conditions }
 }

@@ -17,15 +17,24 @@ pub(crate) enum Attachment {
     /// The parent is not ours, and so no status is written; the text says what is noted instead.
     NotOurs(Option<String>),
     /// Attached to all of these.
-    Accepted(Vec<RouteParent>),
+    Accepted(Attached),
     /// Not attached: reason and message.
     Refused(&'static str, String),
+}
+
+/// Where a route is attached.
+#[derive(Default)]
+pub(crate) struct Attached {
+    /// The parents that nodes serve.
+    pub(crate) parents: Vec<RouteParent>,
+    /// Every listener by Gateway and index, served or not.
+    pub(crate) listeners: Vec<(ObjectName, usize)>,
 }
 
 /// Looks up one parent and attaches the route where that is allowed.
 pub(crate) fn attach(
     input: &Input<'_>,
-    gateways: &mut BTreeMap<ObjectName, GatewayState<'_>>,
+    gateways: &BTreeMap<ObjectName, GatewayState<'_>>,
     route: &HttpRoute,
     parent: &ParentReference,
 ) -> Attachment {
@@ -34,7 +43,7 @@ pub(crate) fn attach(
     let namespace = parent.namespace.as_ref().unwrap_or(&route.metadata.namespace);
     let name = ObjectName { namespace: namespace.clone(), name: parent.name.clone() };
     match (group, kind) {
-        (api::GROUP, "Gateway") => match gateways.get_mut(&name) {
+        (api::GROUP, "Gateway") => match gateways.get(&name) {
             Some(gateway) => to_gateway(input, gateway, route, parent),
             None => Attachment::NotOurs(missing_gateway(input, &name)),
         },
@@ -53,7 +62,7 @@ fn missing_gateway(input: &Input<'_>, name: &ObjectName) -> Option<String> {
 
 fn to_gateway(
     input: &Input<'_>,
-    gateway: &mut GatewayState<'_>,
+    gateway: &GatewayState<'_>,
     route: &HttpRoute,
     parent: &ParentReference,
 ) -> Attachment {
@@ -92,17 +101,15 @@ fn to_gateway(
         let message = format!("no hostname of the route fits a listener of Gateway {}", gateway.name);
         return Attachment::Refused("NoMatchingListenerHostname", message);
     }
-    let mut parents = Vec::new();
-    for index in attached {
-        gateway.listeners[index].attached += 1;
-        if gateway.serves(index) {
-            parents.push(RouteParent::Listener {
-                gateway: gateway.name.clone(),
-                listener: gateway.listeners[index].spec.name.clone(),
-            });
-        }
-    }
-    Attachment::Accepted(parents)
+    let served = attached.iter().filter(|index| gateway.serves(**index));
+    let parents = served
+        .map(|index| RouteParent::Listener {
+            gateway: gateway.name.clone(),
+            listener: gateway.listeners[*index].spec.name.clone(),
+        })
+        .collect();
+    let listeners = attached.into_iter().map(|index| (gateway.name.clone(), index)).collect();
+    Attachment::Accepted(Attached { parents, listeners })
 }
 
 fn allows(input: &Input<'_>, gateway_namespace: &str, listener: &api::Listener, route: &HttpRoute) -> bool {
@@ -135,7 +142,10 @@ fn to_service(
         return Attachment::Refused("UnsupportedValue", message);
     }
     match service_port(service, parent.port, parent.section_name.as_ref()) {
-        Ok(port) => Attachment::Accepted(vec![RouteParent::Service { service: name.clone(), port }]),
+        Ok(port) => {
+            let parents = vec![RouteParent::Service { service: name.clone(), port }];
+            Attachment::Accepted(Attached { parents, ..Attached::default() })
+        }
         Err(message) => Attachment::Refused("NoMatchingParent", format!("Service {name} {message}")),
     }
 }
