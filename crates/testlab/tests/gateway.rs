@@ -213,21 +213,21 @@ fn a_gateway_that_restarts_without_a_controller_serves_what_it_knew() {
 }
 
 /// Runs the command line against the daemon.
-fn weft(arguments: &[&str]) -> std::process::Output {
-    let program = weft_testlab::process::program("weft").unwrap();
+fn weft(arguments: &[&str]) -> anyhow::Result<std::process::Output> {
+    let program = weft_testlab::process::program("weft")?;
     let server = format!("unix:{}", loopback().node.admin().display());
-    Command::new(program).args(arguments).args(["--server", &server]).output().unwrap()
+    Ok(Command::new(program).args(arguments).args(["--server", &server]).output()?)
 }
 
 #[test]
 fn the_command_line_tells_status_and_flows_of_a_daemon() {
     assert_eq!(loopback().requests(&["--requests", "3"]).unwrap().ok(), 3);
-    let status = weft(&["status"]);
+    let status = weft(&["status"]).unwrap();
     let text = String::from_utf8_lossy(&status.stdout);
     assert!(status.status.success() && text.contains("weft-node"), "{text} {status:?}");
 
     let flows = wait::eventually(SOON, || {
-        let observe = weft(&["observe", "--last", "100", "--http-status", "200", "-o", "json"]);
+        let observe = weft(&["observe", "--last", "100", "--http-status", "200", "-o", "json"])?;
         let text = String::from_utf8_lossy(&observe.stdout).into_owned();
         ensure!(observe.status.success() && text.lines().count() >= 3, "{text} {observe:?}");
         Ok(text)
