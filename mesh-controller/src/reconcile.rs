@@ -153,13 +153,8 @@ impl Reconciler {
     }
 
     fn apply(&mut self, changed: Vec<(String, String)>, removed: Vec<String>) {
-        // First what is new: an object that moves to another file is never gone in between.
-        for (name, text) in changed {
-            self.store.apply(&name, &text);
-        }
-        for name in removed {
-            self.store.remove(&name);
-        }
+        let changed = changed.iter().map(|(name, text)| (&**name, &**text));
+        self.store.apply_all(changed, removed.iter().map(String::as_str));
     }
 
     fn translate(&mut self) -> Translation {

@@ -11,6 +11,10 @@ use weft_translate::{ObjectStatus, Problem, report};
 
 use crate::serve_ir::IrReport;
 
+mod rejected;
+
+use rejected::Rejections;
+
 /// Remembers what was said, so that every change is said once.
 #[derive(Debug, Default)]
 pub struct StatusBook {
@@ -33,17 +37,27 @@ impl StatusBook {
         }
     }
 
+    /// The status of every object, with what the nodes have answered.
+    pub fn statuses(&self, nodes: &IrReport) -> Vec<ObjectStatus> {
+        let rejections = Rejections::new(nodes);
+        let statuses = self.statuses.iter().map(|(object, (status, since))| {
+            let mut status = answered(status, nodes, *since);
+            rejections.write(object, &mut status);
+            ObjectStatus { object: object.clone(), status }
+        });
+        statuses.collect()
+    }
+
     /// The lines of all objects whose status is different from what was said before.
     pub fn news(&mut self, nodes: &IrReport) -> Vec<String> {
         let mut lines = Vec::new();
         let mut said = BTreeMap::new();
-        for (object, (status, since)) in &self.statuses {
-            let status = answered(status, nodes, *since);
-            let line = report::line(&ObjectStatus { object: object.clone(), status });
-            if self.said.get(object) != Some(&line) {
+        for status in self.statuses(nodes) {
+            let line = report::line(&status);
+            if self.said.get(&status.object) != Some(&line) {
                 lines.push(line.clone());
             }
-            said.insert(object.clone(), line);
+            said.insert(status.object, line);
         }
         for object in self.said.keys().filter(|object| !said.contains_key(*object)) {
             lines.push(format!("{object}  removed"));

@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What nodes said that they cannot use, told at the object that it came from.
+
+use std::collections::BTreeMap;
+
+use weft_api::{
+    object::{Kind, ObjectKey},
+    status::{Condition, Status, Truth},
+};
+use weft_ir::{PolicyKind, ResourceKey};
+
+use crate::serve_ir::IrReport;
+
+/// The reason of every condition that is false because a node said so.
+const REASON: &str = "RejectedByNode";
+
+/// The most nodes that one message names.
+const MAX_NAMED: usize = 3;
+
+/// What connected nodes cannot use, by the object that it came from.
+#[derive(Debug, Default)]
+pub(super) struct Rejections {
+    by_object: BTreeMap<ObjectKey, Vec<Rejected>>,
+}
+
+#[derive(Debug)]
+struct Rejected {
+    /// The listener, where only one part of the object is concerned.
+    listener: Option<String>,
+    text: String,
+}
+
+impl Rejections {
+    /// Collects what the connected nodes have answered.
+    pub(super) fn new(nodes: &IrReport) -> Rejections {
+        let mut rejections = Rejections::default();
+        for (node, report) in nodes.nodes.iter().filter(|(_, report)| report.connected) {
+            for one in &report.rejected {
+                let Some((object, listener)) = origin(&one.key) else { continue };
+                let text = format!("node {node} cannot use {}: {}", one.key, one.message);
+                rejections.by_object.entry(object).or_default().push(Rejected { listener, text });
+            }
+        }
+        rejections
+    }
+
+    /// Makes the conditions false that say that an object works everywhere.
+    pub(super) fn write(&self, object: &ObjectKey, status: &mut Status) {
+        let Some(rejected) = self.by_object.get(object) else { return };
+        let message = message(rejected.iter());
+        match status {
+            Status::Gateway(gateway) => {
+                deny(&mut gateway.conditions, &["Programmed"], REASON, &message);
+                for listener in &mut gateway.listeners {
+                    let of_listener =
+                        || rejected.iter().filter(|one| one.listener.as_deref() == Some(&*listener.name));
+                    if of_listener().next().is_some() {
+                        let message = self::message(of_listener());
+                        deny(&mut listener.conditions, &["Programmed"], REASON, &message);
+                    }
+                }
+            }
+            Status::Route(route) => {
+                for parent in &mut route.parents {
+                    // The reason is the API's own for a route that a data plane cannot carry out.
+                    deny(&mut parent.conditions, &["Accepted"], "UnsupportedValue", &message);
+                }
+            }
+            Status::Conditions(status) => {
+                deny(&mut status.conditions, &["Accepted", "Valid"], REASON, &message);
+            }
+        }
+    }
+}
+
+/// The first few of what was said, and how much more there is.
+fn message<'a>(rejected: impl Iterator<Item = &'a Rejected>) -> String {
+    let texts: Vec<&str> = rejected.map(|one| &*one.text).collect();
+    let (named, more) = texts.split_at(texts.len().min(MAX_NAMED));
+    match more.len() {
+        0 => named.join("; "),
+        more => format!("{}; and {more} more", named.join("; ")),
+    }
+}
+
+/// Conditions that are false already keep their own reason.
+fn deny(conditions: &mut [Condition], kinds: &[&str], reason: &str, message: &str) {
+    for condition in conditions.iter_mut().filter(|one| kinds.contains(&&*one.kind)) {
+        if condition.status != Truth::False {
+            condition.status = Truth::False;
+            condition.reason = reason.into();
+            condition.message = message.into();
+        }
+    }
+}
+
+/// The object of which a status is written that a resource came from, and its listener. The key is what
+/// a node sent, and so may be anything.
+fn origin(key: &ResourceKey) -> Option<(ObjectKey, Option<String>)> {
+    let parts: Vec<&str> = key.0.split('/').collect();
+    let object = |kind, namespace: &str, name: &str| ObjectKey {
+        kind,
+        namespace: namespace.into(),
+        name: name.into(),
+    };
+    match *parts.as_slice() {
+        ["listener", namespace, name, listener] => {
+            Some((object(Kind::Gateway, namespace, name), Some(listener.to_owned())))
+        }
+        ["route", namespace, name, _] => Some((object(Kind::HttpRoute, namespace, name), None)),
+        ["ratelimit", namespace, name] => Some((object(Kind::RateLimitPolicy, namespace, name), None)),
+        ["policy", kind, namespace, name, _] => {
+            let kind = match kind {
+                _ if kind == PolicyKind::NetworkPolicy.key() => Kind::NetworkPolicy,
+                _ if kind != PolicyKind::CiliumNetworkPolicy.key() => return None,
+                _ if namespace.is_empty() => Kind::CiliumClusterwideNetworkPolicy,
+                _ => Kind::CiliumNetworkPolicy,
+            };
+            Some((object(kind, namespace, name), None))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_api::status::{ConditionsStatus, GatewayStatus, ListenerStatus};
+    use weft_ir::{publish::NodeReport, stream::Rejection};
+
+    use super::*;
+
+    fn nodes(connected: bool, rejected: &[(&str, &str)]) -> IrReport {
+        let rejection = |(key, message): &(&str, &str)| Rejection {
+            key: ResourceKey((*key).into()),
+            message: (*message).into(),
+        };
+        let rejected = rejected.iter().map(rejection).collect();
+        let report = NodeReport { connected, applied: Some(7), rejected, omitted: 0 };
+        IrReport { revision: 7, nodes: [("n1".into(), report)].into() }
+    }
+
+    fn key(kind: Kind) -> ObjectKey {
+        ObjectKey { kind, namespace: "shop".into(), name: "x".into() }
+    }
+
+    fn programmed() -> Vec<Condition> {
+        vec![Condition::new("Programmed", true, 1, "Programmed", "")]
+    }
+
+    fn gateway() -> Status {
+        let listener = |name: &str| ListenerStatus {
+            name: name.into(),
+            supported_kinds: Vec::new(),
+            attached_routes: 0,
+            conditions: programmed(),
+        };
+        let listeners = vec![listener("a"), listener("b")];
+        Status::Gateway(GatewayStatus { conditions: programmed(), listeners, ..GatewayStatus::default() })
+    }
+
+    #[test]
+    fn a_rejected_listener_is_not_programmed_and_neither_is_its_gateway() {
+        let report = nodes(true, &[("listener/shop/x/b", "the port is taken")]);
+        let mut status = gateway();
+        Rejections::new(&report).write(&key(Kind::Gateway), &mut status);
+        let Status::Gateway(status) = status else { panic!("still a Gateway") };
+        let (whole, a, b) =
+            (&status.conditions[0], &status.listeners[0].conditions[0], &status.listeners[1].conditions[0]);
+        assert_eq!((whole.status, a.status, b.status), (Truth::False, Truth::True, Truth::False));
+        assert_eq!(&*b.message, "node n1 cannot use listener/shop/x/b: the port is taken");
+        assert_eq!(whole.message, b.message);
+    }
+
+    #[test]
+    fn a_node_that_is_gone_and_an_object_of_another_name_change_nothing() {
+        for report in [
+            nodes(false, &[("listener/shop/x/b", "no")]),
+            nodes(
+                true,
+                &[("listener/shop/y/b", "no"), ("listener", "no"), ("", "no"), ("policy/z/a/b/0", "no")],
+            ),
+        ] {
+            let mut status = gateway();
+            Rejections::new(&report).write(&key(Kind::Gateway), &mut status);
+            assert_eq!(status, gateway());
+        }
+    }
+
+    #[test]
+    fn a_rejected_policy_is_not_valid() {
+        let valid = Condition::new("Valid", true, 1, "Valid", "the policy is enforced");
+        for (kind, name) in
+            [(Kind::CiliumNetworkPolicy, "policy/cnp/shop/x/0"), (Kind::NetworkPolicy, "policy/knp/shop/x/0")]
+        {
+            let mut status = Status::Conditions(ConditionsStatus { conditions: vec![valid.clone()] });
+            Rejections::new(&nodes(true, &[(name, "too many rules")])).write(&key(kind), &mut status);
+            let Status::Conditions(status) = status else { panic!("still conditions") };
+            assert_eq!((status.conditions[0].status, &*status.conditions[0].reason), (Truth::False, REASON));
+        }
+    }
+
+    #[test]
+    fn a_message_names_a_few_and_counts_the_rest() {
+        let many: Vec<(String, String)> =
+            (0..100).map(|rule| (format!("route/shop/x/{rule}"), "no".to_owned())).collect();
+        let many: Vec<(&str, &str)> = many.iter().map(|(key, why)| (&**key, &**why)).collect();
+        let rejections = Rejections::new(&nodes(true, &many));
+        let text = message(rejections.by_object[&key(Kind::HttpRoute)].iter());
+        assert!(text.ends_with("; and 97 more"), "{text}");
+    }
+}
