@@ -85,12 +85,7 @@ impl RateLimiter {
             }
             None => Rate { step: interval.max(1), depth: 0 },
         };
-        RateLimiter {
-            limit,
-            rate,
-            shared: Bucket::new(),
-            clients: Mutex::new(HashMap::new()),
-        }
+        RateLimiter { limit, rate, shared: Bucket::new(), clients: Mutex::new(HashMap::new()) }
     }
 
     /// The resource that it was made from.
