@@ -21,7 +21,7 @@ pub mod yaml;
 
 pub use diff::{Change, diff};
 pub use identity::Identities;
-pub use store::{Problem, Store};
+pub use store::{Foreign, Problem, Store};
 pub use weft_ir::Resource;
 
 pub use translator::{ObjectStatus, Translation, Translator};

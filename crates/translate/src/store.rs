@@ -73,6 +73,17 @@ pub struct Refused {
     pub error: DecodeError,
 }
 
+/// An object that Weft has no business with, such as a Deployment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Foreign {
+    /// The line, from 1.
+    pub line: u32,
+    /// Its `apiVersion`.
+    pub api_version: Arc<str>,
+    /// Its kind.
+    pub kind: Arc<str>,
+}
+
 /// All objects.
 #[derive(Debug, Default)]
 pub struct Store {
@@ -85,6 +96,7 @@ pub struct Store {
 struct Source {
     found: Vec<Found>,
     problems: Vec<Problem>,
+    foreign: Vec<Foreign>,
     /// Objects that an earlier text had, kept because a part of the newest cannot be read.
     held: BTreeSet<ObjectKey>,
 }
@@ -118,7 +130,7 @@ impl Store {
 
     fn read(&mut self, source: &str, text: &str) {
         let name: Arc<str> = source.into();
-        let (found, problems) = documents::read(&name, text);
+        let documents::Reading { found, problems, foreign, .. } = documents::read(&name, text);
         let mut held = BTreeSet::new();
         if problems.iter().any(|problem| problem.unreadable && problem.object.is_none()) {
             let before = self.sources.get(&name);
@@ -130,12 +142,17 @@ impl Store {
                 .cloned()
                 .collect();
         }
-        self.sources.insert(name, Source { found, problems, held });
+        self.sources.insert(name, Source { found, problems, foreign, held });
     }
 
     /// The names of the sources.
     pub fn sources(&self) -> impl Iterator<Item = &Arc<str>> {
         self.sources.keys()
+    }
+
+    /// The objects of a source that are not read because they are none of Weft's business.
+    pub fn foreign(&self, source: &str) -> &[Foreign] {
+        self.sources.get(source).map_or(&[], |source| &source.foreign)
     }
 
     /// Every object, in the order of the keys.

@@ -389,6 +389,26 @@ mod tests {
     }
 
     #[test]
+    fn nesting_has_a_limit() {
+        for (open, close) in [("[", "]"), ("{a: ", "}")] {
+            let text = format!("a: {}{}\n", open.repeat(60_000), close.repeat(60_000));
+            assert!(read(&text)[0].content.is_err());
+        }
+        let block: String = (0..2_000).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect();
+        assert!(read(&block)[0].content.is_err());
+        assert!(read(&format!("a: {}{}\n", "[".repeat(60), "]".repeat(60)))[0].content.is_ok());
+    }
+
+    #[test]
+    fn aliases_do_not_nest_deeper_than_the_limit() {
+        let mut text = String::from("a0: &a0 []\n");
+        for level in 1..1_000 {
+            text.push_str(&format!("a{level}: &a{level} [*a{}]\n", level - 1));
+        }
+        assert!(read(&text)[0].content.is_err());
+    }
+
+    #[test]
     fn expanding_aliases_has_a_limit() {
         let mut text = String::from("a0: &a0 [1,1,1,1,1,1,1,1,1,1]\n");
         for level in 1..9 {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use weft_api::object::{DecodeError, Decoded, Object, ObjectKey, Recognition, recognize};
 
-use super::{Entry, Problem, Refused};
+use super::{Entry, Foreign, Problem, Refused};
 use crate::{
     validate,
     yaml::{self, Lines},
@@ -53,22 +53,25 @@ impl Found {
     }
 }
 
+/// What a text holds.
+#[derive(Debug)]
+pub(super) struct Reading<'a> {
+    source: &'a Arc<str>,
+    pub(super) found: Vec<Found>,
+    pub(super) problems: Vec<Problem>,
+    pub(super) foreign: Vec<Foreign>,
+}
+
 /// Reads every object of a text that is ours to read.
-pub(super) fn read(source: &Arc<str>, text: &str) -> (Vec<Found>, Vec<Problem>) {
-    let mut reading = Reading { source, found: Vec::new(), problems: Vec::new() };
+pub(super) fn read<'a>(source: &'a Arc<str>, text: &str) -> Reading<'a> {
+    let mut reading = Reading { source, found: Vec::new(), problems: Vec::new(), foreign: Vec::new() };
     for document in yaml::read(text) {
         match document.content {
             Ok(located) => reading.object(located.value, &located.lines, document.line),
             Err(error) => reading.unreadable(&document.text, document.line, error),
         }
     }
-    (reading.found, reading.problems)
-}
-
-struct Reading<'a> {
-    source: &'a Arc<str>,
-    found: Vec<Found>,
-    problems: Vec<Problem>,
+    reading
 }
 
 impl Reading<'_> {
@@ -90,13 +93,17 @@ impl Reading<'_> {
             self.list(value, lines, line);
             return;
         }
-        let kind = match recognize(&api_version, &kind) {
+        let recognized = recognize(&api_version, &kind);
+        let kind = match recognized {
             Recognition::Read(kind) => kind,
             Recognition::Unsupported { api_version, kind } => {
                 self.problem(line, None, format!("{kind} of {api_version} is not supported"));
                 return;
             }
-            Recognition::Foreign => return,
+            Recognition::Foreign => {
+                self.foreign.push(Foreign { line, api_version: api_version.into(), kind: kind.into() });
+                return;
+            }
         };
         let name = |field: &str| {
             value.pointer(field).and_then(Value::as_str).filter(|name| !name.is_empty()).map(Arc::from)

@@ -76,6 +76,9 @@ fn kinds_of_our_groups_are_named_and_those_of_others_are_not() {
             "f.yaml:9: apiVersion and kind are required"
         ]
     );
+    let foreign = Foreign { line: 5, api_version: "apps/v1".into(), kind: "Deployment".into() };
+    assert_eq!(store.foreign("f.yaml"), [foreign]);
+    assert!(store.foreign("other.yaml").is_empty());
 }
 
 #[test]

@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Whatever a manifest says, translating it never panics, and depends on the text alone.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::LazyLock,
+};
+
+use proptest::{collection::vec, prelude::*, sample::Index};
+use serde_json::{Value, json};
+use weft_translate::{Identities, Store, Translation, Translator, report, yaml};
+
+/// Every manifest of the examples and of the golden tests.
+static MANIFESTS: LazyLock<Vec<String>> = LazyLock::new(|| {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut paths: Vec<PathBuf> = ["../../examples/canary", "../../gateway-api/tests/golden", "tests/golden"]
+        .iter()
+        .flat_map(|directory| fs::read_dir(root.join(directory)).unwrap())
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| {
+            let name = path.file_name().unwrap().to_string_lossy();
+            let is_output = name.ends_with(".ir.yaml") || name.ends_with(".status.yaml");
+            name.ends_with(".yaml") && !is_output
+        })
+        .collect();
+    paths.sort();
+    paths.iter().map(|path| fs::read_to_string(path).unwrap()).collect()
+});
+
+/// Values that stand where others are expected: wrong types, limits of numbers, long and odd texts.
+static VALUES: LazyLock<Vec<Value>> = LazyLock::new(|| {
+    vec![
+        json!(null),
+        json!(0),
+        json!(-1),
+        json!(65535),
+        json!(65536),
+        json!(4_294_967_295_u32),
+        json!(4_294_967_296_u64),
+        json!(i64::MAX),
+        json!(1e300),
+        json!(true),
+        json!(""),
+        json!("*"),
+        json!("/"),
+        json!("a/b/c"),
+        json!("*.example.com"),
+        json!("::/0"),
+        json!("10.0.0.0/33"),
+        json!("9999999999h"),
+        json!("(((((("),
+        json!("(a{1000}){1000}"),
+        json!("\u{0}\u{202e}é\r\n"),
+        json!("x".repeat(5_000)),
+        json!([]),
+        json!({}),
+        json!([{}]),
+        json!([[[[]]]]),
+        json!({"a": {"b": ["c"]}}),
+        json!({"": null, "a/b": "c", "matchLabels": {"x": 1}}),
+    ]
+});
+
+#[derive(Clone, Debug)]
+enum Mutation {
+    DeleteLine(Index),
+    RepeatLine(Index),
+    SwapLines(Index, Index),
+    Indent(Index, usize),
+    Truncate(Index),
+    Insert(Index, char),
+}
+
+fn mutation() -> impl Strategy<Value = Mutation> {
+    let line = any::<Index>;
+    prop_oneof![
+        4 => line().prop_map(Mutation::DeleteLine),
+        1 => line().prop_map(Mutation::RepeatLine),
+        1 => (line(), line()).prop_map(|(a, b)| Mutation::SwapLines(a, b)),
+        1 => (line(), 0_usize..8).prop_map(|(at, width)| Mutation::Indent(at, width)),
+        1 => line().prop_map(Mutation::Truncate),
+        1 => (line(), any::<char>()).prop_map(|(at, what)| Mutation::Insert(at, what)),
+    ]
+}
+
+/// The numbers of the values that hold no others.
+fn leaves(value: &mut Value) -> Vec<usize> {
+    (0..size(value)).filter(|number| size(nth(value, *number)) == 1).collect()
+}
+
+/// How many values there are in a value, itself included.
+fn size(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(size).sum::<usize>(),
+        Value::Object(fields) => 1 + fields.values().map(size).sum::<usize>(),
+        _ => 1,
+    }
+}
+
+/// The value of this number, counted from the outermost on.
+fn nth(value: &mut Value, number: usize) -> &mut Value {
+    if number == 0 {
+        return value;
+    }
+    let children: Vec<&mut Value> = match value {
+        Value::Array(items) => items.iter_mut().collect(),
+        Value::Object(fields) => fields.values_mut().collect(),
+        _ => unreachable!("the number is less than the size"),
+    };
+    let mut left = number - 1;
+    for child in children {
+        let inside = size(child);
+        if left < inside {
+            return nth(child, left);
+        }
+        left -= inside;
+    }
+    unreachable!("the number is less than the size")
+}
+
+/// What is done to a value: it is replaced, or gets what another object has at some place.
+#[derive(Clone, Debug)]
+enum Edit {
+    Leaf(Index, Index),
+    Replace(Index, Index),
+    Graft(Index, Index),
+    Double(Index),
+}
+
+fn edit() -> impl Strategy<Value = Edit> {
+    prop_oneof![
+        8 => any::<(Index, Index)>().prop_map(|(at, value)| Edit::Leaf(at, value)),
+        1 => any::<(Index, Index)>().prop_map(|(at, value)| Edit::Replace(at, value)),
+        1 => any::<(Index, Index)>().prop_map(|(at, from)| Edit::Graft(at, from)),
+        1 => any::<Index>().prop_map(Edit::Double),
+    ]
+}
+
+/// Every document of a text, edited, with one document a line, since JSON is YAML.
+fn edited(text: &str, edits: &[Edit]) -> String {
+    let documents = yaml::read(text).into_iter().filter_map(|document| document.content.ok());
+    let mut all = Value::Array(documents.map(|located| located.value).collect());
+    for edit in edits {
+        let count = size(&all);
+        match edit {
+            Edit::Leaf(at, value) => {
+                let leaf = *at.get::<usize>(&leaves(&mut all));
+                *nth(&mut all, leaf) = value.get::<Value>(&VALUES).clone();
+            }
+            Edit::Replace(at, value) => *nth(&mut all, at.index(count)) = value.get::<Value>(&VALUES).clone(),
+            Edit::Graft(at, from) => {
+                let copy = nth(&mut all, from.index(count)).clone();
+                *nth(&mut all, at.index(count)) = copy;
+            }
+            Edit::Double(at) => {
+                if let Value::Array(items) = nth(&mut all, at.index(count)) {
+                    items.extend(items.clone());
+                }
+            }
+        }
+    }
+    let Value::Array(documents) = all else { return all.to_string() };
+    documents.iter().map(|document| format!("{document}\n---\n")).collect()
+}
+
+/// The place of a character of a text that has one.
+fn place(text: &str, at: Index) -> usize {
+    text.char_indices().nth(at.index(text.chars().count())).unwrap().0
+}
+
+fn mutate(text: &str, mutation: &Mutation) -> String {
+    if text.is_empty() {
+        return String::new();
+    }
+    let mut lines: Vec<String> = text.split('\n').map(str::to_owned).collect();
+    let of = |at: &Index| at.index(lines.len());
+    match mutation {
+        Mutation::DeleteLine(at) => drop(lines.remove(of(at))),
+        Mutation::RepeatLine(at) => lines.insert(of(at), lines[of(at)].clone()),
+        Mutation::SwapLines(a, b) => {
+            let (a, b) = (of(a), of(b));
+            lines.swap(a, b);
+        }
+        Mutation::Indent(at, width) => {
+            let at = of(at);
+            lines[at] = format!("{}{}", " ".repeat(*width), lines[at].trim_start());
+        }
+        Mutation::Truncate(at) => return text[..place(text, *at)].to_owned(),
+        Mutation::Insert(at, what) => {
+            let mut text = text.to_owned();
+            let at = place(&text, *at);
+            text.insert(at, *what);
+            return text;
+        }
+    }
+    lines.join("\n")
+}
+
+fn translate(store: &Store) -> Translation {
+    Translator::default().translate(store, &mut Identities::default(), 0)
+}
+
+/// All that a user may see of it.
+fn shown(translation: &Translation) -> String {
+    let resources: Vec<_> = translation.resources.iter().map(|(key, one)| (key.to_string(), one)).collect();
+    let lines: Vec<String> = translation.statuses.iter().map(report::line).collect();
+    let problems: Vec<String> = translation.problems.iter().map(ToString::to_string).collect();
+    serde_json::to_string(&(resources, lines, problems)).unwrap()
+}
+
+/// Translates a text alone and beside another file, before and after a good one.
+fn check(good: &str, bad: &str, beside: &str) -> Result<(), TestCaseError> {
+    let mut never_good = Store::default();
+    never_good.apply_all([("a.yaml", bad), ("b.yaml", beside)], []);
+    let first = shown(&translate(&never_good));
+    let mut followed = Store::default();
+    followed.apply_all([("a.yaml", good), ("b.yaml", beside)], []);
+    followed.apply("a.yaml", bad);
+    translate(&followed);
+    // What is gone leaves nothing behind, and the same texts lead to the same result.
+    followed.apply_all([], ["a.yaml", "b.yaml"]);
+    prop_assert_eq!(followed.objects().len(), 0);
+    followed.apply_all([("a.yaml", bad), ("b.yaml", beside)], []);
+    prop_assert_eq!(shown(&translate(&followed)), first);
+    Ok(())
+}
+
+fn config(cases: u32) -> ProptestConfig {
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+}
+
+proptest! {
+    #![proptest_config(config(200))]
+
+    #[test]
+    fn no_text_makes_the_translation_panic(
+        at in any::<Index>(),
+        other in any::<Index>(),
+        mutations in vec(mutation(), 1..6),
+    ) {
+        let good = at.get::<String>(&MANIFESTS);
+        let bad = mutations.iter().fold(good.clone(), |text, one| mutate(&text, one));
+        check(good, &bad, other.get::<String>(&MANIFESTS))?;
+    }
+}
+
+proptest! {
+    #![proptest_config(config(600))]
+
+    #[test]
+    fn no_object_makes_the_translation_panic(
+        at in any::<Index>(),
+        other in any::<Index>(),
+        edits in vec(edit(), 1..16),
+    ) {
+        let good = at.get::<String>(&MANIFESTS);
+        check(good, &edited(good, &edits), other.get::<String>(&MANIFESTS))?;
+    }
+}
