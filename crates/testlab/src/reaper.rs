@@ -82,7 +82,7 @@ pub fn remove_dead() -> anyhow::Result<Vec<String>> {
 pub fn remove(id: &str) -> anyhow::Result<()> {
     cgroup::destroy(&cgroup::v2_mount()?.join(format!("{}{id}", cgroup::PREFIX)))?;
     for name in namespaces(id)? {
-        // Two that clean up at once are in each other's way only here.
+        // Two that clean up at once find what the other has removed already.
         if let Err(error) = netns::run(Command::new("ip").args(["netns", "del", &name]))
             && Path::new(netns::NAMES).join(&name).exists()
         {
@@ -91,8 +91,11 @@ pub fn remove(id: &str) -> anyhow::Result<()> {
     }
     let directory = Path::new(LABS).join(id);
     let bpf = directory.join("bpf");
-    if is_mounted(&bpf)? {
-        netns::run(Command::new("umount").arg("-l").arg(&bpf))?;
+    if is_mounted(&bpf)?
+        && let Err(error) = netns::run(Command::new("umount").arg("-l").arg(&bpf))
+        && is_mounted(&bpf)?
+    {
+        return Err(error);
     }
     match fs::remove_dir_all(&directory) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
