@@ -73,7 +73,15 @@ fn guarded_pods_stay_guarded_beside_the_rules_of_others() {
             assert_eq!(get.ok(), 1, "{} to {url}: {:?} {:?}", pods.node.name(), get.status, get.failures);
             assert_eq!(get.seen().unwrap().client.ip(), address(&pods.client, v6));
             let post = scene.request(pods.client.place(), &url, &["--method", "POST"]).unwrap();
-            assert_eq!(post.status_count(403), 1, "{url}: {:?} {:?}", post.status, post.failures);
+            assert_eq!(
+                post.status_count(403),
+                1,
+                "{} to {url}: {:?} {:?}\n{}",
+                pods.node.name(),
+                post.status,
+                post.failures,
+                scene.logs()
+            );
         }
     }
 }
