@@ -11,6 +11,7 @@ use serde_json::Value;
 const RANKS: &[(&str, u8)] = &[
     ("weft-api", 0),
     ("weft-ir", 0),
+    ("weft-manifests", 0),
     ("weft-runtime", 0),
     ("weft-ebpf-common", 0),
     ("weft-codec", 1),

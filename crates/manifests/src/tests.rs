@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+
+use std::{
+    fs::{self, File},
+    os::unix::fs::symlink,
+    process::Command,
+};
+
+use tempfile::TempDir;
+
+use super::*;
+
+struct Place {
+    directory: TempDir,
+    manifests: Manifests,
+}
+
+impl Place {
+    fn new(files: &[(&str, &str)]) -> Place {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            fs::create_dir_all(directory.path().join(name).parent().unwrap()).unwrap();
+            fs::write(directory.path().join(name), text).unwrap();
+        }
+        let manifests = Manifests::new([directory.path().to_owned()]);
+        Place { directory, manifests }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn short(&self, name: &str) -> String {
+        name.replace(&format!("{}/", self.directory.path().display()), "")
+    }
+
+    /// Names that changed, names that are gone, faults.
+    fn scan(&mut self) -> (Vec<String>, Vec<String>, Vec<String>) {
+        let scan = self.manifests.scan();
+        (
+            scan.changed.iter().map(|(name, _)| self.short(name)).collect(),
+            scan.removed.iter().map(|name| self.short(name)).collect(),
+            scan.faults.iter().map(|fault| self.short(&fault.to_string())).collect(),
+        )
+    }
+}
+
+fn texts(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+#[test]
+fn a_scan_tells_what_is_different() {
+    let mut place =
+        Place::new(&[("a.yaml", "a"), ("sub/b.yml", "b"), ("README.md", "no"), (".hidden.yaml", "no")]);
+    assert_eq!(place.scan(), (texts(&["a.yaml", "sub/b.yml"]), vec![], vec![]));
+    assert!(place.manifests.scan().is_empty());
+    fs::write(place.path("new"), "a2").unwrap();
+    fs::rename(place.path("new"), place.path("a.yaml")).unwrap();
+    fs::remove_file(place.path("sub/b.yml")).unwrap();
+    assert_eq!(place.scan(), (texts(&["a.yaml"]), texts(&["sub/b.yml"]), vec![]));
+    assert_eq!(place.manifests.len(), 1);
+}
+
+#[test]
+fn links_as_a_config_map_has_them_are_followed() {
+    let mut place = Place::new(&[("..1/a.yaml", "1"), ("..2/a.yaml", "2")]);
+    symlink("..1", place.path("..data")).unwrap();
+    symlink("..data/a.yaml", place.path("a.yaml")).unwrap();
+    assert_eq!(place.manifests.scan().changed[0].1, "1");
+    symlink("..2", place.path("..new")).unwrap();
+    fs::rename(place.path("..new"), place.path("..data")).unwrap();
+    assert_eq!(place.manifests.scan().changed[0].1, "2");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_keeps_its_text_and_hinders_no_other() {
+    let mut place = Place::new(&[("a.yaml", "a"), ("b.yaml", "b"), ("c.yaml", "c")]);
+    place.scan();
+    fs::write(place.path("a.yaml"), b"good\ngood\nbad \xff\n").unwrap();
+    fs::remove_file(place.path("b.yaml")).unwrap();
+    fs::write(place.path("c.yaml"), "c2").unwrap();
+    let fault = texts(&["a.yaml:3: is not UTF-8 here: save it as UTF-8"]);
+    assert_eq!(place.scan(), (texts(&["c.yaml"]), texts(&["b.yaml"]), fault.clone()));
+    assert_eq!(place.scan(), (vec![], vec![], fault), "it is said as long as it is so");
+    fs::write(place.path("a.yaml"), "a").unwrap();
+    assert_eq!(place.scan(), (vec![], vec![], vec![]), "the text that was kept is there again");
+}
+
+#[test]
+fn a_link_to_nothing_or_to_itself_keeps_what_was_there_and_lets_others_go() {
+    for target in ["nowhere", "a.yaml"] {
+        let mut place = Place::new(&[("a.yaml", "a"), ("b.yaml", "b")]);
+        place.scan();
+        fs::remove_file(place.path("a.yaml")).unwrap();
+        fs::remove_file(place.path("b.yaml")).unwrap();
+        symlink(target, place.path("a.yaml")).unwrap();
+        let (changed, removed, faults) = place.scan();
+        assert_eq!((changed, removed), (vec![], texts(&["b.yaml"])));
+        assert!(faults[0].starts_with("a.yaml: ") && faults.len() == 1, "{faults:?}");
+    }
+}
+
+#[test]
+fn a_linked_directory_that_is_gone_keeps_what_was_below_it() {
+    let mut place = Place::new(&[("a.yaml", "a")]);
+    let away = Place::new(&[("x.yaml", "x")]);
+    symlink(away.directory.path(), place.path("linked")).unwrap();
+    assert_eq!(place.scan().0, texts(&["a.yaml", "linked/x.yaml"]));
+    let hidden = away.directory.path().with_extension("away");
+    fs::rename(away.directory.path(), &hidden).unwrap();
+    assert_eq!(place.scan(), (vec![], vec![], texts(&["linked: is a link to nothing"])));
+    fs::rename(&hidden, away.directory.path()).unwrap();
+    fs::remove_file(place.path("linked")).unwrap();
+    assert_eq!(place.scan(), (vec![], texts(&["linked/x.yaml"]), vec![]));
+}
+
+#[test]
+fn a_root_that_is_gone_keeps_everything() {
+    let mut place = Place::new(&[("a.yaml", "a")]);
+    place.scan();
+    let hidden = place.directory.path().with_extension("away");
+    fs::rename(place.directory.path(), &hidden).unwrap();
+    let scan = place.manifests.scan();
+    assert!(scan.is_empty() && scan.faults.len() == 1 && scan.faults[0].hides);
+    fs::rename(&hidden, place.directory.path()).unwrap();
+    assert!(place.manifests.scan().faults.is_empty());
+}
+
+#[test]
+fn links_in_a_circle_are_read_once_and_named() {
+    let mut place = Place::new(&[("a.yaml", "a"), ("sub/b.yaml", "b")]);
+    // Followed, these would be two to the power of their depth.
+    for (target, link) in [(".", "self"), ("..", "sub/up"), (".", "sub/again"), ("sub", "also")] {
+        symlink(target, place.path(link)).unwrap();
+    }
+    let (changed, _, faults) = place.scan();
+    assert_eq!(changed, texts(&["a.yaml", "sub/b.yaml"]));
+    assert_eq!(faults.len(), 4, "{faults:?}");
+    assert!(faults.iter().all(|fault| fault.contains("which is read: remove the link")), "{faults:?}");
+    assert!(place.manifests.scan().faults.iter().all(|fault| !fault.hides));
+}
+
+#[test]
+fn a_directory_that_moves_behind_a_link_leaves_no_old_text() {
+    let mut place = Place::new(&[("x/a.yaml", "a")]);
+    place.scan();
+    fs::rename(place.path("x"), place.path("y")).unwrap();
+    symlink("y", place.path("x")).unwrap();
+    let (changed, removed, _) = place.scan();
+    assert_eq!((changed, removed), (texts(&["y/a.yaml"]), texts(&["x/a.yaml"])));
+}
+
+#[test]
+fn a_file_that_is_too_large_is_named_and_not_held_in_memory() {
+    let mut place = Place::new(&[("a.yaml", "a")]);
+    place.scan();
+    File::options().write(true).open(place.path("a.yaml")).unwrap().set_len(100 << 20).unwrap();
+    assert_eq!(place.scan().2, texts(&["a.yaml: is larger than 16 MiB: split it into several files"]));
+    assert_eq!(place.manifests.texts.values().map(String::len).sum::<usize>(), 1);
+}
+
+#[test]
+fn a_pipe_is_no_manifest_and_keeps_nobody_waiting() {
+    let mut place = Place::new(&[("a.yaml", "a")]);
+    let pipe = place.path("pipe.yaml");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    assert_eq!(place.scan(), (texts(&["a.yaml"]), vec![], vec![]));
+    // As when a file becomes a pipe between the listing and the reading.
+    assert_eq!(read::read(&pipe), Ok(None));
+}
+
+#[test]
+fn a_file_that_is_named_is_read_whatever_its_name() {
+    let place = Place::new(&[("a.txt", "a")]);
+    let mut manifests = Manifests::new([place.path("a.txt")]);
+    assert_eq!(manifests.scan().changed.len(), 1);
+    fs::remove_file(place.path("a.txt")).unwrap();
+    let scan = manifests.scan();
+    assert!(scan.is_empty() && scan.faults.len() == 1, "what was named is missed: {scan:?}");
+}
