@@ -36,6 +36,8 @@ struct Status {
     conditions: Vec<Condition>,
     #[serde(default)]
     counters: BTreeMap<String, u64>,
+    #[serde(default)]
+    attention: Vec<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -83,7 +85,8 @@ async fn ask(server: &Server) -> Result<Status, ClientError> {
 fn text(status: &Status) -> String {
     let ready = |ready| if ready { "ready" } else { "NOT READY" };
     let Status { daemon, version, node, revision, .. } = status;
-    let mut text = format!("{daemon} {version} on {node}: {}, revision {revision}\n", ready(status.ready));
+    let place = if node.is_empty() { String::new() } else { format!(" on {node}") };
+    let mut text = format!("{daemon} {version}{place}: {}, revision {revision}\n", ready(status.ready));
     for condition in &status.conditions {
         let Condition { name, message, .. } = condition;
         text += &format!("  {name:<16} {:<9}  {message}\n", ready(condition.ready));
@@ -91,6 +94,9 @@ fn text(status: &Status) -> String {
     let width = status.counters.keys().map(String::len).max().unwrap_or_default();
     for (name, count) in &status.counters {
         text += &format!("  {name:<width$}  {count}\n");
+    }
+    for line in &status.attention {
+        text += &format!("  ! {}\n", line.replace('\n', " "));
     }
     // Texts come from the daemon, and from the objects that it was given.
     text.chars().filter(|character| *character == '\n' || !character.is_control()).collect()
@@ -114,10 +120,13 @@ mod tests {
                 message: "no\u{1b}[2J state yet".into(),
             }],
             counters: BTreeMap::from([("flows_seen".into(), 12)]),
+            attention: vec!["a.yaml:3: two\nlines".into()],
         };
         assert_eq!(
             text(&status),
-            "weft-node 0.1.0 on n1: NOT READY, revision 7\n  state            NOT READY  no[2J state yet\n  flows_seen  12\n"
+            "weft-node 0.1.0 on n1: NOT READY, revision 7\n  state            NOT READY  no[2J state yet\n  flows_seen  12\n  ! a.yaml:3: two lines\n"
         );
+        let controller = Status { daemon: "weft-controller".into(), node: String::new(), ..status };
+        assert!(text(&controller).starts_with("weft-controller 0.1.0: NOT READY"), "it is on no node");
     }
 }

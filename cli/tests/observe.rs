@@ -54,6 +54,7 @@ impl Node {
             node: name.to_owned(),
             revision: 42,
             counters: [("flows_seen".to_owned(), 2)].into(),
+            attention: vec!["a.yaml:3: wrong".to_owned()],
         };
         let routes = AdminRoutes::new(readiness.clone(), Arc::new(Registry::default()))
             .status(readiness, status)
@@ -246,6 +247,7 @@ fn status_tells_what_is_not_ready() {
     assert_eq!(result.status.code(), Some(1));
     assert!(stdout.starts_with("weft-node 0.1.0 on n1: NOT READY, revision 42\n"), "{stdout}");
     assert!(stdout.contains("no state yet") && stdout.contains("flows_seen  2"), "{stdout}");
+    assert!(stdout.ends_with("  ! a.yaml:3: wrong\n"), "{stdout}");
     node.condition.ready();
     let (result, stdout, _) = output(&["status", "--server", &server, "-o", "json"]);
     assert!(result.status.success());

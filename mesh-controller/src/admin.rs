@@ -49,6 +49,7 @@ fn status(report: &IrReport) -> Status {
         node: String::new(),
         revision: report.revision,
         counters: counters.map(|(name, count)| (name.to_owned(), count as u64)).into(),
+        attention: Vec::new(),
     }
 }
 

@@ -238,6 +238,7 @@ fn status(node: &str, workers: &[Arc<WorkerMetrics>], ring: &FlowRing) -> Status
         node: node.to_owned(),
         revision: workers.iter().map(|worker| worker.revision.load(Ordering::Relaxed)).min().unwrap_or(0),
         counters: counters.map(|(name, value)| (name.to_owned(), value)).into(),
+        attention: Vec::new(),
     }
 }
 

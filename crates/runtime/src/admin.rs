@@ -199,7 +199,12 @@ pub struct Status {
     pub revision: u64,
     /// Numbers that an operator looks at first, by name.
     pub counters: BTreeMap<String, u64>,
+    /// What somebody should look at, one line each; at most [`MAX_ATTENTION`], worst first.
+    pub attention: Vec<String>,
 }
+
+/// The most lines of [`Status::attention`]; whoever has more says so in the last one.
+pub const MAX_ATTENTION: usize = 100;
 
 #[derive(Serialize)]
 struct StatusAnswer {
