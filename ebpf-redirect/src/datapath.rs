@@ -75,8 +75,9 @@ pub struct Applied {
     pub revision: u64,
     /// How much was written.
     pub changes: Changes,
-    /// Addresses of workloads of this node whose device was not found: nothing of theirs is redirected
-    /// or held to policy yet. [`Datapath::changed`] tells when it is worth another look.
+    /// Addresses of workloads of this node to which neither a device nor a bridge leads: nothing of
+    /// theirs is redirected or held to policy yet. [`Datapath::changed`] tells when it is worth another
+    /// look.
     pub unattached: Vec<IpAddr>,
 }
 
@@ -211,7 +212,8 @@ impl Datapath {
         let links = self.network.links().await?;
         let own = self.network.addresses().await?;
         desired.add_own_addresses(&own);
-        let places = self.network.places(desired.workloads.keys().copied(), &links).await?;
+        let known = known_places(&self.maps)?;
+        let places = self.network.places(desired.workloads.keys().copied(), &links, &known).await?;
         let exempt = Exempt { cluster: desired.cluster.clone(), kept: desired.kept_ports() };
         if self.exempt.as_ref() != Some(&exempt) {
             firewall::apply(&self.config, &exempt).await?;
@@ -233,6 +235,8 @@ impl Datapath {
         places: &BTreeMap<IpAddr, Place>,
     ) -> Result<(), LoadError> {
         let pods: BTreeSet<u32> = places.values().map(|place| place.ifindex).collect();
+        let bridges: BTreeSet<u32> = places.values().filter_map(|place| place.bridge).collect();
+        let is_port = |link: &Link| link.controller.is_some_and(|bridge| bridges.contains(&bridge));
         let mut wanted = BTreeSet::new();
         for (index, link) in links {
             if link.name == DEVICE {
@@ -240,6 +244,9 @@ impl Datapath {
             } else if pods.contains(index) {
                 wanted.insert((DeviceHook::FromPod, *index));
                 wanted.insert((DeviceHook::ToPod, *index));
+            } else if is_port(link) {
+                wanted.insert((DeviceHook::FromPort, *index));
+                wanted.insert((DeviceHook::ToPort, *index));
             } else if !link.loopback && link.name != DEVICE_PEER {
                 wanted.insert((DeviceHook::FromNetdev, *index));
             }
@@ -389,6 +396,12 @@ fn write_config(maps: &Maps, config: &DatapathConfig, device: u32) -> io::Result
         stream_idle_s: STREAM_IDLE_S,
     };
     maps.config.update(&0, &new)
+}
+
+/// Where workloads were found before, also by an earlier process.
+fn known_places(maps: &Maps) -> io::Result<BTreeMap<IpAddr, u32>> {
+    let workloads = maps.workloads.entries()?;
+    Ok(workloads.into_iter().map(|(address, workload)| (address.ip(), workload.ifindex)).collect())
 }
 
 /// Enters this process among those that may use our mark and ports. One that still runs while this one

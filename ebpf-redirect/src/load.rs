@@ -55,6 +55,10 @@ pub enum DeviceHook {
     FromPod,
     /// What is sent to a pod.
     ToPod,
+    /// What a port of a bridge sends of which it is not known whose it is.
+    FromPort,
+    /// What is sent to such a port.
+    ToPort,
     /// What comes from everywhere else.
     FromNetdev,
     /// Our own device.
@@ -63,14 +67,22 @@ pub enum DeviceHook {
 
 impl DeviceHook {
     /// All of them.
-    pub const ALL: [DeviceHook; 4] =
-        [DeviceHook::FromPod, DeviceHook::ToPod, DeviceHook::FromNetdev, DeviceHook::Bounced];
+    pub const ALL: [DeviceHook; 6] = [
+        DeviceHook::FromPod,
+        DeviceHook::ToPod,
+        DeviceHook::FromPort,
+        DeviceHook::ToPort,
+        DeviceHook::FromNetdev,
+        DeviceHook::Bounced,
+    ];
 
     /// The name of the program.
     pub fn program(self) -> &'static str {
         match self {
             DeviceHook::FromPod => "from_pod",
             DeviceHook::ToPod => "to_pod",
+            DeviceHook::FromPort => "from_port",
+            DeviceHook::ToPort => "to_port",
             DeviceHook::FromNetdev => "from_netdev",
             DeviceHook::Bounced => "bounced",
         }
@@ -78,7 +90,7 @@ impl DeviceHook {
 
     fn attach(self) -> Attach {
         match self {
-            DeviceHook::ToPod => Attach::TcxEgress,
+            DeviceHook::ToPod | DeviceHook::ToPort => Attach::TcxEgress,
             _ => Attach::TcxIngress,
         }
     }

@@ -16,7 +16,7 @@ use netlink_packet_route::{
     address::{AddressAttribute, AddressScope},
     link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo},
     neighbour::NeighbourFlags,
-    route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType},
+    route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteScope, RouteType},
     rule::{RuleAction, RuleAttribute, RuleMessage},
 };
 use rtnetlink::{
@@ -90,6 +90,13 @@ pub struct Link {
     pub loopback: bool,
     /// Index of the bridge or other device that it is a port of.
     pub controller: Option<u32>,
+}
+
+/// Where a route leads.
+struct Way {
+    device: u32,
+    /// The route is to this address alone, as CNIs that route make them.
+    host_route: bool,
 }
 
 /// A connection to the kernel's network configuration.
@@ -187,7 +194,11 @@ impl Network {
         Ok(addresses.into_iter().collect())
     }
 
-    /// Finds the host-side devices of workloads. Addresses without one are left out.
+    /// Finds the host-side devices of workloads. Addresses to which nothing leads are left out.
+    ///
+    /// SECURITY: `known` are the devices where they were before. Behind a bridge an address stays where
+    /// it was as long as that port is there: what a bridge and the neighbour table learn is what any pod
+    /// may claim.
     ///
     /// # Errors
     /// Those of the netlink requests.
@@ -195,50 +206,62 @@ impl Network {
         &self,
         addresses: impl Iterator<Item = IpAddr>,
         links: &BTreeMap<u32, Link>,
+        known: &BTreeMap<IpAddr, u32>,
     ) -> Result<BTreeMap<IpAddr, Place>, NetworkError> {
         let mut places = BTreeMap::new();
-        let mut bridged = None;
+        let mut learned = None;
         for address in addresses {
-            let Some(ifindex) = self.route_device(address).await? else { continue };
-            let Some(link) = links.get(&ifindex) else { continue };
-            if link.loopback || link.name == DEVICE || link.name == DEVICE_PEER {
-                continue;
-            }
-            if !link.bridge {
-                places.insert(address, Place { ifindex, bridged: link.controller.is_some() });
-                continue;
-            }
-            if bridged.is_none() {
-                bridged = Some(self.bridge_tables().await?);
-            }
-            match bridged.as_ref().and_then(|tables| tables.port(ifindex, address)) {
-                Some(port) if links.contains_key(&port) => {
-                    places.insert(address, Place { ifindex: port, bridged: true });
+            let Some(way) = self.way(address).await? else { continue };
+            let Some(link) = links.get(&way.device) else { continue };
+            if link.bridge {
+                let is_port =
+                    |port: &u32| links.get(port).is_some_and(|link| link.controller == Some(way.device));
+                let before = known.get(&address).copied().filter(is_port);
+                if before.is_none() && learned.is_none() {
+                    learned = Some(self.bridge_tables().await?);
                 }
-                // The bridge has not seen it yet: ask, and its answer is a change to look at.
-                _ => self.resolve(ifindex, address).await,
+                let now = || learned.as_ref()?.port(way.device, address).filter(is_port);
+                let port = before.or_else(now);
+                places.insert(address, Place { ifindex: port.unwrap_or(0), bridge: Some(way.device) });
+                if port.is_none() {
+                    // The bridge has not seen it yet: ask, and its answer is a change to look at.
+                    self.resolve(way.device, address).await;
+                }
+            } else if way.host_route && !link.loopback && link.name != DEVICE && link.name != DEVICE_PEER {
+                places.insert(address, Place { ifindex: way.device, bridge: link.controller });
             }
         }
         Ok(places)
     }
 
-    /// The device that the route to an address leads to.
-    async fn route_device(&self, address: IpAddr) -> Result<Option<u32>, NetworkError> {
+    /// Where the route to an address leads, if it leads to a neighbour: what lies behind a gateway, such
+    /// as that of the default route, is no workload of this node.
+    async fn way(&self, address: IpAddr) -> Result<Option<Way>, NetworkError> {
         let length = if address.is_ipv4() { 32 } else { 128 };
-        let message = RouteMessageBuilder::<IpAddr>::new()
+        let mut message = RouteMessageBuilder::<IpAddr>::new()
             .destination_prefix(address, length)
             .map_err(|_mixed| NetworkError::Route(address))?
             .build();
+        // The entry of the table, with its prefix, not the cached answer for the address.
+        message.header.flags |= RouteFlags::FibMatch;
         let mut found = self.handle.route().get(message).execute();
         // No route is an answer, not a failure.
         let Ok(Some(route)) = found.try_next().await else { return Ok(None) };
         if route.header.kind != RouteType::Unicast {
             return Ok(None);
         }
-        Ok(route.attributes.into_iter().find_map(|attribute| match attribute {
-            RouteAttribute::Oif(index) => Some(index),
-            _ => None,
-        }))
+        let mut device = None;
+        for attribute in &route.attributes {
+            match attribute {
+                RouteAttribute::Oif(index) => device = Some(*index),
+                RouteAttribute::Gateway(_) | RouteAttribute::Via(_) | RouteAttribute::MultiPath(_) => {
+                    return Ok(None);
+                }
+                _ => {}
+            }
+        }
+        let host_route = route.header.destination_prefix_length == length;
+        Ok(device.map(|device| Way { device, host_route }))
     }
 
     async fn bridge_tables(&self) -> Result<BridgeTables, NetworkError> {

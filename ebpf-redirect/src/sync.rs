@@ -26,10 +26,10 @@ use crate::{
 /// Where a workload hangs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// The host-side device.
+    /// The host-side device; 0 where only the bridge is known, not yet the port.
     pub ifindex: u32,
-    /// The device is a port of a bridge.
-    pub bridged: bool,
+    /// The bridge or other device that it is a port of.
+    pub bridge: Option<u32>,
 }
 
 /// Numbers that were given out, as far as user space needs them to read the kernel's records.
@@ -368,7 +368,7 @@ fn write_workloads(
             ifindex: place.ifindex,
             identity: workload.identity,
             policy: sets.number(&workload.policy),
-            flags: workload.flags | if place.bridged { WORKLOAD_BRIDGED } else { 0 },
+            flags: workload.flags | if place.bridge.is_some() { WORKLOAD_BRIDGED } else { 0 },
         };
         if old != Some(&value) {
             maps.workloads.update(&key, &value).map_err(failed("workloads"))?;

@@ -445,3 +445,76 @@ fn the_check_finds_all_that_is_wanted_and_leaves_nothing() {
     assert_eq!(report.features.iter().filter(|feature| feature.name == "tcx").count(), 1, "{report}");
     assert_eq!(std::fs::read_dir("/sys/fs/bpf").unwrap().count(), before);
 }
+
+/// A server pod with an HTTP rule behind a bridge that learns nothing.
+fn unlearned(shape: Shape) -> (Lab, State) {
+    let lab = Lab::new(shape, 2);
+    for pod in &lab.pods {
+        lab.node_sh(&format!("bridge link set dev {} learning off", pod.device));
+    }
+    let mut state = State::new(&lab.pods);
+    state.policy("server", 1, http_rule(), PolicyDirection::default());
+    (lab, state)
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_pod_whose_port_is_not_known_is_held_to_its_policy() {
+    let (lab, state) = unlearned(Shape::Bridged);
+    server(&lab.pods[1].namespace);
+    let running = Running::start(&lab, &state, || vec![proxy([None, None])]);
+    for (index, to) in both(TARGET, |family| lab.pods[1].addresses[family]).into_iter().enumerate() {
+        let client = lab.pods[0].addresses[index];
+        let answer = ask(&lab.pods[0].namespace, to, 10).unwrap();
+        assert_eq!(answer, format!("proxy {client} {to};server {client} 10"));
+        let denied = ask(&lab.pods[0].namespace, SocketAddr::new(to.ip(), TARGET + 1), 10).unwrap_err();
+        assert_eq!(denied.kind(), std::io::ErrorKind::TimedOut, "{denied}");
+    }
+    drop(running);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn what_a_pod_claims_on_the_bridge_moves_no_address() {
+    let lab = Lab::new(Shape::Bridged, 3);
+    let mut state = State::new(&lab.pods);
+    state.policy("server", 1, http_rule(), PolicyDirection::default());
+    server(&lab.pods[1].namespace);
+    let running = Running::start(&lab, &state, || vec![proxy([None, None])]);
+    let (thief, victim) = (&lab.pods[2], &lab.pods[1]);
+    let [v4, v6] = victim.addresses;
+    // The thief answers for the victim's addresses, and speaks from them.
+    let name = &thief.namespace;
+    sh(&format!(
+        "ip -n {name} addr add {v4}/32 dev eth0; ip -n {name} -6 addr add {v6}/128 dev eth0 nodad
+         ip netns exec {name} sysctl -qw net.ipv4.conf.all.arp_announce=0 net.ipv6.conf.all.ndisc_notify=1
+         ip netns exec {name} ping -q -c 1 -W 1 -I {v4} 10.244.9.1 && exit 1
+         ip netns exec {name} ping -q -c 1 -W 1 -I {v6} fd00:9::1 && exit 1; true"
+    ));
+    running.apply(&state);
+    for (index, to) in both(TARGET, |family| victim.addresses[family]).into_iter().enumerate() {
+        let client = lab.pods[0].addresses[index];
+        let answer = ask(&lab.pods[0].namespace, to, 10).unwrap();
+        assert_eq!(answer, format!("proxy {client} {to};server {client} 10"));
+    }
+    drop(running);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn an_uplink_is_no_pods_device_when_the_pods_own_route_is_gone() {
+    let lab = Lab::new(Shape::Routed, 2);
+    let state = State::new(&lab.pods);
+    let running = Running::start(&lab, &state, || vec![proxy([None, None])]);
+    let [v4, v6] = lab.pods[1].addresses;
+    lab.node_sh(&format!("ip route del {v4}/32; ip -6 route del {v6}/128"));
+    let applied = running.refresh();
+    assert_eq!(applied.unattached, [v4, v6]);
+    server(&lab.remote());
+    for to in ["172.30.9.2", "fd00:30::2"] {
+        let to = SocketAddr::new(to.parse().unwrap(), TARGET);
+        let answer = ask(&lab.node, to, 10).unwrap();
+        assert!(answer.starts_with("server "), "{answer}");
+    }
+    drop(running);
+}

@@ -53,6 +53,8 @@ reasons! {
     PolicyDenied = 133, hubble 133, http 403, "policy_denied";
     /// The packet is malformed or cut short.
     InvalidPacket = 134, hubble 134, http 0, "invalid_packet";
+    /// A frame of a pod that is neither IP nor ARP, which no policy could decide about.
+    UnsupportedL3 = 139, hubble 139, http 0, "unsupported_l3";
     /// A layer 4 protocol that the datapath cannot follow, where policy is enforced.
     UnknownL4 = 142, hubble 142, http 0, "unknown_l4";
     /// A connection could not be entered into the connection table.

@@ -35,7 +35,7 @@ pub fn from_netdev(ctx: TcContext) -> i32 {
 }
 
 #[inline(always)]
-fn hand_over(skb: *mut __sk_buff, packet: &Packet, config: &Config) -> i32 {
+pub(crate) fn hand_over(skb: *mut __sk_buff, packet: &Packet, config: &Config) -> i32 {
     if packet.protocol != TCP {
         return TC_ACT_UNSPEC;
     }

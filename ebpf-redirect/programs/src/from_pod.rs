@@ -9,7 +9,7 @@ use aya_ebpf::{
 use weft_ebpf_common::{
     Reason,
     layout::{
-        Address, Config, EGRESS, EVENT_REDIRECT, METRIC_PASS, METRIC_REDIRECT, SERVICE_KEPT, VERDICT_ALLOW,
+        Address, Config, EGRESS, EVENT_REDIRECT, METRIC_DROP, METRIC_PASS, METRIC_REDIRECT, SERVICE_KEPT, VERDICT_ALLOW,
         VERDICT_DENY, VERDICT_REDIRECT, WORKLOAD_BRIDGED, WORKLOAD_EGRESS_ENFORCED, WORKLOAD_UNRESOLVED, Workload,
     },
 };
@@ -17,7 +17,10 @@ use weft_ebpf_common::{
 use crate::{
     event, flow,
     maps::{WORKLOADS, config},
-    packet::{self, KIND_ERROR, KIND_FLOW, KIND_FRAGMENT, KIND_LINK, Packet, TCP},
+    packet::{
+        self, KIND_ERROR, KIND_FLOW, KIND_FRAGMENT, KIND_LINK, Link, NEIGHBOUR_ADVERTISEMENT, NEXT_HOP, Packet,
+        ROUTER_ADVERTISEMENT, TCP,
+    },
     policy, proxy,
     service::{self, Counted},
 };
@@ -32,13 +35,42 @@ pub fn from_pod(ctx: TcContext) -> i32 {
     let mut packet = Packet::new();
     match packet::parse(skb, &mut packet) {
         packet::IP => decide(skb, &packet, config),
-        packet::NOT_IP => TC_ACT_UNSPEC,
-        _ => {
-            event::count(Reason::InvalidPacket as u16, weft_ebpf_common::layout::METRIC_DROP, EGRESS, unsafe {
-                (*skb).len
-            });
-            TC_ACT_SHOT as i32
+        packet::NOT_IP => frame(skb),
+        _ => refuse(skb, Reason::InvalidPacket),
+    }
+}
+
+/// Drops what has no addresses that a flow event could name.
+#[inline(always)]
+fn refuse(skb: *mut __sk_buff, reason: Reason) -> i32 {
+    event::count(reason as u16, METRIC_DROP, EGRESS, unsafe { (*skb).len });
+    TC_ACT_SHOT as i32
+}
+
+/// A pod may ask who has an address, and say that it has its own.
+#[inline(always)]
+fn frame(skb: *mut __sk_buff) -> i32 {
+    match packet::link(skb) {
+        Link::Arp(sender) if sender.0[3] == 0 || owns(skb, &sender) => TC_ACT_UNSPEC,
+        Link::Arp(_) => refuse(skb, Reason::InvalidSourceIp),
+        Link::Other => refuse(skb, Reason::UnsupportedL3),
+    }
+}
+
+#[inline(always)]
+fn owns(skb: *mut __sk_buff, address: &Address) -> bool {
+    unsafe { WORKLOADS.get(address) }.is_some_and(|workload| workload.ifindex == unsafe { (*skb).ifindex })
+}
+
+/// Neighbour discovery. Pods are no routers, and have no addresses but their own.
+#[inline(always)]
+fn neighbour(skb: *mut __sk_buff, packet: &Packet) -> i32 {
+    match packet.icmp {
+        ROUTER_ADVERTISEMENT | NEXT_HOP => drop(packet, Reason::UnsupportedL3, 0),
+        NEIGHBOUR_ADVERTISEMENT if !link_local(&packet.destination) && !owns(skb, &packet.destination) => {
+            drop(packet, Reason::InvalidSourceIp, 0)
         }
+        _ => pass(packet),
     }
 }
 
@@ -68,7 +100,7 @@ fn link_scope(address: &Address) -> bool {
 #[inline(always)]
 fn decide(skb: *mut __sk_buff, packet: &Packet, config: &Config) -> i32 {
     if link_local(&packet.sender) && link_scope(&packet.receiver) && packet.kind == KIND_LINK {
-        return pass(packet);
+        return neighbour(skb, packet);
     }
     let Some(workload) = (unsafe { WORKLOADS.get(&packet.sender) }) else {
         return drop(packet, Reason::InvalidSourceIp, 0);
@@ -76,8 +108,19 @@ fn decide(skb: *mut __sk_buff, packet: &Packet, config: &Config) -> i32 {
     if workload.ifindex != unsafe { (*skb).ifindex } {
         return drop(packet, Reason::InvalidSourceIp, 0);
     }
+    decide_for(skb, packet, workload, config)
+}
+
+/// Decides about a packet of a workload that is behind this device.
+#[inline(always)]
+pub(crate) fn decide_for(
+    skb: *mut __sk_buff,
+    packet: &Packet,
+    workload: &Workload,
+    config: &Config,
+) -> i32 {
     match packet.kind {
-        KIND_LINK => pass(packet),
+        KIND_LINK => neighbour(skb, packet),
         KIND_FLOW => flow(skb, packet, workload, config),
         KIND_ERROR => error(skb, packet, workload, config),
         KIND_FRAGMENT => fragment(packet, workload),

@@ -2,7 +2,7 @@
 //! The kernel programs: one hook per file, over shared modules.
 //!
 //! Read `packet` first, then `maps`, `flow`, `policy` and `proxy`, then the hooks: `from_pod`,
-//! `to_pod`, `from_netdev`, `bounced`, and the sockets' `connect`, `datagram`, `bind`.
+//! `to_pod`, `port`, `from_netdev`, `bounced`, and the sockets' `connect`, `datagram`, `bind`.
 #![no_std]
 #![no_main]
 
@@ -17,6 +17,7 @@ mod from_pod;
 mod maps;
 mod packet;
 mod policy;
+mod port;
 mod proxy;
 mod service;
 mod to_pod;

@@ -13,6 +13,11 @@ pub(crate) const SCTP: u8 = 132;
 pub(crate) const ICMP: u8 = 1;
 pub(crate) const ICMPV6: u8 = 58;
 
+/// ICMPv6 types of routers (RFC 4861 section 4): an offer to be one, and a better next hop.
+pub(crate) const ROUTER_ADVERTISEMENT: u8 = 134;
+pub(crate) const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
+pub(crate) const NEXT_HOP: u8 = 137;
+
 pub(crate) const FIN: u8 = 1;
 pub(crate) const SYN: u8 = 2;
 pub(crate) const RST: u8 = 4;
@@ -20,6 +25,7 @@ pub(crate) const ACK: u8 = 16;
 
 const ETH_P_IP: u32 = 0x0800_u16.to_be() as u32;
 const ETH_P_IPV6: u32 = 0x86dd_u16.to_be() as u32;
+const ETH_P_ARP: u32 = 0x0806_u16.to_be() as u32;
 /// `BPF_HDR_START_NET` of `bpf_skb_load_bytes_relative`.
 const FROM_IP_HEADER: u32 = 1;
 /// `IP_OFFSET`: all but the "may be fragmented" bit and the reserved one (RFC 791).
@@ -27,6 +33,15 @@ const FRAGMENT: u16 = 0x3fff;
 const FRAGMENT_OFFSET: u16 = 0x1fff;
 /// Extension headers that are walked; more are an invalid packet.
 const MAX_EXTENSIONS: u32 = 6;
+
+/// What a frame that is not IP says about who sends it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Link {
+    /// ARP with this address of the sender (0: it asks whether an address is free, RFC 5227).
+    Arp(Address),
+    /// Something else.
+    Other,
+}
 
 /// What a packet is about.
 #[derive(Clone, Copy)]
@@ -55,7 +70,8 @@ pub(crate) const KIND_FLOW: u8 = 0;
 /// An ICMP error; the addresses and ports are those of the packet inside, the other way around, so
 /// that they look like a packet of the same flow that comes from where the error comes from.
 pub(crate) const KIND_ERROR: u8 = 1;
-/// Neighbour discovery and multicast listener discovery: belongs to the link.
+/// Neighbour discovery and multicast listener discovery: belongs to the link. In an advertisement
+/// `destination` is the address that the sender says it has.
 pub(crate) const KIND_LINK: u8 = 2;
 /// A part of a datagram: there may be no ports.
 pub(crate) const KIND_FRAGMENT: u8 = 3;
@@ -289,7 +305,12 @@ fn icmpv6(skb: *mut __sk_buff, at: u32, packet: &mut Packet) -> Option<()> {
             error(skb, &inner, packet)?;
         }
         // Multicast listener discovery (RFC 2710, RFC 3810) and neighbour discovery (RFC 4861).
-        130..=137 | 143 => packet.kind = KIND_LINK,
+        130..=137 | 143 => {
+            packet.kind = KIND_LINK;
+            if message[0] == NEIGHBOUR_ADVERTISEMENT {
+                packet.destination = Address(load(skb, at + 8)?);
+            }
+        }
         _ => {}
     }
     Some(())
@@ -328,6 +349,32 @@ fn error(skb: *mut __sk_buff, inner: &Header, packet: &mut Packet) -> Option<()>
         _ => {}
     }
     Some(())
+}
+
+/// ARP for IPv4 over Ethernet (RFC 826).
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Arp {
+    hardware: u16,
+    protocol: u16,
+    lengths: [u8; 2],
+    operation: u16,
+    sender_mac: [u8; 6],
+    sender: [u8; 4],
+}
+
+/// Reads a frame for which [`parse`] gave [`NOT_IP`].
+#[inline(always)]
+pub(crate) fn link(skb: *mut __sk_buff) -> Link {
+    if unsafe { (*skb).protocol } != ETH_P_ARP {
+        return Link::Other;
+    }
+    match load::<Arp>(skb, 0) {
+        Some(arp) if arp.protocol == ETH_P_IP as u16 && arp.lengths == [6, 4] => {
+            Link::Arp(Address::v4(u32::from_ne_bytes(arp.sender)))
+        }
+        _ => Link::Other,
+    }
 }
 
 /// Whether the policy knows ports of this protocol.

@@ -53,19 +53,35 @@ fn pass(packet: &Packet) -> i32 {
 
 #[inline(always)]
 fn decide(skb: *mut __sk_buff, packet: &Packet, config: &Config) -> i32 {
+    match unsafe { WORKLOADS.get(&packet.receiver) } {
+        // A bridge floods what it has not learned to every port; only the right one decides.
+        Some(workload) if workload.ifindex != unsafe { (*skb).ifindex } => TC_ACT_SHOT as i32,
+        Some(workload) => decide_for(skb, packet, workload, config),
+        None if packet.kind == KIND_LINK => pass(packet),
+        None if proxy::sent(skb, packet, config) => from_proxy(packet),
+        None => drop(packet, Reason::UnknownDestination, 0),
+    }
+}
+
+#[inline(always)]
+fn from_proxy(packet: &Packet) -> i32 {
+    event::count(0, METRIC_FROM_PROXY, INGRESS, packet.length);
+    TC_ACT_UNSPEC
+}
+
+/// Decides about a packet to a workload that is behind this device.
+#[inline(always)]
+pub(crate) fn decide_for(
+    skb: *mut __sk_buff,
+    packet: &Packet,
+    workload: &Workload,
+    config: &Config,
+) -> i32 {
     if packet.kind == KIND_LINK {
         return pass(packet);
     }
     if proxy::sent(skb, packet, config) {
-        event::count(0, METRIC_FROM_PROXY, INGRESS, packet.length);
-        return TC_ACT_UNSPEC;
-    }
-    let Some(workload) = (unsafe { WORKLOADS.get(&packet.receiver) }) else {
-        return drop(packet, Reason::UnknownDestination, 0);
-    };
-    // A bridge floods what it has not learned to every port; only the right one decides.
-    if workload.ifindex != unsafe { (*skb).ifindex } {
-        return TC_ACT_SHOT as i32;
+        return from_proxy(packet);
     }
     match packet.kind {
         KIND_FLOW => flow(skb, packet, workload, config),

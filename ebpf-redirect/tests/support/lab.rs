@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use weft_ebpf_redirect::{Counters, Datapath, DatapathConfig, Events, KernelEvent};
+use weft_ebpf_redirect::{Applied, Counters, Datapath, DatapathConfig, Events, KernelEvent};
 use weft_ir::{
     AppProtocol, Endpoint, EndpointPort, Endpoints, Identity, IdentityNumber, MeshDefaults, Node, ObjectName,
     PathMatch, Policy, PolicyDirection, PolicyKind, PolicyRule, Protocol, Resource, Route, RouteAction,
@@ -342,6 +342,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 enum Request {
     Apply(Snapshot, mpsc::Sender<()>),
+    Refresh(mpsc::Sender<Applied>),
     Listeners(Vec<u16>, mpsc::Sender<()>),
     Leave,
     Counters(mpsc::Sender<Counters>),
@@ -397,6 +398,11 @@ impl Running {
         self.ask(|reply| Request::Apply(state.snapshot().clone(), reply));
     }
 
+    /// Looks at the devices again.
+    pub(crate) fn refresh(&self) -> Applied {
+        self.ask(Request::Refresh)
+    }
+
     /// Sets other listeners.
     pub(crate) fn set_listeners(&self, ports: Vec<u16>) {
         self.ask(|reply| Request::Listeners(ports, reply));
@@ -435,6 +441,7 @@ async fn serve(datapath: &mut Datapath, events: &mut Events, request: Request) {
             apply(datapath, &snapshot).await;
             reply.send(()).unwrap();
         }
+        Request::Refresh(reply) => reply.send(datapath.refresh().await.unwrap()).unwrap(),
         Request::Leave => {}
         Request::Listeners(ports, reply) => {
             datapath.set_listeners(&ports).unwrap();
