@@ -63,7 +63,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let done = match cli.command {
         Command::Observe(args) => runtime()?.block_on(observe::run(&args, &mut io::stdout().lock())),
         Command::Status(args) => runtime()?.block_on(status::run(&args, &mut io::stdout().lock())),
-        Command::Translate(args) => translate::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Translate(args) => translate::run(args, &mut io::stdout().lock()),
         Command::Completion { shell } => {
             // Rendered first, since the generator panics when a pipe is closed.
             let mut script = Vec::new();

@@ -11,6 +11,7 @@ pub mod diff;
 pub mod identity;
 mod nodes;
 pub mod policy;
+pub mod preview;
 mod ratelimit;
 pub mod report;
 pub mod store;
@@ -21,6 +22,7 @@ pub mod yaml;
 
 pub use diff::{Change, diff};
 pub use identity::Identities;
+pub use preview::{Preview, PreviewFormat};
 pub use store::{Foreign, Problem, Store};
 pub use weft_ir::Resource;
 

@@ -37,6 +37,20 @@ pub fn line(status: &ObjectStatus) -> String {
     text
 }
 
+/// Whether an object is refused by the translation: it is not accepted, or not valid.
+pub fn is_rejected(status: &Status) -> bool {
+    let mut all: Vec<&Condition> = Vec::new();
+    match status {
+        Status::Conditions(status) => all.extend(&status.conditions),
+        Status::Gateway(status) => {
+            all.extend(&status.conditions);
+            all.extend(status.listeners.iter().flat_map(|listener| &listener.conditions));
+        }
+        Status::Route(status) => all.extend(status.parents.iter().flat_map(|parent| &parent.conditions)),
+    }
+    all.iter().any(|one| matches!(&*one.kind, "Accepted" | "Valid") && one.status == Truth::False)
+}
+
 fn conditions(text: &mut String, conditions: &[Condition]) {
     for condition in conditions {
         if &*condition.kind == "Conflicted" && is_good(condition) {

@@ -10,6 +10,7 @@ use std::{
     sync::Arc,
 };
 
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 use weft_api::object::{DecodeError, Decoded, Object, ObjectKey};
 
@@ -18,13 +19,14 @@ mod documents;
 use documents::Found;
 
 /// Something that the user should know and that no status says.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Problem {
     /// The source's name.
     pub source: Arc<str>,
-    /// The line, from 1.
+    /// The line, from 1; 0 where the whole source is meant.
     pub line: u32,
     /// The object, where one could be named.
+    #[serde(serialize_with = "as_text", skip_serializing_if = "Option::is_none")]
     pub object: Option<ObjectKey>,
     /// What is wrong.
     pub message: Arc<str>,
@@ -32,9 +34,26 @@ pub struct Problem {
     pub unreadable: bool,
 }
 
+impl Problem {
+    /// A source that cannot be read, from a line on or, with line 0, at all.
+    pub fn unread(source: &str, line: u32, message: &str) -> Problem {
+        Problem { source: source.into(), line, object: None, message: message.into(), unreadable: true }
+    }
+}
+
+fn as_text<S: Serializer>(object: &Option<ObjectKey>, serializer: S) -> Result<S::Ok, S::Error> {
+    match object {
+        Some(object) => serializer.collect_str(object),
+        None => serializer.serialize_none(),
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}: ", self.source, self.line)?;
+        match self.line {
+            0 => write!(f, "{}: ", self.source)?,
+            line => write!(f, "{}:{line}: ", self.source)?,
+        }
         if let Some(object) = &self.object {
             write!(f, "{object}: ")?;
         }

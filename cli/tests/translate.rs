@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `weft translate` as a program: what it prints, and how it ends.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{fs, process::Command};
+
+const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec:\n  ports:\n  - port: 80\n";
+
+fn translate(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_weft")).arg("translate").args(arguments).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn good_manifests_end_with_success_and_a_rejected_object_does_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().to_str().unwrap();
+    fs::write(directory.path().join("a.yaml"), SERVICE).unwrap();
+    let (code, stdout, stderr) = translate(&["-f", path, "-o", "text"]);
+    assert_eq!((code, &*stdout, &*stderr), (Some(0), "2 resources: 1 defaults, 1 service\n", ""));
+
+    fs::write(directory.path().join("a.yaml"), SERVICE.replace("80", "eighty")).unwrap();
+    fs::write(directory.path().join("b.yaml"), [0xff]).unwrap();
+    let (code, stdout, stderr) = translate(&["-f", path, "-o", "text"]);
+    assert_eq!((code, &*stderr), (Some(1), "weft: 2 rejected\n"));
+    assert!(stdout.contains("a.yaml:6: Service default/a: "), "{stdout}");
+    assert!(stdout.contains("b.yaml:1: is not UTF-8 here"), "{stdout}");
+
+    let (code, stdout, stderr) = translate(&["-f", path, "-o", "json"]);
+    assert_eq!(code, Some(1));
+    let json: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(json["problems"].as_array().unwrap().len(), 2);
+    assert!(stderr.contains("a.yaml:6: "), "{stderr}");
+}
+
+#[test]
+fn a_path_that_is_not_there_is_named() {
+    let (code, stdout, _) = translate(&["-f", "/nowhere/at-all", "-o", "text"]);
+    assert_eq!(code, Some(1));
+    assert!(stdout.starts_with("/nowhere/at-all: cannot be read: No such file"), "{stdout}");
+}

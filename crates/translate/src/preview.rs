@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What manifests would become, printed: behind `weft translate` and `weft-controller --dry-run`.
+
+use std::{collections::BTreeMap, fmt, str::FromStr};
+
+use serde::Serialize;
+use weft_ir::{Resource, ResourceKey};
+
+use crate::{Identities, ObjectStatus, Problem, Store, Translator, report};
+
+/// How a preview is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PreviewFormat {
+    /// A line for each status and problem, and how many resources there are of each kind.
+    Text,
+    /// Everything, as YAML.
+    #[default]
+    Yaml,
+    /// Everything, as JSON.
+    Json,
+}
+
+/// A text that names no format.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no output format: write text, yaml or json")]
+pub struct UnknownFormat(String);
+
+/// Why a preview cannot be printed.
+#[derive(Debug, thiserror::Error)]
+pub enum PrintError {
+    /// Not as YAML.
+    #[error("cannot print it as YAML")]
+    Yaml(#[from] serde_saphyr::SerializeError),
+    /// Not as JSON.
+    #[error("cannot print it as JSON")]
+    Json(#[from] serde_json::Error),
+}
+
+/// What nodes would be served, what the statuses would say, and what is rejected.
+#[derive(Clone, Debug, Serialize)]
+pub struct Preview {
+    resources: Vec<Keyed>,
+    statuses: Vec<ObjectStatus>,
+    problems: Vec<Problem>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Keyed {
+    key: ResourceKey,
+    resource: Resource,
+}
+
+impl Preview {
+    /// Translates once. Identities have the numbers of a new mesh; `unread` is what could not be read.
+    pub fn new<'a>(
+        translator: &Translator,
+        texts: impl IntoIterator<Item = (&'a str, &'a str)>,
+        unread: Vec<Problem>,
+    ) -> Preview {
+        let mut store = Store::default();
+        store.apply_all(texts, []);
+        let translation = translator.translate(&store, &mut Identities::default(), 0);
+        let mut problems = unread;
+        problems.extend(translation.problems);
+        problems.sort();
+        let resources =
+            translation.resources.into_iter().map(|(key, resource)| Keyed { key, resource }).collect();
+        Preview { resources, statuses: translation.statuses, problems }
+    }
+
+    /// What is wrong, in the order of the files.
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+
+    /// How many problems and rejected objects there are; an object that is both counts once.
+    pub fn rejected(&self) -> usize {
+        let named = |status: &ObjectStatus| {
+            self.problems.iter().any(|problem| problem.object.as_ref() == Some(&status.object))
+        };
+        let rejected = self.statuses.iter().filter(|one| report::is_rejected(&one.status) && !named(one));
+        self.problems.len() + rejected.count()
+    }
+
+    /// The whole as text that ends with a line break.
+    ///
+    /// # Errors
+    /// When a value cannot be said in the format.
+    pub fn print(&self, format: PreviewFormat) -> Result<String, PrintError> {
+        match format {
+            PreviewFormat::Text => Ok(self.text()),
+            PreviewFormat::Yaml => Ok(crate::to_yaml(self)?),
+            PreviewFormat::Json => Ok(serde_json::to_string_pretty(self)? + "\n"),
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        for status in &self.statuses {
+            text.push_str(&report::line(status));
+            text.push('\n');
+        }
+        for problem in &self.problems {
+            text.push_str(&format!("{problem}\n"));
+        }
+        let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
+        for one in &self.resources {
+            *kinds.entry(one.key.kind()).or_default() += 1;
+        }
+        let kinds: Vec<String> = kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+        text.push_str(&format!("{} resources: {}\n", self.resources.len(), kinds.join(", ")));
+        text
+    }
+}
+
+impl FromStr for PreviewFormat {
+    type Err = UnknownFormat;
+
+    fn from_str(text: &str) -> Result<PreviewFormat, UnknownFormat> {
+        match text {
+            "text" => Ok(PreviewFormat::Text),
+            "yaml" => Ok(PreviewFormat::Yaml),
+            "json" => Ok(PreviewFormat::Json),
+            other => Err(UnknownFormat(other.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for PreviewFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            PreviewFormat::Text => "text",
+            PreviewFormat::Yaml => "yaml",
+            PreviewFormat::Json => "json",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SERVICE: &str =
+        "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec:\n  ports:\n  - port: 80\n";
+    const ROUTE: &str = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: r}\n\
+                         spec: {parentRefs: [{name: none}]}\n";
+
+    fn preview(texts: &[(&str, &str)]) -> Preview {
+        Preview::new(&Translator::default(), texts.iter().copied(), Vec::new())
+    }
+
+    #[test]
+    fn what_is_good_has_no_rejection_and_every_format_names_it() {
+        let preview = preview(&[("a.yaml", SERVICE)]);
+        assert_eq!(preview.rejected(), 0);
+        assert_eq!(preview.print(PreviewFormat::Text).unwrap(), "2 resources: 1 defaults, 1 service\n");
+        for format in ["yaml", "json"] {
+            let text = preview.print(format.parse().unwrap()).unwrap();
+            assert!(text.contains("service/default/a"), "{text}");
+        }
+        assert!("xml".parse::<PreviewFormat>().is_err());
+    }
+
+    #[test]
+    fn a_rejected_object_is_named_with_file_line_and_reason_and_counts_once() {
+        let preview = preview(&[("a.yaml", &SERVICE.replace("80", "eighty"))]);
+        assert_eq!(preview.rejected(), 1);
+        let text = preview.print(PreviewFormat::Text).unwrap();
+        assert!(text.starts_with("a.yaml:6: Service default/a: spec.ports[0].port: "), "{text}");
+        let json: serde_json::Value =
+            serde_json::from_str(&preview.print(PreviewFormat::Json).unwrap()).unwrap();
+        assert_eq!(
+            (&json["problems"][0]["line"], &json["problems"][0]["object"]),
+            (&6.into(), &"Service default/a".into())
+        );
+    }
+
+    #[test]
+    fn a_route_that_no_gateway_takes_is_rejected() {
+        let preview = preview(&[("r.yaml", ROUTE)]);
+        assert_eq!(preview.rejected(), 1, "{preview:?}");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_a_problem_without_a_line() {
+        let unread = Problem::unread("b.yaml", 0, "is larger than 16 MiB");
+        let preview = Preview::new(&Translator::default(), [("a.yaml", SERVICE)], vec![unread]);
+        assert_eq!(preview.rejected(), 1);
+        assert!(preview.print(PreviewFormat::Text).unwrap().starts_with("b.yaml: is larger"));
+    }
+}
