@@ -8,6 +8,21 @@ use weft_api::httproute::{
 };
 use weft_ir::{HeaderChanges, PathChange, Redirect, Rewrite, RouteFilter};
 
+use crate::{hostname, validate};
+
+/// Headers that say how a message is framed or what the connection does (RFC 9110 section 7.6.1, RFC 9112
+/// section 6): the proxy writes them for each connection itself, and so no filter changes them.
+const OF_THE_CONNECTION: [&str; 8] = [
+    "connection",
+    "content-length",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
 /// Translates the filters of a rule; one that is not supported becomes [`RouteFilter::Invalid`].
 pub(crate) fn translate(
     path: &str,
@@ -44,11 +59,18 @@ fn translate_one(filter: &HttpRouteFilter) -> Result<RouteFilter, String> {
     let missing = |field: &str| format!("a filter of type {} needs {field}", filter.kind);
     match &*filter.kind {
         "RequestHeaderModifier" => match &filter.request_header_modifier {
-            Some(changes) => Ok(RouteFilter::RequestHeaders(header_changes(changes))),
+            Some(changes) => {
+                check_names(changes)?;
+                check_host(changes)?;
+                Ok(RouteFilter::RequestHeaders(header_changes(changes)))
+            }
             None => Err(missing("requestHeaderModifier")),
         },
         "ResponseHeaderModifier" => match &filter.response_header_modifier {
-            Some(changes) => Ok(RouteFilter::ResponseHeaders(header_changes(changes))),
+            Some(changes) => {
+                check_names(changes)?;
+                Ok(RouteFilter::ResponseHeaders(header_changes(changes)))
+            }
             None => Err(missing("responseHeaderModifier")),
         },
         "RequestRedirect" => match &filter.request_redirect {
@@ -60,6 +82,32 @@ fn translate_one(filter: &HttpRouteFilter) -> Result<RouteFilter, String> {
             None => Err(missing("urlRewrite")),
         },
         other => Err(format!("filters of type {other} are not supported")),
+    }
+}
+
+fn check_names(changes: &HeaderModifier) -> Result<(), String> {
+    let written = changes.set.iter().chain(&changes.add).map(|header| &header.name);
+    let connection =
+        |name: &&Arc<str>| OF_THE_CONNECTION.iter().any(|known| known.eq_ignore_ascii_case(name));
+    match written.chain(&changes.remove).find(connection) {
+        Some(name) => Err(format!("header {name} belongs to the connection and cannot be changed")),
+        None => Ok(()),
+    }
+}
+
+/// `Host` is where the request goes: it can be replaced by another, and nothing else.
+fn check_host(changes: &HeaderModifier) -> Result<(), String> {
+    let is_host = |name: &str| name.eq_ignore_ascii_case("host");
+    if changes.add.iter().any(|header| is_host(&header.name))
+        || changes.remove.iter().any(|name| is_host(name))
+    {
+        return Err("header host can only be set, not added or removed".into());
+    }
+    match changes.set.iter().find(|header| is_host(&header.name)) {
+        Some(header) if !hostname::valid_authority(&header.value) => {
+            Err(format!("`{}` is no value of header host: write a name, and `:port` after it", header.value))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -101,8 +149,28 @@ fn translate_rewrite(rewrite: &UrlRewrite) -> Result<Rewrite, String> {
 
 fn path_change(change: &PathModifier) -> Result<PathChange, String> {
     match (&*change.kind, &change.replace_full_path, &change.replace_prefix_match) {
-        ("ReplaceFullPath", Some(path), None) => Ok(PathChange::Full(path.clone())),
-        ("ReplacePrefixMatch", None, Some(path)) => Ok(PathChange::Prefix(path.clone())),
+        ("ReplaceFullPath", Some(path), None) => {
+            check_path("replaceFullPath", path)?;
+            Ok(PathChange::Full(path.clone()))
+        }
+        ("ReplacePrefixMatch", None, Some(path)) => {
+            // Nothing in place of the prefix is among the examples of `HTTPPathModifier`.
+            if !path.is_empty() {
+                check_path("replacePrefixMatch", path)?;
+            }
+            Ok(PathChange::Prefix(path.clone()))
+        }
         (kind, _, _) => Err(format!("path: type {kind} needs the field of its name, and no other")),
     }
+}
+
+/// The schema allows any text; what is no path could only be answered with an error, request by request.
+fn check_path(field: &str, path: &str) -> Result<(), String> {
+    if !path.starts_with('/') {
+        return Err(format!("path.{field}: must start with `/`"));
+    }
+    if !validate::is_path(path) {
+        return Err(format!("path.{field}: `{path}` has a character that a path cannot have"));
+    }
+    Ok(())
 }

@@ -38,6 +38,26 @@ pub fn valid(hostname: &str) -> bool {
     hostname.len() <= 253 && name.split('.').all(label) && name.parse::<std::net::IpAddr>().is_err()
 }
 
+/// Whether a text can be the value of `Host`: a hostname or an address, and a port after it or none
+/// (RFC 9110 section 7.2).
+pub fn valid_authority(text: &str) -> bool {
+    let after_brackets = text.rfind(']').map_or(0, |end| end + 1);
+    let (host, port) = match text[after_brackets..].rsplit_once(':') {
+        Some((name, port)) => (&text[..after_brackets + name.len()], Some(port)),
+        None => (text, None),
+    };
+    let digits = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok();
+    let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let known = match bracketed {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => {
+            let name = host.to_ascii_lowercase();
+            (valid(&name) && !name.starts_with('*')) || name.parse::<std::net::Ipv4Addr>().is_ok()
+        }
+    };
+    known && port.is_none_or(digits)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -58,6 +78,18 @@ mod tests {
         assert!(valid("*.example.com") && valid("checkout"));
         for name in ["", "*", "1.2.3.4", "A.com", "a..b", "-a.com", "a_b", "a.*.com"] {
             assert!(!valid(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_host_is_a_name_or_an_address_with_or_without_a_port() {
+        for text in ["a", "A.test", "a.test:80", "1.2.3.4", "1.2.3.4:80", "[fd00::1]", "[fd00::1]:8080"] {
+            assert!(valid_authority(text), "{text}");
+        }
+        for text in
+            ["", "*.test", "a b", "a:", "a:x", "a:70000", "a:+8", "fd00::1", "[a]", "a]", "u@a", "a/b"]
+        {
+            assert!(!valid_authority(text), "{text}");
         }
     }
 }

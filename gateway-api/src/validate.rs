@@ -89,9 +89,12 @@ fn validate_path(path: &str, value: &str) -> Result<(), DecodeError> {
     for end in ["/..", "/."] {
         require(!value.ends_with(end), path, &format!("must not end with `{end}`"))?;
     }
-    let written =
-        value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-/._~!$&'()*+,;=:@%".contains(&byte));
-    require(written, path, "has a character that a path cannot have")
+    require(is_path(value), path, "has a character that a path cannot have")
+}
+
+/// Whether a text has only the characters of a path (RFC 3986 section 3.3).
+pub(crate) fn is_path(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-/._~!$&'()*+,;=:@%".contains(&byte))
 }
 
 fn validate_backend(path: &str, backend: &HttpBackendRef) -> Result<(), DecodeError> {
