@@ -27,7 +27,7 @@ use crate::{
     maps::Maps,
     network::{Link, Network, NetworkError},
     probe::{self, Report},
-    sync::{Changes, Numbers, Place, SyncError, synchronise},
+    sync::{Changes, Known, Numbers, Place, SyncError, synchronise},
 };
 
 /// Shortest time between two equal drop events.
@@ -131,6 +131,10 @@ pub struct Datapath {
     maps: Maps,
     network: Network,
     desired: Option<Desired>,
+    /// What is in the tables; nothing where they are to be read.
+    known: Option<Known>,
+    /// The hooks that have this process's programs.
+    attached: BTreeSet<(DeviceHook, u32)>,
     numbers: Numbers,
     exempt: Option<Exempt>,
 }
@@ -162,6 +166,8 @@ impl Datapath {
             maps,
             network,
             desired: None,
+            known: None,
+            attached: BTreeSet::new(),
             numbers: Numbers::default(),
             exempt: None,
         })
@@ -206,21 +212,32 @@ impl Datapath {
     /// # Errors
     /// As [`Datapath::apply`].
     pub async fn refresh(&mut self) -> Result<Applied, DatapathError> {
-        let Some(mut desired) = self.desired.clone() else {
+        let Some(mut desired) = self.desired.take() else {
             return Ok(Applied { revision: 0, changes: Changes::default(), unattached: Vec::new() });
         };
+        let done = self.bring(&mut desired).await;
+        self.desired = Some(desired);
+        done
+    }
+
+    async fn bring(&mut self, desired: &mut Desired) -> Result<Applied, DatapathError> {
         let links = self.network.links().await?;
         let own = self.network.addresses().await?;
-        desired.add_own_addresses(&own);
-        let known = known_places(&self.maps)?;
-        let places = self.network.places(desired.workloads.keys().copied(), &links, &known).await?;
+        desired.set_own_addresses(&own);
+        let mut known = match self.known.take() {
+            Some(known) => known,
+            None => Known::read(&self.maps)?,
+        };
+        let before = known.devices().collect();
+        let places = self.network.places(desired.workloads.keys().copied(), &links, &before).await?;
         let exempt = Exempt { cluster: desired.cluster.clone(), kept: desired.kept_ports() };
         if self.exempt.as_ref() != Some(&exempt) {
             firewall::apply(&self.config, &exempt).await?;
             self.exempt = Some(exempt);
         }
         self.network.route_kept(&desired.kept_addresses, &own, &desired.node_addresses).await?;
-        let (changes, numbers) = synchronise(&self.maps, &desired, &places)?;
+        let (changes, numbers) = synchronise(&self.maps, &mut known, desired, &places)?;
+        self.known = Some(known);
         self.numbers = numbers;
         self.attach_devices(&links, &places)?;
         let unattached =
@@ -230,7 +247,7 @@ impl Datapath {
 
     /// Each device gets the hooks of its role: new ones before old ones go.
     fn attach_devices(
-        &self,
+        &mut self,
         links: &BTreeMap<u32, Link>,
         places: &BTreeMap<IpAddr, Place>,
     ) -> Result<(), LoadError> {
@@ -251,20 +268,18 @@ impl Datapath {
                 wanted.insert((DeviceHook::FromNetdev, *index));
             }
         }
-        let attached = self.programs.attached()?;
-        for (hook, index) in wanted.difference(&attached) {
+        // Each attachment waits for the kernel's readers: one per hook and process, not one per change.
+        for (hook, index) in wanted.difference(&self.attached) {
             match self.programs.attach_device(*hook, *index) {
                 // It went away since we looked; that is a change of its own.
                 Err(LoadError::Attach { source, .. }) if source.raw_os_error() == Some(libc::ENODEV) => {}
                 done => done?,
             }
         }
-        for (hook, index) in attached.intersection(&wanted) {
-            self.programs.attach_device(*hook, *index)?;
-        }
-        for (hook, index) in attached.difference(&wanted) {
+        for (hook, index) in self.programs.attached()?.difference(&wanted) {
             self.programs.detach_device(*hook, *index)?;
         }
+        self.attached = wanted;
         Ok(())
     }
 
@@ -396,12 +411,6 @@ fn write_config(maps: &Maps, config: &DatapathConfig, device: u32) -> io::Result
         stream_idle_s: STREAM_IDLE_S,
     };
     maps.config.update(&0, &new)
-}
-
-/// Where workloads were found before, also by an earlier process.
-fn known_places(maps: &Maps) -> io::Result<BTreeMap<IpAddr, u32>> {
-    let workloads = maps.workloads.entries()?;
-    Ok(workloads.into_iter().map(|(address, workload)| (address.ip(), workload.ifindex)).collect())
 }
 
 /// Enters this process among those that may use our mark and ports. One that still runs while this one

@@ -2,7 +2,7 @@
 //! What the tables should hold for a state: plain values, computed without a look at the kernel.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     net::IpAddr,
     sync::Arc,
 };
@@ -78,6 +78,8 @@ pub struct Desired {
     pub cluster: BTreeSet<IpNet>,
     /// The node's addresses as the state has them.
     pub node_addresses: Vec<IpAddr>,
+    /// Entries of `identities` that stand for addresses of the node's own devices.
+    own: Vec<Prefix<Address>>,
 }
 
 impl Desired {
@@ -88,11 +90,6 @@ impl Desired {
         workloads(snapshot, node, policy, &mut desired);
         for (prefix, number) in policy.addresses().iter() {
             desired.identities.insert(address_prefix(prefix), number.0);
-        }
-        for (_, resource) in snapshot.of_kind("defaults") {
-            if let Resource::MeshDefaults(defaults) = resource {
-                desired.cluster.extend(defaults.pod_cidrs.iter().map(IpNet::trunc));
-            }
         }
         for (_, resource) in snapshot.of_kind("node") {
             if let Resource::Node(found) = resource
@@ -110,10 +107,18 @@ impl Desired {
         kept.map(|(key, _)| (key.address.ip(), u16::from_be(key.port_be))).collect()
     }
 
-    /// Makes addresses of this node's own devices the node's, where nothing else is known of them.
-    pub fn add_own_addresses(&mut self, addresses: &[IpAddr]) {
+    /// Makes addresses of this node's own devices the node's, where nothing else is known of them; those
+    /// of an earlier call no longer are.
+    pub fn set_own_addresses(&mut self, addresses: &[IpAddr]) {
+        for key in self.own.drain(..) {
+            self.identities.remove(&key);
+        }
         for address in addresses.iter().filter(|address| !address.is_loopback()) {
-            self.identities.entry(address_prefix((*address).into())).or_insert(identity::HOST);
+            let key = address_prefix((*address).into());
+            if let Entry::Vacant(entry) = self.identities.entry(key) {
+                entry.insert(identity::HOST);
+                self.own.push(key);
+            }
         }
     }
 }
@@ -221,12 +226,24 @@ impl Kept {
     }
 }
 
+fn pod_prefixes(snapshot: &Snapshot) -> BTreeSet<IpNet> {
+    let defaults = snapshot.of_kind("defaults").filter_map(|(_, resource)| match resource {
+        Resource::MeshDefaults(defaults) => Some(&defaults.pod_cidrs),
+        _ => None,
+    });
+    defaults.flatten().map(IpNet::trunc).collect()
+}
+
 fn workloads(snapshot: &Snapshot, node: &str, policy: &PolicySet, desired: &mut Desired) {
     let mut sets: BTreeMap<Arc<PolicyEntries>, ()> = BTreeMap::new();
+    // Prefixes say it in one entry for all, however many pods there are.
+    let prefixes = pod_prefixes(snapshot);
+    desired.cluster.extend(&prefixes);
     for (_, resource) in snapshot.of_kind("workload") {
         let Resource::Workload(workload) = resource else { continue };
         if !workload.host_network {
-            desired.cluster.extend(workload.addresses.iter().map(|address| IpNet::from(*address)));
+            let outside = |address: &&IpAddr| !prefixes.iter().any(|prefix| prefix.contains(*address));
+            desired.cluster.extend(workload.addresses.iter().filter(outside).copied().map(IpNet::from));
         }
         if *workload.node != *node || workload.host_network {
             continue;

@@ -11,7 +11,7 @@ use std::{
 };
 
 use socket2::{Domain, Socket, Type};
-use weft_ebpf_redirect::{DEFAULT_MARK, DEFAULT_PORTS};
+use weft_ebpf_redirect::{DEFAULT_MARK, DEFAULT_PORTS, sync::Changes};
 use weft_ir::{HttpRule, Peer, PolicyDirection, PolicyPort, PolicyRule, PortRule, Protocol};
 
 #[path = "support/lab.rs"]
@@ -516,5 +516,28 @@ fn an_uplink_is_no_pods_device_when_the_pods_own_route_is_gone() {
         let answer = ask(&lab.node, to, 10).unwrap();
         assert!(answer.starts_with("server "), "{answer}");
     }
+    drop(running);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_change_of_the_state_writes_what_differs_and_a_restart_nothing() {
+    let lab = Lab::new(Shape::Routed, 2);
+    let mut state = State::new(&lab.pods);
+    state.policy("server", 1, http_rule(), PolicyDirection::default());
+    state.service("server", Protocol::Tcp, &vips(), &lab.pods[1].addresses, TARGET);
+    state.service("other", Protocol::Tcp, &["10.96.0.11".parse().unwrap()], &[], TARGET);
+    let running = Running::start(&lab, &state, Vec::new);
+    assert_eq!(running.refresh().changes, Changes::default());
+    // One backend less for IPv4: a list of one entry, the service; one list goes.
+    state.service("server", Protocol::Tcp, &vips(), &lab.pods[1].addresses[1..], TARGET);
+    let changes = running.apply(&state).changes;
+    assert_eq!((changes.written, changes.removed, changes.recheck), (1, 1, false));
+    state.service("other", Protocol::Tcp, &["10.96.0.12".parse().unwrap()], &[], TARGET);
+    let changes = running.apply(&state).changes;
+    assert_eq!((changes.written, changes.removed, changes.recheck), (2, 2, false));
+    running.leave();
+    let running = Running::start(&lab, &state, Vec::new);
+    assert_eq!(running.apply(&state).changes, Changes::default());
     drop(running);
 }

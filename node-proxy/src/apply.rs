@@ -6,13 +6,14 @@
 //! meets workers that know why.
 
 use std::{
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use tokio::{
     sync::watch,
-    time::{MissedTickBehavior, interval, sleep},
+    time::{MissedTickBehavior, interval},
 };
 use weft_ebpf_redirect::Datapath;
 use weft_flow_export::FlowRing;
@@ -29,8 +30,6 @@ use crate::{
 
 /// How often idle flows are looked for in the kernel's table, and a failed application is tried again.
 const TICK: Duration = Duration::from_secs(5);
-/// Changes of devices come in bursts; this is how long one is waited for to end.
-const SETTLE: Duration = Duration::from_millis(50);
 
 /// Applies commits.
 pub struct Applier {
@@ -60,6 +59,8 @@ pub struct Kernel {
     pub pending: Option<Arc<Commit>>,
     /// The kernel knows the workers' sockets.
     pub listening: bool,
+    /// Addresses of pods to which no device leads.
+    pub unattached: Vec<IpAddr>,
 }
 
 impl Applier {
@@ -143,13 +144,10 @@ impl Applier {
     async fn on_kernel(&mut self, event: KernelChange) {
         let Some(kernel) = &mut self.kernel else { return };
         match event {
-            KernelChange::Devices => {
-                sleep(SETTLE).await;
-                match kernel.datapath.refresh().await {
-                    Ok(applied) => kernel.note_unattached(&applied.unattached),
-                    Err(error) => kernel.note_failure(&error),
-                }
-            }
+            KernelChange::Devices => match kernel.datapath.refresh().await {
+                Ok(applied) => kernel.note_unattached(applied.unattached),
+                Err(error) => kernel.note_failure(&error),
+            },
             KernelChange::Question(reply) => match kernel.datapath.counters() {
                 // Who asked may have given up.
                 Ok(counters) => drop(reply.send(counters)),
@@ -204,7 +202,7 @@ impl Kernel {
             Ok(applied) => {
                 self.pending = None;
                 self.ready.ready();
-                self.note_unattached(&applied.unattached);
+                self.note_unattached(applied.unattached);
                 true
             }
             Err(error) => {
@@ -221,9 +219,11 @@ impl Kernel {
         self.ready.not_ready(&error);
     }
 
-    fn note_unattached(&self, addresses: &[std::net::IpAddr]) {
-        if !addresses.is_empty() {
+    /// Every change of a device makes another look; what it finds is told once.
+    fn note_unattached(&mut self, addresses: Vec<IpAddr>) {
+        if self.unattached != addresses && !addresses.is_empty() {
             tracing::warn!(?addresses, "no device leads to these pods yet");
         }
+        self.unattached = addresses;
     }
 }

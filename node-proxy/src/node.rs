@@ -185,7 +185,16 @@ async fn start_kernel(
             tracing::error!(error = chain(&error), "no more flows from the kernel");
         }
     });
-    Ok(Kernel { datapath, ready, questions, states, ring: ring.clone(), pending: None, listening: false })
+    Ok(Kernel {
+        datapath,
+        ready,
+        questions,
+        states,
+        ring: ring.clone(),
+        pending: None,
+        listening: false,
+        unattached: Vec::new(),
+    })
 }
 
 fn admin_routes(

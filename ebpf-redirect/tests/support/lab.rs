@@ -341,7 +341,7 @@ pub(crate) fn only(allow: Vec<PolicyRule>) -> PolicyDirection {
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 enum Request {
-    Apply(Snapshot, mpsc::Sender<()>),
+    Apply(Snapshot, mpsc::Sender<Applied>),
     Refresh(mpsc::Sender<Applied>),
     Listeners(Vec<u16>, mpsc::Sender<()>),
     Leave,
@@ -394,8 +394,8 @@ impl Running {
     }
 
     /// Applies another state.
-    pub(crate) fn apply(&self, state: &State) {
-        self.ask(|reply| Request::Apply(state.snapshot().clone(), reply));
+    pub(crate) fn apply(&self, state: &State) -> Applied {
+        self.ask(|reply| Request::Apply(state.snapshot().clone(), reply))
     }
 
     /// Looks at the devices again.
@@ -424,7 +424,7 @@ impl Running {
     }
 }
 
-async fn apply(datapath: &mut Datapath, snapshot: &Snapshot) {
+async fn apply(datapath: &mut Datapath, snapshot: &Snapshot) -> Applied {
     let policy = PolicySet::compile(snapshot, "one");
     let deadline = Instant::now() + PATIENCE;
     let mut applied = datapath.apply(snapshot, &policy).await.unwrap();
@@ -433,13 +433,13 @@ async fn apply(datapath: &mut Datapath, snapshot: &Snapshot) {
         let _late = tokio::time::timeout(Duration::from_millis(500), datapath.changed()).await;
         applied = datapath.refresh().await.unwrap();
     }
+    applied
 }
 
 async fn serve(datapath: &mut Datapath, events: &mut Events, request: Request) {
     match request {
         Request::Apply(snapshot, reply) => {
-            apply(datapath, &snapshot).await;
-            reply.send(()).unwrap();
+            reply.send(apply(datapath, &snapshot).await).unwrap();
         }
         Request::Refresh(reply) => reply.send(datapath.refresh().await.unwrap()).unwrap(),
         Request::Leave => {}
