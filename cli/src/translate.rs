@@ -25,9 +25,10 @@ pub struct Args {
 /// When the output cannot be written.
 pub fn run(args: Args, out: &mut impl Write) -> anyhow::Result<ExitCode> {
     let scan = Manifests::new(args.file).scan();
-    let unread = scan.faults.iter().filter(|fault| fault.hides);
-    let unread =
-        unread.map(|fault| Problem::unread(&fault.path.display().to_string(), fault.line, &fault.reason));
+    let unread = scan
+        .faults
+        .iter()
+        .map(|fault| Problem::unread(&fault.path.display().to_string(), fault.line, &fault.reason));
     let texts = scan.changed.iter().map(|(name, text)| (&**name, &**text));
     let preview = Preview::new(&Translator::default(), texts, unread.collect());
     out.write_all(preview.print(args.output)?.as_bytes())?;

@@ -1,16 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What an operator may ask the controller: is it ready, and how far are the nodes.
+//! What an operator may ask the controller: is it ready, how far are the nodes, how do the objects stand.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
-use prometheus_client::registry::Registry;
+use serde::Serialize;
+use tokio::time::Instant;
+use weft_ir::publish::NodeReport;
 use weft_runtime::{
-    admin::{AdminAddress, AdminRoutes, AdminServeError, AdminServer, Status},
+    admin::{AdminAddress, AdminResponse, AdminRoutes, AdminServeError, AdminServer, MAX_ATTENTION, Status},
     drain::DrainWatch,
     readiness::{Readiness, ReadinessHandle},
 };
 
-use crate::serve_ir::{IrHandle, IrReport};
+use crate::{
+    metrics,
+    observed::{Objects, Observed},
+    serve_ir::{IrHandle, IrReport, Waiting},
+};
 
 /// Serves the endpoint where one is wanted, until the drain begins. The condition that is returned holds
 /// once the first state was published.
@@ -20,28 +26,38 @@ use crate::serve_ir::{IrHandle, IrReport};
 pub async fn start(
     address: Option<&AdminAddress>,
     nodes: &IrHandle,
+    observed: &Observed,
     drain: DrainWatch,
 ) -> Result<ReadinessHandle, AdminServeError> {
     let readiness = Readiness::new();
     let published = readiness.add("state", "nothing is published yet");
     let Some(address) = address else { return Ok(published) };
     let server = AdminServer::bind(address).await?;
-    let reports = nodes.watch_acks();
-    let routes = AdminRoutes::new(readiness.clone(), Arc::new(Registry::default()))
-        .status(readiness, move || status(&reports.borrow()));
+    tracing::info!(address = %server.address(), "serving the admin endpoint");
+    let (reports, objects) = (nodes.watch_acks(), observed.watch());
+    let (of_nodes, of_objects) = (reports.clone(), objects.clone());
+    let routes = AdminRoutes::new(readiness.clone(), Arc::new(metrics::registry(nodes, observed)))
+        .status(readiness, move || status(&reports.borrow().clone(), &objects.borrow().clone()))
+        .get("/objects", move |_| {
+            let answer = AdminResponse::json(&**of_objects.borrow());
+            async move { answer }
+        })
+        .value("/nodes", move || node_answers(&of_nodes.borrow()));
     tokio::spawn(async move {
         let Ok(()) = server.serve(routes, drain).await;
     });
     Ok(published)
 }
 
-fn status(report: &IrReport) -> Status {
-    let connected = report.nodes.values().filter(|node| node.connected).count();
-    let rejecting = report.nodes.values().filter(|node| !node.rejected.is_empty()).count();
+fn status(report: &IrReport, objects: &Objects) -> Status {
+    let connected = || report.nodes.values().filter(|node| node.connected);
     let counters = [
-        ("nodes connected", connected),
+        ("nodes connected", connected().count()),
         ("nodes behind", report.behind(report.revision).count()),
-        ("nodes that reject a resource", rejecting),
+        ("nodes overdue", report.waiting.values().filter(|waiting| waiting.overdue).count()),
+        ("nodes that reject a resource", connected().filter(|node| !node.rejected.is_empty()).count()),
+        ("files with a problem", usize::try_from(objects.rejected_files()).unwrap_or(usize::MAX)),
+        ("problems", objects.problems.len()),
     ];
     Status {
         daemon: "weft-controller",
@@ -49,23 +65,130 @@ fn status(report: &IrReport) -> Status {
         node: String::new(),
         revision: report.revision,
         counters: counters.map(|(name, count)| (name.to_owned(), count as u64)).into(),
-        attention: Vec::new(),
+        attention: attention(report, objects),
     }
+}
+
+/// Nodes that do not answer, nodes that reject, and everything that is wrong with files and objects.
+fn attention(report: &IrReport, objects: &Objects) -> Vec<String> {
+    let overdue = report.waiting.iter().filter(|(_, waiting)| waiting.overdue);
+    let overdue = overdue.map(|(node, waiting)| {
+        let seconds = age(waiting);
+        format!("node {node} has not acknowledged revision {} for {seconds} s", waiting.revision)
+    });
+    let connected = report.nodes.iter().filter(|(_, node)| node.connected);
+    let rejected = connected.flat_map(|(name, node)| {
+        let one = move |rejection: &weft_ir::stream::Rejection| {
+            format!("node {name} cannot use {}: {}", rejection.key, rejection.message)
+        };
+        let more = (node.omitted > 0).then(|| format!("node {name} cannot use {} more", node.omitted));
+        node.rejected.iter().map(one).chain(more)
+    });
+    let problems = objects.problems.iter().map(ToString::to_string);
+    let mut all = overdue.chain(rejected).chain(problems);
+    let mut lines: Vec<String> = all.by_ref().take(MAX_ATTENTION).collect();
+    let more = all.count();
+    if more > 0 {
+        lines.pop();
+        lines.push(format!("and {} more: see /nodes and /objects of the admin endpoint", more + 1));
+    }
+    lines
+}
+
+fn age(waiting: &Waiting) -> u64 {
+    Instant::now().saturating_duration_since(waiting.since).as_secs()
+}
+
+/// How far a node is.
+#[derive(Serialize)]
+struct NodeAnswer {
+    connected: bool,
+    applied: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waiting: Option<WaitingAnswer>,
+    rejected: BTreeMap<Arc<str>, Arc<str>>,
+    omitted: u32,
+}
+
+/// What a node has not acknowledged.
+#[derive(Serialize)]
+struct WaitingAnswer {
+    revision: u64,
+    seconds: u64,
+    overdue: bool,
+}
+
+fn node_answers(report: &IrReport) -> BTreeMap<Arc<str>, NodeAnswer> {
+    let answer = |(name, node): (&Arc<str>, &NodeReport)| {
+        let waiting = report.waiting.get(name).map(|waiting| WaitingAnswer {
+            revision: waiting.revision,
+            seconds: age(waiting),
+            overdue: waiting.overdue,
+        });
+        let rejected = node.rejected.iter().map(|one| (one.key.0.clone(), one.message.clone())).collect();
+        let (connected, applied, omitted) = (node.connected, node.applied, node.omitted);
+        (name.clone(), NodeAnswer { connected, applied, waiting, rejected, omitted })
+    };
+    report.nodes.iter().map(answer).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use weft_ir::{ResourceKey, stream::Rejection};
+    use weft_translate::Problem;
+
     use super::*;
+
+    fn report() -> IrReport {
+        let mut report = IrReport { revision: 7, ..IrReport::default() };
+        for (name, connected, applied) in [("a", true, Some(7)), ("b", true, Some(6)), ("c", false, None)] {
+            let node = NodeReport { connected, applied, ..Default::default() };
+            report.nodes.insert(name.into(), node);
+        }
+        report
+    }
 
     #[test]
     fn status_counts_the_nodes_that_are_behind() {
-        let mut report = IrReport { revision: 7, ..IrReport::default() };
-        for (name, connected, applied) in [("a", true, Some(7)), ("b", true, Some(6)), ("c", false, None)] {
-            let node = weft_ir::publish::NodeReport { connected, applied, ..Default::default() };
-            report.nodes.insert(name.into(), node);
-        }
-        let status = status(&report);
+        let status = status(&report(), &Objects::default());
         assert_eq!((status.revision, status.counters["nodes connected"]), (7, 2));
         assert_eq!(status.counters["nodes behind"], 1);
+        assert!(status.attention.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_answer_and_what_is_rejected_is_named_with_its_reason() {
+        let mut report = report();
+        let since = Instant::now();
+        tokio::time::advance(std::time::Duration::from_secs(31)).await;
+        report.waiting.insert("b".into(), Waiting { revision: 7, since, overdue: true });
+        let rejection = Rejection { key: ResourceKey("route/x/y/0".into()), message: "no".into() };
+        for node in report.nodes.values_mut() {
+            node.rejected = vec![rejection.clone()];
+        }
+        let problems = Arc::new(vec![Problem::unread("a.yaml", 3, "wrong")]);
+        let status = status(&report, &Objects { problems, ..Objects::default() });
+        assert_eq!(
+            status.attention,
+            [
+                "node b has not acknowledged revision 7 for 31 s",
+                "node a cannot use route/x/y/0: no",
+                "node b cannot use route/x/y/0: no",
+                "a.yaml:3: wrong",
+            ]
+        );
+        assert_eq!((status.counters["nodes overdue"], status.counters["files with a problem"]), (1, 1));
+        let json = serde_json::to_value(node_answers(&report)).unwrap();
+        assert_eq!(json["b"]["waiting"]["seconds"], 31);
+        assert_eq!(json["a"]["rejected"]["route/x/y/0"], "no");
+    }
+
+    #[test]
+    fn attention_is_bounded_and_says_how_much_it_leaves_out() {
+        let problem = |line| Problem::unread("a.yaml", line, "wrong");
+        let problems = Arc::new((1..=250).map(problem).collect());
+        let lines = attention(&IrReport::default(), &Objects { problems, ..Objects::default() });
+        assert_eq!(lines.len(), MAX_ATTENTION);
+        assert!(lines[MAX_ATTENTION - 1].starts_with("and 151 more"), "{lines:?}");
     }
 }

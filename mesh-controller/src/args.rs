@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Parser;
 use weft_runtime::{admin::AdminAddress, telemetry::LogFormat};
+use weft_translate::PreviewFormat;
 
 /// Reads Kubernetes objects, translates them, and serves the state to every node.
 #[derive(Clone, Debug, Parser)]
@@ -34,13 +35,26 @@ pub struct Args {
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     pub pod_cidr: Vec<ipnet::IpNet>,
 
-    /// Print a line on standard output for every object whose status changes.
+    /// Print a line on standard output for every status and every problem that changes.
     #[arg(long)]
     pub print_status: bool,
 
-    /// Serve /healthz, /readyz and /status there; nothing is served unless it is given.
+    /// Read and translate once, print what would be served and what is rejected, and exit: 1 when anything is.
+    /// Opens no socket and writes nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// How --dry-run prints: text (statuses and problems only), yaml or json.
+    #[arg(short, long, value_name = "FORMAT", default_value_t = PreviewFormat::Text, requires = "dry_run")]
+    pub output: PreviewFormat,
+
+    /// Serve /healthz, /readyz, /metrics, /status, /nodes and /objects there; nothing is served unless it is given.
     #[arg(long, value_name = "unix:PATH|ADDR:PORT")]
     pub admin: Option<AdminAddress>,
+
+    /// A node that takes longer to acknowledge a revision, in seconds, is shown as overdue.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub ack_deadline: u64,
 
     /// `text` or `json`.
     #[arg(long, value_name = "FORMAT", default_value_t = LogFormat::Text)]
@@ -70,5 +84,8 @@ mod tests {
         let args = Args::try_parse_from(["weft-controller", "--source", "dir:examples/canary"]).unwrap();
         assert_eq!(args.source, PathBuf::from("examples/canary"));
         assert!(Args::try_parse_from(["weft-controller", "--source", "examples/canary"]).is_err());
+        let json = ["weft-controller", "--source", "dir:a", "-o", "json"];
+        assert!(Args::try_parse_from(json).is_err(), "only a dry run prints");
+        assert!(Args::try_parse_from(json.iter().chain(&["--dry-run"])).unwrap().dry_run);
     }
 }

@@ -6,7 +6,10 @@
 pub mod admin;
 pub mod args;
 pub mod dir_source;
+pub mod dry_run;
 pub mod identity_file;
+pub mod metrics;
+pub mod observed;
 pub mod reconcile;
 pub mod serve_ir;
 pub mod status;

@@ -1,29 +1,43 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The `weft-controller` binary.
 
-use std::{fs::OpenOptions, io::Write, os::unix::fs::OpenOptionsExt, path::Path, process::ExitCode};
+use std::{
+    fs::OpenOptions,
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context;
 use clap::Parser;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
+    sync::Notify,
 };
 use weft_identity::{Authority, tls};
 use weft_ir::MeshDefaults;
 use weft_mesh_controller::{
     admin,
     args::Args,
+    dry_run,
+    observed::Observed,
     reconcile::{Reconciler, ReconcilerConfig},
-    serve_ir::{IrServer, IrServerConfig},
+    serve_ir::{IrLimits, IrServer, IrServerConfig},
 };
-use weft_runtime::{drain, telemetry};
+use weft_runtime::{drain, signals::ShutdownSignals, telemetry};
 use weft_translate::Translator;
+
+/// How long answers of the admin endpoint may take to end.
+const ADMIN_DRAIN: Duration = Duration::from_secs(2);
 
 #[tokio::main]
 async fn main() -> ExitCode {
     match run(Args::parse()).await {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("weft-controller: {error:#}");
             ExitCode::FAILURE
@@ -31,8 +45,13 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(args: Args) -> anyhow::Result<()> {
+async fn run(args: Args) -> anyhow::Result<ExitCode> {
     telemetry::init(args.log_format, &args.log)?;
+    if args.dry_run {
+        let preview = dry_run::preview(&args.source, &translator(&args));
+        io::stdout().lock().write_all(preview.print(args.output)?.as_bytes())?;
+        return Ok(if preview.rejected() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
     let authority = Authority::open(&args.state_dir).context("cannot open the certificate authority")?;
     if let Some(path) = &args.join_token_file {
         write_token(path, &authority.token().expose())
@@ -42,45 +61,60 @@ async fn run(args: Args) -> anyhow::Result<()> {
     let tls = tls::controller_server(authority).context("cannot set up TLS")?;
     let listener =
         TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
-    let server = IrServer::start(listener, IrServerConfig { tls, token })?;
+    let limits = IrLimits { acknowledgement: Duration::from_secs(args.ack_deadline), ..IrLimits::default() };
+    let server = IrServer::start(listener, IrServerConfig { tls, token, limits })?;
 
     let result = serve(&args, &server).await;
     server.shutdown().await;
-    result
+    result.map(|()| ExitCode::SUCCESS)
 }
 
 /// Runs until a signal ends it.
 async fn serve(args: &Args, server: &IrServer) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
+    let mut signals = ShutdownSignals::install().context("cannot catch signals")?;
+    let mut hangup = signal(SignalKind::hangup()).context("cannot catch signals")?;
     let config = ReconcilerConfig {
         source: args.source.clone(),
         identities: args.state_dir.join("identities.json"),
-        translator: Translator {
-            cluster: args.cluster.as_str().into(),
-            defaults: MeshDefaults { pod_cidrs: args.pod_cidr.clone() },
-        },
+        translator: translator(args),
         print_status: args.print_status,
+        observed: Observed::default(),
+        rescan: Arc::new(Notify::new()),
     };
-    let (_admin_drain, admin_watch) = drain::channel();
-    let ready = admin::start(args.admin.as_ref(), server.handle(), admin_watch).await?;
+    let rescan = config.rescan.clone();
+    let (admin_drain, admin_watch) = drain::channel();
+    let ready = admin::start(args.admin.as_ref(), server.handle(), &config.observed, admin_watch).await?;
     let reconciler = Reconciler::start(config, server.handle().clone()).await?;
     ready.ready();
     tracing::info!(address = %server.address(), revision = reconciler.revision(), "serving nodes");
-    tokio::select! {
-        ended = reconciler.run() => ended?,
-        _ = terminate.recv() => tracing::info!("ending on SIGTERM"),
-        interrupted = tokio::signal::ctrl_c() => {
-            interrupted?;
-            tracing::info!("ending on interrupt");
+    let run = reconciler.run();
+    tokio::pin!(run);
+    loop {
+        tokio::select! {
+            ended = &mut run => break ended?,
+            signal = signals.next() => break tracing::info!(?signal, "ending on a signal"),
+            Some(()) = hangup.recv() => {
+                tracing::info!("reading the source again on SIGHUP");
+                rescan.notify_one();
+            }
         }
     }
+    ready.not_ready("the controller is ending");
+    admin_drain.drain(ADMIN_DRAIN).await;
     Ok(())
 }
 
+fn translator(args: &Args) -> Translator {
+    Translator {
+        cluster: args.cluster.as_str().into(),
+        defaults: MeshDefaults { pod_cidrs: args.pod_cidr.clone() },
+    }
+}
+
 /// Writes the token so that only its owner can read it, whatever was there before.
-fn write_token(path: &Path, token: &str) -> std::io::Result<()> {
+fn write_token(path: &Path, token: &str) -> io::Result<()> {
     match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
     }
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;

@@ -3,15 +3,18 @@
 
 use std::{
     path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use tokio::task::JoinError;
-use weft_translate::{Identities, Store, Translation, Translator};
+use tokio::{sync::Notify, task::JoinError};
+use weft_manifests::{Fault, Manifests, Scan};
+use weft_translate::{Identities, Problem, Store, Translation, Translator};
 
 use crate::{
-    dir_source::{DirSource, DirWatch, Scan, SourceError},
+    dir_source::{DirWatch, WatchError},
     identity_file::{self, IdentityFileError},
+    observed::{self, Objects, Observed},
     serve_ir::{IrHandle, Stopped},
     status::StatusBook,
 };
@@ -23,8 +26,11 @@ const RETRY: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 pub enum ReconcileError {
     /// The source cannot be read at the start, so that nobody can tell what it names.
-    #[error("the source cannot be read, and so nothing was published")]
-    Source(#[from] SourceError),
+    #[error("{0}; nothing was published")]
+    Source(#[from] Fault),
+    /// The source cannot be watched.
+    #[error(transparent)]
+    Watch(#[from] WatchError),
     /// A file is not YAML at the start.
     #[error("{0}; nothing was published")]
     NotYaml(String),
@@ -48,8 +54,12 @@ pub struct ReconcilerConfig {
     pub identities: PathBuf,
     /// The settings of the translation.
     pub translator: Translator,
-    /// Whether changed statuses are printed on standard output.
+    /// Whether changed statuses and problems are printed on standard output.
     pub print_status: bool,
+    /// Where others see how the objects stand.
+    pub observed: Observed,
+    /// Makes it look at the source at once.
+    pub rescan: Arc<Notify>,
 }
 
 /// Keeps the published state equal to the source.
@@ -57,12 +67,18 @@ pub struct ReconcilerConfig {
 pub struct Reconciler {
     config: ReconcilerConfig,
     handle: IrHandle,
-    source: Option<DirSource>,
+    source: Option<Manifests>,
     watch: DirWatch,
     store: Store,
     identities: Identities,
     saved: Identities,
     book: StatusBook,
+    /// What could not be read, or not well, at the last scan.
+    unread: Vec<Problem>,
+    /// What was wrong in the last translation.
+    of_translation: Vec<Problem>,
+    /// What stands, as far as the nodes have no part in it.
+    objects: Objects,
     revision: u64,
 }
 
@@ -76,7 +92,7 @@ impl Reconciler {
         let watch = DirWatch::start(&config.source)?;
         let identities = identity_file::load(&config.identities)?;
         let mut reconciler = Reconciler {
-            source: Some(DirSource::new(config.source.clone())),
+            source: Some(Manifests::new([config.source.clone()])),
             config,
             handle,
             watch,
@@ -84,12 +100,16 @@ impl Reconciler {
             saved: identities.clone(),
             identities,
             book: StatusBook::default(),
+            unread: Vec::new(),
+            of_translation: Vec::new(),
+            objects: Objects::default(),
             revision: 0,
         };
         let scan = reconciler.scan().await?;
-        if let Some(error) = scan.errors.into_iter().next() {
-            return Err(error.into());
+        if let Some(fault) = scan.faults.iter().find(|fault| fault.hides) {
+            return Err(fault.clone().into());
         }
+        reconciler.unread = problems(&scan.faults);
         reconciler.apply(scan.changed, scan.removed);
         if let Some(problem) = reconciler.store.problems().iter().find(|problem| problem.unreadable) {
             return Err(ReconcileError::NotYaml(problem.to_string()));
@@ -111,9 +131,11 @@ impl Reconciler {
     /// When the server has stopped.
     pub async fn run(mut self) -> Result<(), ReconcileError> {
         let mut acks = self.handle.watch_acks();
+        let rescan = self.config.rescan.clone();
         loop {
             tokio::select! {
                 () = self.watch.changed() => self.source_changed().await?,
+                () = rescan.notified() => self.source_changed().await?,
                 changed = acks.changed() => {
                     changed.or(Err(Stopped))?;
                     self.report();
@@ -124,11 +146,15 @@ impl Reconciler {
 
     async fn source_changed(&mut self) -> Result<(), ReconcileError> {
         let scan = self.scan().await?;
-        for error in &scan.errors {
-            let reason = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
-            tracing::warn!(%error, reason, "keeping what was read before");
-        }
+        let unread = problems(&scan.faults);
+        let same = unread == self.unread;
+        self.unread = unread;
         if scan.is_empty() {
+            if !same {
+                let of_translation = std::mem::take(&mut self.of_translation);
+                self.set_problems(of_translation);
+                self.report();
+            }
             return Ok(());
         }
         self.apply(scan.changed, scan.removed);
@@ -142,12 +168,13 @@ impl Reconciler {
 
     async fn scan(&mut self) -> Result<Scan, ReconcileError> {
         let root = &self.config.source;
-        let mut source = self.source.take().unwrap_or_else(|| DirSource::new(root.clone()));
+        let mut source = self.source.take().unwrap_or_else(|| Manifests::new([root.clone()]));
         let (source, scan) = tokio::task::spawn_blocking(move || {
             let scan = source.scan();
             (source, scan)
         })
         .await?;
+        self.objects.files = source.len() as u64;
         self.source = Some(source);
         Ok(scan)
     }
@@ -161,7 +188,9 @@ impl Reconciler {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let started = Instant::now();
         let translation = self.config.translator.translate(&self.store, &mut self.identities, now);
-        let duration_ms = started.elapsed().as_millis();
+        let duration = started.elapsed();
+        self.config.observed.translated(duration);
+        let duration_ms = duration.as_millis();
         tracing::debug!(resources = translation.resources.len(), %duration_ms, "translated");
         translation
     }
@@ -176,29 +205,63 @@ impl Reconciler {
     }
 
     async fn publish(&mut self, translation: Translation) -> Result<(), ReconcileError> {
-        for problem in self.book.new_problems(translation.problems) {
-            tracing::warn!("{problem}");
-        }
         let resources = translation.resources.len();
         let revision = self.handle.publish(translation.resources).await?;
         if revision != self.revision {
             tracing::info!(revision, resources, "published");
         }
         self.revision = revision;
+        self.objects.revision = revision;
+        self.objects.counts =
+            Arc::new(observed::count(&self.store, &translation.statuses, &translation.problems));
+        self.set_problems(translation.problems);
         self.book.translated(translation.statuses, revision);
         self.report();
         Ok(())
     }
 
+    /// All problems: those of the files, and those of the last translation.
+    fn set_problems(&mut self, of_translation: Vec<Problem>) {
+        let mut problems = self.unread.clone();
+        problems.extend(of_translation.iter().cloned());
+        problems.sort();
+        self.objects.problems = Arc::new(problems);
+        self.of_translation = of_translation;
+    }
+
+    /// Says what is new: to whoever reads the output, and to whoever asks.
     #[allow(clippy::print_stdout, reason = "statuses are what the user asked to see")]
     fn report(&mut self) {
         let nodes = self.handle.watch_acks().borrow().clone();
-        for line in self.book.news(&nodes) {
+        let statuses = self.book.statuses(&nodes);
+        let news = self.book.news(&statuses);
+        let problems = self.book.problem_news(&self.objects.problems);
+        for problem in &problems.new {
+            tracing::warn!("{problem}");
+        }
+        for problem in &problems.gone {
+            tracing::info!("no longer: {problem}");
+        }
+        for line in news.into_iter().chain(problems.lines()) {
             if self.config.print_status {
                 println!("{line}");
             } else {
                 tracing::debug!("{line}");
             }
         }
+        self.config.observed.set(Objects { statuses, ..self.objects.clone() });
     }
+}
+
+/// What cannot be read, as problems.
+fn problems(faults: &[Fault]) -> Vec<Problem> {
+    let problem = |fault: &Fault| {
+        let kept = if fault.hides { "; what was read before stays" } else { "" };
+        let message = format!("{}{kept}", fault.reason);
+        Problem {
+            unreadable: fault.hides,
+            ..Problem::unread(&fault.path.display().to_string(), fault.line, &message)
+        }
+    };
+    faults.iter().map(problem).collect()
 }

@@ -16,18 +16,24 @@ use tokio::{
     net::TcpListener,
     sync::{mpsc, oneshot, watch},
     task::JoinSet,
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 use weft_identity::JoinToken;
-use weft_ir::{Resource, ResourceKey, publish::NodeReport};
+use weft_ir::{
+    Resource, ResourceKey,
+    publish::{MAX_NODES, NodeReport},
+};
 
 mod accept;
 mod actor;
 mod codec;
+mod counters;
+mod pending;
 mod service;
 
 use actor::Command;
+pub use counters::{Counter, StreamCounters};
 
 /// What the server needs.
 #[derive(Clone, Debug)]
@@ -36,6 +42,38 @@ pub struct IrServerConfig {
     pub tls: Arc<ServerConfig>,
     /// What nodes must bring.
     pub token: JoinToken,
+    /// Bounds of connections and waits.
+    pub limits: IrLimits,
+}
+
+/// Bounds of connections and waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IrLimits {
+    /// Connections at once.
+    pub connections: usize,
+    /// Connections at once that have not shown the token yet.
+    pub pending: usize,
+    /// Of those, as many as one address may have.
+    pub pending_per_address: usize,
+    /// The time for a TLS handshake, again for the first authorized request, and again for the hello.
+    pub greeting: Duration,
+    /// A node that takes longer to acknowledge is shown as overdue.
+    pub acknowledgement: Duration,
+}
+
+impl Default for IrLimits {
+    /// One connection per node, and one more while a node replaces a broken one. All nodes of a rack may
+    /// share an address and come at once, but one address can take only a small part of the places of
+    /// those that nobody knows yet. A node writes its kernel maps in well under a second.
+    fn default() -> IrLimits {
+        IrLimits {
+            connections: 2 * MAX_NODES,
+            pending: 1024,
+            pending_per_address: 128,
+            greeting: Duration::from_secs(10),
+            acknowledgement: Duration::from_secs(30),
+        }
+    }
 }
 
 /// The running server. Dropping it ends every stream.
@@ -52,6 +90,7 @@ pub struct IrServer {
 pub struct IrHandle {
     commands: mpsc::Sender<Command>,
     reports: watch::Receiver<Arc<IrReport>>,
+    counters: Arc<StreamCounters>,
 }
 
 /// How far the nodes are.
@@ -61,6 +100,19 @@ pub struct IrReport {
     pub revision: u64,
     /// Every node that was seen since the start.
     pub nodes: BTreeMap<Arc<str>, NodeReport>,
+    /// The connected nodes that were sent a revision and have not acknowledged it.
+    pub waiting: BTreeMap<Arc<str>, Waiting>,
+}
+
+/// A revision that a node was sent and has not acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// The revision.
+    pub revision: u64,
+    /// When it was sent.
+    pub since: Instant,
+    /// Whether that is longer ago than [`IrLimits::acknowledgement`].
+    pub overdue: bool,
 }
 
 impl IrReport {
@@ -69,6 +121,11 @@ impl IrReport {
         self.nodes.iter().filter_map(move |(node, report)| {
             (report.connected && report.applied.unwrap_or(0) < revision).then_some(node)
         })
+    }
+
+    /// Whether a node should have acknowledged long ago.
+    pub fn is_overdue(&self, node: &str) -> bool {
+        self.waiting.get(node).is_some_and(|waiting| waiting.overdue)
     }
 }
 
@@ -93,12 +150,18 @@ impl IrServer {
         let (commands, inbox) = mpsc::channel(COMMANDS);
         let (report, reports) = watch::channel(Arc::default());
         let (stop, stopped) = watch::channel(false);
-        let service = service::StateService::new(config.token, commands.clone());
-        let incoming = accept::incoming(listener, TlsAcceptor::from(config.tls), stopped.clone());
+        let counters = Arc::new(StreamCounters::default());
+        let limits = config.limits;
+        let door =
+            service::Door { token: config.token, greeting: limits.greeting, counters: counters.clone() };
+        let service = service::StateService::new(door, commands.clone());
+        let entrance = accept::Entrance::new(TlsAcceptor::from(config.tls), limits, counters.clone());
+        let incoming = accept::incoming(listener, entrance, stopped.clone());
+        let actor = actor::Actor::new(epoch(), limits.acknowledgement, counters.clone());
         let mut tasks = JoinSet::new();
-        tasks.spawn(actor::run(epoch(), inbox, report, stopped.clone()));
+        tasks.spawn(actor.run(inbox, report, stopped.clone()));
         tasks.spawn(service::serve(service, incoming, stopped));
-        Ok(IrServer { address, handle: IrHandle { commands, reports }, stop, tasks })
+        Ok(IrServer { address, handle: IrHandle { commands, reports, counters }, stop, tasks })
     }
 
     /// The address that nodes can reach.
@@ -136,6 +199,11 @@ impl IrHandle {
     /// How far the nodes are, now and after every change.
     pub fn watch_acks(&self) -> watch::Receiver<Arc<IrReport>> {
         self.reports.clone()
+    }
+
+    /// What became of connections and streams since the start.
+    pub fn counters(&self) -> &StreamCounters {
+        &self.counters
     }
 }
 

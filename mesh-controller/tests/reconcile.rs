@@ -3,13 +3,20 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs::{self, File},
+    os::unix::fs::symlink,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{net::TcpListener, time::timeout};
 use weft_identity::{Authority, tls};
 use weft_mesh_controller::{
+    observed::{Objects, Observed},
     reconcile::{ReconcileError, Reconciler, ReconcilerConfig},
-    serve_ir::{IrServer, IrServerConfig},
+    serve_ir::{IrLimits, IrServer, IrServerConfig},
 };
 use weft_translate::Translator;
 
@@ -21,7 +28,7 @@ async fn server(state: &Path) -> IrServer {
     let token = authority.token().clone();
     let tls = tls::controller_server(authority).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    IrServer::start(listener, IrServerConfig { tls, token }).unwrap()
+    IrServer::start(listener, IrServerConfig { tls, token, limits: IrLimits::default() }).unwrap()
 }
 
 fn config(root: &Path) -> ReconcilerConfig {
@@ -30,6 +37,8 @@ fn config(root: &Path) -> ReconcilerConfig {
         identities: root.join("identities.json"),
         translator: Translator::default(),
         print_status: false,
+        observed: Observed::default(),
+        rescan: Arc::default(),
     }
 }
 
@@ -66,7 +75,7 @@ async fn what_cannot_be_read_at_the_start_stops_it_before_the_first_publish() {
     let root = tempfile::tempdir().unwrap();
     let server = server(&root.path().join("state")).await;
     let error = Reconciler::start(config(root.path()), server.handle().clone()).await.unwrap_err();
-    assert!(matches!(error, ReconcileError::Source(_)), "{error}");
+    assert!(matches!(error, ReconcileError::Watch(_)), "{error}");
     fs::create_dir(root.path().join("source")).unwrap();
     let file = root.path().join("source/a.yaml");
     fs::write(&file, [0xff]).unwrap();
@@ -77,4 +86,116 @@ async fn what_cannot_be_read_at_the_start_stops_it_before_the_first_publish() {
     assert!(error.to_string().contains("a.yaml:"), "{error}");
     assert_eq!(server.handle().watch_acks().borrow().revision, 0);
     server.shutdown().await;
+}
+
+/// A running reconciler over `a.yaml` and `b.yaml`, each with a service, and `c.yaml` that nothing happens to.
+struct Running {
+    root: tempfile::TempDir,
+    server: IrServer,
+    observed: Observed,
+    run: tokio::task::JoinHandle<Result<(), ReconcileError>>,
+}
+
+impl Running {
+    async fn start() -> Running {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("source")).unwrap();
+        for name in ["a", "b", "c"] {
+            let text = SERVICE.replace("name: a", &format!("name: {name}"));
+            fs::write(root.path().join("source").join(name).with_extension("yaml"), text).unwrap();
+        }
+        let server = server(&root.path().join("state")).await;
+        let config = config(root.path());
+        let observed = config.observed.clone();
+        let reconciler = Reconciler::start(config, server.handle().clone()).await.unwrap();
+        let run = tokio::spawn(reconciler.run());
+        Running { root, server, observed, run }
+    }
+
+    fn file(&self, name: &str) -> std::path::PathBuf {
+        self.root.path().join("source").join(name)
+    }
+
+    /// Waits until the objects stand like this.
+    async fn stands(&self, like: impl Fn(&Objects) -> bool) -> Arc<Objects> {
+        let mut objects = self.observed.watch();
+        let found = objects.wait_for(|objects| like(objects));
+        timeout(Duration::from_secs(10), found).await.expect("in time").unwrap().clone()
+    }
+
+    async fn end(self) {
+        self.run.abort();
+        self.server.shutdown().await;
+    }
+}
+
+fn problem(objects: &Objects) -> String {
+    objects.problems.first().map(ToString::to_string).unwrap_or_default()
+}
+
+#[tokio::test]
+async fn a_file_that_breaks_is_named_while_others_go_on_and_heals_by_itself() {
+    type Break = fn(&Path);
+    let breaks: [(Break, &str); 4] = [
+        (|file| fs::write(file, b"kind: Service\n\xff\xfe").unwrap(), "a.yaml:2: is not UTF-8"),
+        (|file| File::create(file).unwrap().set_len(100 << 20).unwrap(), "a.yaml: is larger than 16 MiB"),
+        (|file| fs::write(file, &SERVICE[..SERVICE.len() - 8]).unwrap(), "a.yaml:4: unclosed bracket"),
+        (
+            |file| {
+                fs::remove_file(file).unwrap();
+                symlink(file, file).unwrap();
+            },
+            "a.yaml: cannot be read: Too many levels of symbolic links",
+        ),
+    ];
+    let running = Running::start().await;
+    let mut revision = 1;
+    for (break_file, reason) in breaks {
+        let file = running.file("a.yaml");
+        break_file(&file);
+        let objects = running.stands(|objects| objects.problems.len() == 1).await;
+        assert!(problem(&objects).contains(reason), "{}", problem(&objects));
+        assert!(problem(&objects).ends_with("stays"), "{}", problem(&objects));
+        assert_eq!(
+            (objects.revision, objects.rejected_files()),
+            (revision, 1),
+            "the last good version stays"
+        );
+        // Others come and go all the same.
+        let other = running.file("b.yaml");
+        let text = fs::read_to_string(&other).unwrap();
+        fs::remove_file(&other).unwrap();
+        revision += 1;
+        running.stands(|objects| objects.revision == revision).await;
+        fs::write(&other, text).unwrap();
+        revision += 1;
+        running.stands(|objects| objects.revision == revision && objects.problems.len() == 1).await;
+        fs::write(running.file("new"), SERVICE).unwrap();
+        fs::rename(running.file("new"), &file).unwrap();
+        let objects = running.stands(|objects| objects.problems.is_empty()).await;
+        assert_eq!(objects.revision, revision, "{reason}: nothing had changed for nodes");
+    }
+    running.end().await;
+}
+
+#[tokio::test]
+async fn a_directory_that_links_to_itself_is_named_and_read_once() {
+    let running = Running::start().await;
+    symlink(".", running.file("loop")).unwrap();
+    let objects = running.stands(|objects| objects.problems.len() == 1).await;
+    assert!(problem(&objects).contains("/loop: is the directory "), "{}", problem(&objects));
+    assert_eq!((objects.revision, objects.files), (1, 3));
+    fs::remove_file(running.file("loop")).unwrap();
+    running.stands(|objects| objects.problems.is_empty()).await;
+    running.end().await;
+}
+
+#[tokio::test]
+async fn an_object_that_breaks_is_counted_by_its_kind() {
+    let running = Running::start().await;
+    fs::write(running.file("a.yaml"), SERVICE.replace("80", "eighty")).unwrap();
+    let objects = running.stands(|objects| !objects.problems.is_empty()).await;
+    assert!(problem(&objects).contains("a.yaml:4: Service default/a: spec.ports[0].port: "), "{objects:?}");
+    assert_eq!((objects.counts["Service"].accepted, objects.counts["Service"].rejected), (2, 1));
+    running.end().await;
 }

@@ -27,7 +27,7 @@ use weft_ir::{
     subscribe::{Commit, Progress, Subscriber},
     wire,
 };
-use weft_mesh_controller::serve_ir::{IrServer, IrServerConfig};
+use weft_mesh_controller::serve_ir::{IrLimits, IrServer, IrServerConfig};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -117,11 +117,15 @@ impl Stream {
 }
 
 async fn start(directory: &Path) -> (IrServer, JoinToken) {
+    start_with(directory, IrLimits::default()).await
+}
+
+async fn start_with(directory: &Path, limits: IrLimits) -> (IrServer, JoinToken) {
     let authority = Authority::open(directory).unwrap();
     let token = authority.token().clone();
     let tls = tls::controller_server(authority).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    (IrServer::start(listener, IrServerConfig { tls, token: token.clone() }).unwrap(), token)
+    (IrServer::start(listener, IrServerConfig { tls, token: token.clone(), limits }).unwrap(), token)
 }
 
 fn state(numbers: std::ops::Range<u32>) -> BTreeMap<ResourceKey, Resource> {

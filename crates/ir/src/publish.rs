@@ -229,6 +229,11 @@ impl Publisher {
         self.nodes.iter().map(|(node, cursor)| (node, &cursor.report))
     }
 
+    /// What is known about a node; nothing where it was not seen in this run.
+    pub fn node(&self, node: &str) -> Option<&NodeReport> {
+        self.nodes.get(node).map(|cursor| &cursor.report)
+    }
+
     /// The connected nodes that have not applied the revision.
     pub fn behind(&self, revision: u64) -> impl Iterator<Item = &Arc<str>> {
         self.nodes().filter_map(move |(node, report)| {

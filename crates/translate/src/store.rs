@@ -218,6 +218,15 @@ impl Store {
                 self.objects.entry(key.clone()).or_insert(entry);
             }
         }
+        for problem in problems.iter_mut().filter(|problem| problem.unreadable) {
+            let kept = match &problem.object {
+                Some(key) => self.objects.get(key).is_some_and(|entry| entry.good.is_some()),
+                None => self.sources.get(&problem.source).is_some_and(|source| !source.held.is_empty()),
+            };
+            if kept {
+                problem.message = format!("{}; the last good version stays", problem.message).into();
+            }
+        }
         self.problems = problems;
     }
 }

@@ -6,7 +6,7 @@ use std::{
     io,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll},
@@ -22,25 +22,38 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tonic::transport::server::Connected;
-use weft_ir::publish::MAX_NODES;
 
-/// The time for a TLS handshake, and again for the first authorized request.
-const HANDSHAKE: Duration = Duration::from_secs(10);
-
-/// Connections at once: one per node, and one more while a node replaces a broken one.
-const MAX_CONNECTIONS: usize = 2 * MAX_NODES;
+use super::{
+    IrLimits, StreamCounters,
+    pending::{PendingPlace, PendingPlaces},
+};
 
 /// The pause after a failure to accept, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Whether a connection has shown the join token. Until then it has a deadline.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Admission(Arc<AtomicBool>);
+/// Whether a connection has shown the join token. Until then it has a deadline, and takes one of few places.
+#[derive(Clone, Debug)]
+pub(super) struct Admission(Arc<Guest>);
+
+#[derive(Debug)]
+struct Guest {
+    admitted: AtomicBool,
+    place: Mutex<Option<PendingPlace>>,
+}
 
 impl Admission {
+    fn new(place: PendingPlace) -> Admission {
+        Admission(Arc::new(Guest { admitted: AtomicBool::new(false), place: Mutex::new(Some(place)) }))
+    }
+
     /// The token was right: the connection stays.
     pub(super) fn admit(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.admitted.store(true, Ordering::Relaxed);
+        drop(self.0.place.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
+    fn is_admitted(&self) -> bool {
+        self.0.admitted.load(Ordering::Relaxed)
     }
 }
 
@@ -49,75 +62,107 @@ pub(super) struct Connection {
     tls: TlsStream<TcpStream>,
     admission: Admission,
     deadline: Option<Pin<Box<Sleep>>>,
+    counters: Arc<StreamCounters>,
     _permit: OwnedSemaphorePermit,
+}
+
+/// Where connections come in.
+#[derive(Clone)]
+pub(super) struct Entrance {
+    tls: TlsAcceptor,
+    places: Arc<Semaphore>,
+    pending: PendingPlaces,
+    greeting: Duration,
+    counters: Arc<StreamCounters>,
+}
+
+/// A connection before its handshake.
+struct Arrival {
+    tcp: TcpStream,
+    permit: OwnedSemaphorePermit,
+    place: PendingPlace,
 }
 
 /// Connections, until the server stops. A slow handshake keeps none of the others waiting.
 pub(super) fn incoming(
     listener: TcpListener,
-    tls: TlsAcceptor,
+    entrance: Entrance,
     stopped: watch::Receiver<bool>,
 ) -> impl Stream<Item = io::Result<Connection>> + use<> {
     let (ready, connections) = mpsc::channel(16);
-    tokio::spawn(accept(listener, tls, stopped, ready));
+    tokio::spawn(entrance.accept(listener, stopped, ready));
     stream::unfold(connections, async |mut connections| {
         connections.recv().await.map(|connection| (Ok(connection), connections))
     })
 }
 
-async fn accept(
-    listener: TcpListener,
-    tls: TlsAcceptor,
-    mut stopped: watch::Receiver<bool>,
-    ready: mpsc::Sender<Connection>,
-) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    loop {
-        let accepted = tokio::select! {
-            accepted = next(&listener, &places) => accepted,
-            _ = stopped.changed() => return,
-        };
-        match accepted {
-            Ok((tcp, permit)) => {
-                tokio::spawn(handshake(tcp, tls.clone(), permit, ready.clone()));
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
-                sleep(ACCEPT_PAUSE).await;
+impl Entrance {
+    pub(super) fn new(tls: TlsAcceptor, limits: IrLimits, counters: Arc<StreamCounters>) -> Entrance {
+        Entrance {
+            tls,
+            places: Arc::new(Semaphore::new(limits.connections)),
+            pending: PendingPlaces::new(limits.pending, limits.pending_per_address),
+            greeting: limits.greeting,
+            counters,
+        }
+    }
+
+    async fn accept(
+        self,
+        listener: TcpListener,
+        mut stopped: watch::Receiver<bool>,
+        ready: mpsc::Sender<Connection>,
+    ) {
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.next(&listener) => accepted,
+                _ = stopped.changed() => return,
+            };
+            match accepted {
+                Ok(Some(arrival)) => {
+                    tokio::spawn(self.clone().handshake(arrival, ready.clone()));
+                }
+                // Its address has too many already.
+                Ok(None) => self.counters.crowded.add(),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    sleep(ACCEPT_PAUSE).await;
+                }
             }
         }
     }
-}
 
-async fn next(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
-    let permit = places.clone().acquire_owned().await.map_err(io::Error::other)?;
-    let (tcp, _) = listener.accept().await?;
-    tcp.set_nodelay(true)?;
-    Ok((tcp, permit))
-}
+    async fn next(&self, listener: &TcpListener) -> io::Result<Option<Arrival>> {
+        let permit = self.places.clone().acquire_owned().await.map_err(io::Error::other)?;
+        let pending = self.pending.wait().await.map_err(io::Error::other)?;
+        let (tcp, peer) = listener.accept().await?;
+        self.counters.accepted.add();
+        tcp.set_nodelay(true)?;
+        Ok(self.pending.take(pending, peer.ip()).map(|place| Arrival { tcp, permit, place }))
+    }
 
-async fn handshake(
-    tcp: TcpStream,
-    tls: TlsAcceptor,
-    permit: OwnedSemaphorePermit,
-    ready: mpsc::Sender<Connection>,
-) {
-    let peer = tcp.peer_addr();
-    let error = match timeout(HANDSHAKE, tls.accept(tcp)).await {
-        Ok(Ok(tls)) => {
-            let deadline = Some(Box::pin(sleep(HANDSHAKE)));
-            let connection = Connection { tls, admission: Admission::default(), deadline, _permit: permit };
-            // The server has stopped when nobody takes it.
-            drop(ready.send(connection).await);
-            return;
-        }
-        Ok(Err(error)) => error,
-        Err(_) => io::ErrorKind::TimedOut.into(),
-    };
-    tracing::debug!(?peer, %error, "TLS handshake failed");
+    async fn handshake(self, arrival: Arrival, ready: mpsc::Sender<Connection>) {
+        let Arrival { tcp, permit, place } = arrival;
+        let peer = tcp.peer_addr();
+        let error = match timeout(self.greeting, self.tls.accept(tcp)).await {
+            Ok(Ok(tls)) => {
+                let connection = Connection {
+                    tls,
+                    admission: Admission::new(place),
+                    deadline: Some(Box::pin(sleep(self.greeting))),
+                    counters: self.counters,
+                    _permit: permit,
+                };
+                // The server has stopped when nobody takes it.
+                drop(ready.send(connection).await);
+                return;
+            }
+            Ok(Err(error)) => error,
+            Err(_) => io::ErrorKind::TimedOut.into(),
+        };
+        self.counters.handshakes_failed.add();
+        tracing::debug!(?peer, %error, "TLS handshake failed");
+    }
 }
 
 impl Connected for Connection {
@@ -134,12 +179,13 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.admission.0.load(Ordering::Relaxed) {
+        if self.admission.is_admitted() {
             self.deadline = None;
         }
         if let Some(deadline) = &mut self.deadline
             && deadline.as_mut().poll(cx).is_ready()
         {
+            self.counters.greetings_late.add();
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         Pin::new(&mut self.tls).poll_read(cx, buf)

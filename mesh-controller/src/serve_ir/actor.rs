@@ -4,17 +4,24 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{Instant, sleep_until},
+};
 use tonic::Status;
 use weft_ir::{
     Resource, ResourceKey,
     publish::Publisher,
-    stream::{Ack, Batch, Hello},
+    stream::{Ack, Batch, Hello, Rejection},
 };
 
-use super::IrReport;
+use super::{IrReport, StreamCounters, Waiting};
+
+/// The most rejections of one acknowledgement that are logged; the status has them all.
+const MAX_LOGGED: usize = 16;
 
 /// What the publisher's task is asked.
 #[derive(Debug)]
@@ -36,38 +43,73 @@ pub(super) struct Session {
     pub(super) end: oneshot::Sender<Status>,
 }
 
-struct Actor {
+pub(super) struct Actor {
     publisher: Publisher,
     sessions: BTreeMap<Arc<str>, Session>,
     /// Nodes that may have something to be sent.
     ready: BTreeSet<Arc<str>>,
+    waiting: BTreeMap<Arc<str>, Waiting>,
+    /// How long an acknowledgement may take.
+    patience: Duration,
+    counters: Arc<StreamCounters>,
 }
 
-/// Runs until it is told to stop. Ends every stream when it does.
-pub(super) async fn run(
-    epoch: u64,
-    mut inbox: mpsc::Receiver<Command>,
-    report: watch::Sender<Arc<IrReport>>,
-    mut stopped: watch::Receiver<bool>,
-) {
-    let mut actor =
-        Actor { publisher: Publisher::new(epoch), sessions: BTreeMap::new(), ready: BTreeSet::new() };
-    loop {
-        let command = tokio::select! {
-            command = inbox.recv() => command,
-            _ = stopped.changed() => None,
-        };
-        let Some(command) = command else { break };
-        actor.handle(command);
-        // What has come in the meantime shares one look at the nodes and one report.
-        while let Ok(command) = inbox.try_recv() {
-            actor.handle(command);
+impl Actor {
+    pub(super) fn new(epoch: u64, patience: Duration, counters: Arc<StreamCounters>) -> Actor {
+        Actor {
+            publisher: Publisher::new(epoch),
+            sessions: BTreeMap::new(),
+            ready: BTreeSet::new(),
+            waiting: BTreeMap::new(),
+            patience,
+            counters,
         }
-        actor.send_batches();
-        report.send_replace(Arc::new(actor.report()));
     }
-    for (_, session) in actor.sessions {
-        end(session, Status::unavailable("the controller is stopping"));
+
+    /// Runs until it is told to stop. Ends every stream when it does.
+    pub(super) async fn run(
+        mut self,
+        mut inbox: mpsc::Receiver<Command>,
+        report: watch::Sender<Arc<IrReport>>,
+        mut stopped: watch::Receiver<bool>,
+    ) {
+        loop {
+            let overdue = self.next_overdue();
+            tokio::select! {
+                command = inbox.recv() => match command {
+                    Some(command) => self.handle(command),
+                    None => break,
+                },
+                () = sleep_until(overdue.unwrap_or_else(Instant::now)), if overdue.is_some() => {}
+                _ = stopped.changed() => break,
+            }
+            // What has come in the meantime shares one look at the nodes and one report.
+            while let Ok(command) = inbox.try_recv() {
+                self.handle(command);
+            }
+            self.send_batches();
+            self.mark_overdue();
+            report.send_replace(Arc::new(self.report()));
+        }
+        for (_, session) in self.sessions {
+            end(session, Status::unavailable("the controller is stopping"));
+        }
+    }
+
+    /// When the next of the acknowledgements that are waited for is overdue.
+    fn next_overdue(&self) -> Option<Instant> {
+        let in_time = self.waiting.values().filter(|waiting| !waiting.overdue);
+        in_time.map(|waiting| waiting.since + self.patience).min()
+    }
+
+    fn mark_overdue(&mut self) {
+        let now = Instant::now();
+        for (node, waiting) in &mut self.waiting {
+            if !waiting.overdue && now >= waiting.since + self.patience {
+                waiting.overdue = true;
+                tracing::warn!(%node, revision = waiting.revision, "node does not acknowledge in time");
+            }
+        }
     }
 }
 
@@ -77,12 +119,16 @@ impl Actor {
             Command::Publish { state, reply } => self.publish(&state, reply),
             Command::Hello { hello, session } => self.hello(hello, session),
             Command::Ack { node, session, ack } if self.is_open(&node, session) => {
-                for rejection in &ack.rejected {
-                    let (key, error) = (&rejection.key, &rejection.message);
-                    tracing::warn!(%node, revision = ack.revision, %key, %error, "node rejected a resource");
+                self.log_rejections(&node, &ack);
+                self.counters.acknowledged.add();
+                if !ack.rejected.is_empty() {
+                    self.counters.rejecting.add();
                 }
                 match self.publisher.on_ack(&node, ack) {
                     Ok(()) => {
+                        if self.waiting.remove(&node).is_some_and(|waiting| waiting.overdue) {
+                            tracing::info!(%node, "node acknowledges again");
+                        }
                         self.ready.insert(node);
                     }
                     Err(error) => self.close(&node, Status::failed_precondition(error.to_string())),
@@ -94,6 +140,16 @@ impl Actor {
             }
             // Of a stream that another one of the same node has replaced.
             Command::Ack { .. } | Command::Gone { .. } => {}
+        }
+    }
+
+    /// Names what the node has not rejected before: every acknowledgement lists all that is rejected.
+    fn log_rejections(&self, node: &Arc<str>, ack: &Ack) {
+        let before: &[Rejection] = self.publisher.node(node).map_or(&[], |report| &report.rejected);
+        let new = ack.rejected.iter().filter(|rejection| !before.contains(rejection));
+        for rejection in new.take(MAX_LOGGED) {
+            let (key, error) = (&rejection.key, &rejection.message);
+            tracing::warn!(%node, revision = ack.revision, %key, %error, "node rejected a resource");
         }
     }
 
@@ -113,8 +169,14 @@ impl Actor {
         if let Some(old) = self.sessions.remove(&hello.node) {
             end(old, Status::aborted("the node has opened another stream"));
         }
+        self.waiting.remove(&hello.node);
+        let again = self.publisher.node(&hello.node).is_some();
         match self.publisher.on_hello(&hello) {
             Ok(()) => {
+                self.counters.streams.add();
+                if again {
+                    self.counters.reconnects.add();
+                }
                 let resume = hello.resume.map(|at| at.revision);
                 tracing::info!(node = %hello.node, schema = hello.schema, ?resume, "node connected");
                 self.ready.insert(hello.node.clone());
@@ -128,11 +190,16 @@ impl Actor {
         for node in std::mem::take(&mut self.ready) {
             let Some(session) = self.sessions.get(&node) else { continue };
             let sent = match self.publisher.next_batch(&node) {
-                Ok(frames) if frames.is_empty() => continue,
-                Ok(frames) => session.batches.try_send(Ok(frames)).is_ok(),
-                Err(_) => false,
+                Ok(frames) => match frames.first().map(|frame| frame.position.revision) {
+                    None => continue,
+                    Some(revision) => session.batches.try_send(Ok(frames)).is_ok().then_some(revision),
+                },
+                Err(_) => None,
             };
-            if !sent {
+            if let Some(revision) = sent {
+                let waiting = Waiting { revision, since: Instant::now(), overdue: false };
+                self.waiting.insert(node, waiting);
+            } else {
                 self.close(&node, Status::unavailable("the stream takes no batch"));
             }
         }
@@ -140,6 +207,7 @@ impl Actor {
 
     fn close(&mut self, node: &Arc<str>, status: Status) {
         self.publisher.on_disconnect(node);
+        self.waiting.remove(node);
         if let Some(session) = self.sessions.remove(node) {
             end(session, status);
         }
@@ -151,7 +219,11 @@ impl Actor {
 
     fn report(&self) -> IrReport {
         let nodes = self.publisher.nodes().map(|(node, report)| (node.clone(), report.clone()));
-        IrReport { revision: self.publisher.revision(), nodes: nodes.collect() }
+        IrReport {
+            revision: self.publisher.revision(),
+            nodes: nodes.collect(),
+            waiting: self.waiting.clone(),
+        }
     }
 }
 

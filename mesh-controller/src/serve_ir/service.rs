@@ -27,16 +27,16 @@ use tonic::{
     transport::Server,
 };
 use weft_identity::JoinToken;
-use weft_ir::stream::{Batch, FromNode, Hello, MAX_MESSAGE_BYTES, STREAM_PATH};
+use weft_ir::stream::{
+    Batch, FromNode, Hello, MAX_FRAME_BYTES, MAX_REJECTION_BYTES, MAX_REJECTIONS, STREAM_PATH,
+};
 
 use super::{
+    StreamCounters,
     accept::{Admission, Connection},
     actor::{Command, Session},
     codec::ControllerCodec,
 };
-
-/// The time for a node's hello, once its stream is open.
-const HELLO: Duration = Duration::from_secs(10);
 
 /// A quiet connection is asked for a sign of life this often, and closed without one.
 const KEEPALIVE: Duration = Duration::from_secs(20);
@@ -48,10 +48,22 @@ const STREAMS_PER_CONNECTION: u32 = 2;
 /// The header of a request: the token and what gRPC adds.
 const MAX_HEADER_BYTES: u32 = 16 * 1024;
 
+/// The largest message of a node: an acknowledgement with all its rejections, and room for their keys.
+const MAX_FROM_NODE_BYTES: usize = MAX_REJECTIONS * MAX_REJECTION_BYTES + MAX_FRAME_BYTES;
+
+/// Who may come in.
+#[derive(Clone, Debug)]
+pub(super) struct Door {
+    pub(super) token: JoinToken,
+    /// The time for a node's hello, once its stream is open.
+    pub(super) greeting: Duration,
+    pub(super) counters: Arc<StreamCounters>,
+}
+
 /// The gRPC service.
 #[derive(Clone, Debug)]
 pub(super) struct StateService {
-    token: JoinToken,
+    door: Door,
     commands: mpsc::Sender<Command>,
     sessions: Arc<AtomicU64>,
 }
@@ -78,13 +90,14 @@ pub(super) async fn serve(
 }
 
 impl StateService {
-    pub(super) fn new(token: JoinToken, commands: mpsc::Sender<Command>) -> StateService {
-        StateService { token, commands, sessions: Arc::default() }
+    pub(super) fn new(door: Door, commands: mpsc::Sender<Command>) -> StateService {
+        StateService { door, commands, sessions: Arc::default() }
     }
 
     fn open(&self, request: Request<Streaming<FromNode>>) -> Result<Response<Batches>, Status> {
         let authorization = request.metadata().get("authorization");
-        if !authorization.is_some_and(|value| self.token.authorizes(value.as_bytes())) {
+        if !authorization.is_some_and(|value| self.door.token.authorizes(value.as_bytes())) {
+            self.door.counters.unauthorized.add();
             return Err(Status::unauthenticated("the join token is not this controller's"));
         }
         if let Some(admission) = request.extensions().get::<Admission>() {
@@ -94,9 +107,14 @@ impl StateService {
         let (end, ended) = oneshot::channel();
         let number = self.sessions.fetch_add(1, Ordering::Relaxed);
         let session = Session { number, batches: batches.clone(), end };
-        let commands = self.commands.clone();
+        let (commands, greeting) = (self.commands.clone(), self.door.greeting);
         tokio::spawn(async move {
-            if let Err(status) = follow(request.into_inner(), commands, session, ended).await {
+            let mut inbound = request.into_inner();
+            let followed = match hello(&mut inbound, greeting).await {
+                Ok(hello) => follow(hello, inbound, commands, session, ended).await,
+                Err(status) => Err(status),
+            };
+            if let Err(status) = followed {
                 // The node may have gone before it can read why.
                 drop(batches.send(Err(status)).await);
             }
@@ -118,12 +136,12 @@ fn frames(batch: Result<Vec<Batch>, Status>) -> stream::Iter<std::vec::IntoIter<
 
 /// Reads what a node says, until its stream ends.
 async fn follow(
+    hello: Hello,
     mut inbound: Streaming<FromNode>,
     commands: mpsc::Sender<Command>,
     session: Session,
     mut ended: oneshot::Receiver<Status>,
 ) -> Result<(), Status> {
-    let hello = hello(&mut inbound).await?;
     let (node, number) = (hello.node.clone(), session.number);
     let stopped = |_| Status::unavailable("the controller is stopping");
     commands.send(Command::Hello { hello, session }).await.map_err(stopped)?;
@@ -148,8 +166,8 @@ async fn follow(
     result
 }
 
-async fn hello(inbound: &mut Streaming<FromNode>) -> Result<Hello, Status> {
-    match timeout(HELLO, inbound.message()).await {
+async fn hello(inbound: &mut Streaming<FromNode>, greeting: Duration) -> Result<Hello, Status> {
+    match timeout(greeting, inbound.message()).await {
         Ok(Ok(Some(FromNode::Hello(hello)))) => Ok(hello),
         Ok(Ok(_)) => Err(Status::invalid_argument("a stream begins with a hello")),
         Ok(Err(status)) => Err(status),
@@ -182,7 +200,7 @@ impl Service<http::Request<Body>> for StateService {
             if request.uri().path() != STREAM_PATH {
                 return Ok(Status::unimplemented("no such method").into_http());
             }
-            let mut grpc = Grpc::new(ControllerCodec).max_decoding_message_size(MAX_MESSAGE_BYTES);
+            let mut grpc = Grpc::new(ControllerCodec).max_decoding_message_size(MAX_FROM_NODE_BYTES);
             Ok(grpc.streaming(service, request).await)
         })
     }

@@ -9,13 +9,11 @@ use weft_api::{
 };
 use weft_ir::{PolicyKind, ResourceKey};
 
+use super::MAX_NAMED;
 use crate::serve_ir::IrReport;
 
 /// The reason of every condition that is false because a node said so.
 const REASON: &str = "RejectedByNode";
-
-/// The most nodes that one message names.
-const MAX_NAMED: usize = 3;
 
 /// What connected nodes cannot use, by the object that it came from.
 #[derive(Debug, Default)]
@@ -136,7 +134,7 @@ mod tests {
         };
         let rejected = rejected.iter().map(rejection).collect();
         let report = NodeReport { connected, applied: Some(7), rejected, omitted: 0 };
-        IrReport { revision: 7, nodes: [("n1".into(), report)].into() }
+        IrReport { revision: 7, nodes: [("n1".into(), report)].into(), ..IrReport::default() }
     }
 
     fn key(kind: Kind) -> ObjectKey {

@@ -44,6 +44,7 @@ fn a_text_that_is_no_yaml_keeps_what_its_file_had() {
     store.apply("f.yaml", &format!("spec: [\n---\n{OTHER}"));
     assert_eq!(names(&store), ["Service shop/a", "Service shop/b"]);
     assert!(store.problems().iter().any(|problem| problem.unreadable && problem.object.is_none()));
+    assert!(texts(&store)[0].ends_with("; the last good version stays"), "{:?}", texts(&store));
     store.apply("f.yaml", &OTHER.replace("spec: {}", "spec: {"));
     assert_eq!(names(&store), ["Service shop/b"]);
     assert!(store.problems()[0].unreadable && store.problems()[0].object.is_some());
