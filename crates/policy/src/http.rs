@@ -7,6 +7,7 @@
 //! then compared.
 
 pub(crate) mod pattern;
+mod target;
 
 use std::{
     borrow::Cow,
@@ -62,12 +63,16 @@ pub struct HttpRules {
 }
 
 impl HttpRules {
-    /// Decides about a request.
+    /// Decides about a request: it is allowed when every reading of its path is, since it goes to the
+    /// server as it came, and servers differ in what they make of `..`, `//` and `%2F`.
     pub fn decide(&self, request: &HttpRequest<'_>) -> HttpDecision {
         let sets = || self.sets.iter().flatten();
-        match sets().find_map(|set| set.allowed_by(request)) {
-            Some(policy) => HttpDecision::Allow(policy),
-            None => HttpDecision::Deny(Reason::HttpPolicyDenied, sets().map(|set| set.first.clone()).next()),
+        let allowed = |target: &[u8]| sets().find_map(|set| set.allowed_by(request, target));
+        match allowed(request.target) {
+            Some(policy) if target::readings(request.target).iter().all(|one| allowed(one).is_some()) => {
+                HttpDecision::Allow(policy)
+            }
+            _ => HttpDecision::Deny(Reason::HttpPolicyDenied, sets().map(|set| set.first.clone()).next()),
         }
     }
 
@@ -137,9 +142,9 @@ impl RequestRules {
         RequestRules { first, plain, with_headers, warnings: build.warnings }
     }
 
-    /// The policy of a rule that allows the request.
-    fn allowed_by(&self, request: &HttpRequest<'_>) -> Option<Arc<str>> {
-        let parts = [request.method, request.authority, request.target];
+    /// The policy of a rule that allows the request with this reading of its target.
+    fn allowed_by(&self, request: &HttpRequest<'_>, target: &[u8]) -> Option<Arc<str>> {
+        let parts = [request.method, request.authority, target];
         if parts.iter().any(|part| part.contains(&b'\n')) {
             // A line end would let one part be read as another; no valid request has one.
             return None;
