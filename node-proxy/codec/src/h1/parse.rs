@@ -58,7 +58,11 @@ pub(crate) fn request(
         keep_alive: fields.keeps_alive(line.version),
         expects_continue: fields.expects_continue && line.version == Version::HTTP_11,
     };
-    let upgrade = fields.upgrade(&wire).filter(|_| line.version == Version::HTTP_11);
+    // Whatever follows an upgrade goes through as bytes. Of what servers offer, `h2c` would hide further
+    // requests from routes and policies, and so only WebSocket is passed on (RFC 6455 section 4.1).
+    let tunnels =
+        |offer: &Bytes| line.version == Version::HTTP_11 && offer.eq_ignore_ascii_case(b"websocket");
+    let upgrade = fields.upgrade(&wire).filter(tunnels);
     let head = RequestHead {
         method: line.method,
         target,

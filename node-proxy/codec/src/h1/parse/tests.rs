@@ -230,3 +230,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn only_websocket_is_an_upgrade() {
+    for (offer, expected) in [
+        ("websocket", Some("websocket")),
+        ("WebSocket", Some("WebSocket")),
+        ("h2c", None),
+        ("websocket, h2c", None),
+        ("TLS/1.0", None),
+    ] {
+        let head = format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: {offer}\r\n\r\n");
+        let (head, _) = parse(head.as_bytes()).expect("valid");
+        assert_eq!(head.upgrade.as_deref(), expected.map(str::as_bytes), "{offer}");
+    }
+}
