@@ -116,8 +116,9 @@ pub(crate) struct BenchArgs {
 }
 
 impl Command {
-    /// What has to be installed before this subcommand can run.
-    pub(crate) fn needs(&self) -> Vec<Purpose> {
+    /// What has to be installed before this subcommand can run. What is only run as root is not needed
+    /// by others, who could not install it either.
+    pub(crate) fn needs(&self, is_root: bool) -> Vec<Purpose> {
         match self {
             Self::Setup(args) => {
                 let mut needs = vec![Purpose::Build, Purpose::Run, Purpose::Test];
@@ -132,8 +133,10 @@ impl Command {
                 needs
             }
             Self::Fmt => vec![Purpose::Test],
-            Self::Demo(_) => vec![Purpose::Build, Purpose::Run],
-            Self::Test(_) | Self::Lab(_) => vec![Purpose::Build, Purpose::Run, Purpose::Test],
+            Self::Demo(_) if is_root => vec![Purpose::Build, Purpose::Run],
+            Self::Demo(_) => vec![Purpose::Build],
+            Self::Test(_) | Self::Lab(_) if is_root => vec![Purpose::Build, Purpose::Run, Purpose::Test],
+            Self::Test(_) | Self::Lab(_) => vec![Purpose::Build, Purpose::Test],
             Self::Bpf(_) => vec![Purpose::Build, Purpose::Bpf],
             Self::Bench(_) => vec![Purpose::Build, Purpose::Run, Purpose::Bench],
         }
@@ -159,6 +162,13 @@ mod tests {
                 assert!(argument.get_help().is_some(), "{} of {}", argument.get_id(), command.get_name());
             }
         }
+    }
+
+    #[test]
+    fn the_demo_without_root_needs_no_network_tools() {
+        let needs = |is_root| Cli::try_parse_from(["xtask", "demo"]).unwrap().command.needs(is_root);
+        assert_eq!(needs(false), [Purpose::Build]);
+        assert_eq!(needs(true), [Purpose::Build, Purpose::Run]);
     }
 
     #[test]

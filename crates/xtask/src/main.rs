@@ -35,7 +35,7 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    let needs = cli.command.needs();
+    let needs = cli.command.needs(exec::is_root());
     setup::ensure(&needs)?;
     match cli.command {
         Command::Setup(_) => {

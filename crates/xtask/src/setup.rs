@@ -104,6 +104,8 @@ fn install_packages(packages: &[&str]) -> anyhow::Result<()> {
 fn apt_get(apt: &PathBuf) -> Command {
     let mut command = Command::new(apt);
     command.env("DEBIAN_FRONTEND", "noninteractive").current_dir(workspace::root());
+    // A machine that has just started often updates itself; apt waits for the others, in seconds.
+    command.args(["-o", "DPkg::Lock::Timeout=120"]);
     command
 }
 

@@ -34,6 +34,11 @@ pub(crate) fn demo(args: &[String]) -> anyhow::Result<ExitCode> {
 /// Runs every stage, also after a failure, and sums up.
 pub(crate) fn test(args: &TestArgs) -> anyhow::Result<ExitCode> {
     let mut report = Report::default();
+    if !exec::is_root() && !args.no_root_tests {
+        eprintln!(
+            "not root: this ends as a failure, without the kernel and lab tests (--no-root-tests accepts it)"
+        );
+    }
     if !args.no_lint {
         report.step("format", lint::format_check);
         report.step("clippy", lint::clippy);
