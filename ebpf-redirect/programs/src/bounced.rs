@@ -26,18 +26,17 @@ const PACKET_HOST: u32 = 0;
 /// The entry point.
 #[classifier]
 pub fn bounced(ctx: TcContext) -> i32 {
-    let Some(config) = config() else { return TC_ACT_SHOT as i32 };
+    let (Some(config), Some(packet)) = (config(), packet::scratch()) else { return TC_ACT_SHOT as i32 };
     let skb = ctx.skb.skb;
     // What the devices say to each other (neighbour discovery) has no reader here.
-    let mut packet = Packet::new();
-    if packet::parse(skb, &mut packet) != packet::IP {
+    if packet::parse(skb, packet) != packet::IP {
         return TC_ACT_SHOT as i32;
     }
     // The frame is addressed to a pod; without this the stack drops it as somebody else's.
     if unsafe { bpf_skb_change_type(skb, PACKET_HOST) } != 0 {
-        return drop(&packet, Reason::ProxyAssignFailed);
+        return drop(packet, Reason::ProxyAssignFailed);
     }
-    hand_over(skb, &packet, config)
+    hand_over(skb, packet, config)
 }
 
 #[inline(always)]

@@ -21,15 +21,14 @@ use crate::{
 /// The entry point.
 #[classifier]
 pub fn from_netdev(ctx: TcContext) -> i32 {
-    let Some(config) = config() else { return TC_ACT_UNSPEC };
+    let (Some(config), Some(packet)) = (config(), packet::scratch()) else { return TC_ACT_UNSPEC };
     let skb = ctx.skb.skb;
     // Marks are of this node; a packet that carries one of ours here was handed over already.
     if unsafe { (*skb).mark } & config.mark_mask == config.to_proxy {
         return TC_ACT_UNSPEC;
     }
-    let mut packet = Packet::new();
-    match packet::parse(skb, &mut packet) {
-        packet::IP => hand_over(skb, &packet, config),
+    match packet::parse(skb, packet) {
+        packet::IP => hand_over(skb, packet, config),
         _ => TC_ACT_UNSPEC,
     }
 }

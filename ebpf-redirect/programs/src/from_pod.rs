@@ -28,13 +28,12 @@ use crate::{
 /// The entry point.
 #[classifier]
 pub fn from_pod(ctx: TcContext) -> i32 {
-    let Some(config) = config() else { return TC_ACT_SHOT as i32 };
+    let (Some(config), Some(packet)) = (config(), packet::scratch()) else { return TC_ACT_SHOT as i32 };
     let skb = ctx.skb.skb;
     // What a pod claims about its packets is forgotten.
     proxy::mark(skb, config.mark_mask, 0);
-    let mut packet = Packet::new();
-    match packet::parse(skb, &mut packet) {
-        packet::IP => decide(skb, &packet, config),
+    match packet::parse(skb, packet) {
+        packet::IP => decide(skb, packet, config),
         packet::NOT_IP => frame(skb),
         _ => refuse(skb, Reason::InvalidPacket),
     }

@@ -11,6 +11,8 @@ use weft_ebpf_common::layout::{
     PolicyKey, ReverseKey, Service, ServiceCounters, ServiceKey, Workload,
 };
 
+use crate::packet::Packet;
+
 /// Settings, one entry.
 #[map(name = "weft_config_v1")]
 pub(crate) static CONFIG: Array<Config> = Array::pinned(1, 0);
@@ -71,6 +73,10 @@ pub(crate) static EVENTS: RingBuf = RingBuf::pinned(1 << 20, 0);
 /// Events that found the ring full; written here.
 #[map(name = "weft_lost_v1")]
 pub(crate) static LOST: PerCpuArray<u64> = PerCpuArray::pinned(1, 0);
+
+/// The packet in hand, see `packet::scratch`.
+#[map(name = "weft_packet_v1")]
+pub(crate) static PACKET: PerCpuArray<Packet> = PerCpuArray::with_max_entries(1, 0);
 
 /// The settings. Without them nothing can be decided.
 #[inline(always)]

@@ -7,6 +7,8 @@ use core::mem::MaybeUninit;
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes_relative};
 use weft_ebpf_common::layout::Address;
 
+use crate::maps::PACKET;
+
 pub(crate) const TCP: u8 = 6;
 pub(crate) const UDP: u8 = 17;
 pub(crate) const SCTP: u8 = 132;
@@ -227,10 +229,19 @@ fn ipv6(skb: *mut __sk_buff, at: u32) -> Option<Header> {
     None
 }
 
+/// Where the packet in hand is read to. Not the stack: the verifier follows each value there, so that it
+/// would look at all decisions again for every way through the headers. What a map holds it takes for
+/// unknown. One per CPU: a hook is never entered while another runs on the same CPU.
+#[inline(always)]
+pub(crate) fn scratch() -> Option<&'static mut Packet> {
+    unsafe { PACKET.get_ptr_mut(0)?.as_mut() }
+}
+
 /// Reads a packet: [`IP`], [`NOT_IP`] or [`INVALID`]. A function of its own, so that what it needs of
 /// the stack is free again for the decision.
 #[inline(never)]
 pub(crate) fn parse(skb: *mut __sk_buff, packet: &mut Packet) -> u32 {
+    *packet = Packet::new();
     let protocol = unsafe { (*skb).protocol };
     let v4 = protocol == ETH_P_IP;
     if !v4 && protocol != ETH_P_IPV6 {

@@ -53,12 +53,11 @@ fn refuse(skb: *mut __sk_buff, reason: Reason, direction: u8) -> i32 {
 /// The entry point for what a port sends.
 #[classifier]
 pub fn from_port(ctx: TcContext) -> i32 {
-    let Some(config) = config() else { return TC_ACT_SHOT as i32 };
+    let (Some(config), Some(packet)) = (config(), packet::scratch()) else { return TC_ACT_SHOT as i32 };
     let skb = ctx.skb.skb;
     proxy::mark(skb, config.mark_mask, 0);
-    let mut packet = Packet::new();
-    match packet::parse(skb, &mut packet) {
-        packet::IP => sent(skb, &packet, config),
+    match packet::parse(skb, packet) {
+        packet::IP => sent(skb, packet, config),
         packet::NOT_IP => frame(skb),
         _ => invalid(skb, &packet.sender, EGRESS),
     }
@@ -104,12 +103,11 @@ fn invalid(skb: *mut __sk_buff, address: &Address, direction: u8) -> i32 {
 /// The entry point for what is sent to a port.
 #[classifier]
 pub fn to_port(ctx: TcContext) -> i32 {
-    let Some(config) = config() else { return TC_ACT_SHOT as i32 };
+    let (Some(config), Some(packet)) = (config(), packet::scratch()) else { return TC_ACT_SHOT as i32 };
     let skb = ctx.skb.skb;
-    let mut packet = Packet::new();
-    match packet::parse(skb, &mut packet) {
+    match packet::parse(skb, packet) {
         packet::IP => match owner(skb, &packet.receiver) {
-            Owner::Here(workload) => to_pod::decide_for(skb, &packet, workload, config),
+            Owner::Here(workload) => to_pod::decide_for(skb, packet, workload, config),
             // The bridge sends to every port what it has not learned; the right one decides.
             Owner::Elsewhere => TC_ACT_SHOT as i32,
             Owner::Nobody => TC_ACT_UNSPEC,

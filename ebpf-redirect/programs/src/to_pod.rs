@@ -26,11 +26,10 @@ use crate::{
 /// The entry point.
 #[classifier]
 pub fn to_pod(ctx: TcContext) -> i32 {
-    let Some(config) = config() else { return TC_ACT_SHOT as i32 };
+    let (Some(config), Some(packet)) = (config(), packet::scratch()) else { return TC_ACT_SHOT as i32 };
     let skb = ctx.skb.skb;
-    let mut packet = Packet::new();
-    match packet::parse(skb, &mut packet) {
-        packet::IP => decide(skb, &packet, config),
+    match packet::parse(skb, packet) {
+        packet::IP => decide(skb, packet, config),
         packet::NOT_IP => TC_ACT_UNSPEC,
         _ => {
             event::count(Reason::InvalidPacket as u16, METRIC_DROP, INGRESS, unsafe { (*skb).len });
