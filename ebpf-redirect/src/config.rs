@@ -24,6 +24,20 @@ pub struct DatapathConfig {
     pub table: u32,
     /// Preference of the `ip rule` that leads there.
     pub rule_priority: u32,
+    /// How programs are attached to devices.
+    pub attachment: Attachment,
+}
+
+/// How programs are attached to devices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Attachment {
+    /// By tcx links where the kernel has them (6.6), by filters where it does not.
+    #[default]
+    Auto,
+    /// By tcx links.
+    Tcx,
+    /// By filters on the clsact queueing discipline, also where there are tcx links.
+    Clsact,
 }
 
 /// The bits of the packet mark that are Weft's, and the two values in use.
@@ -73,6 +87,7 @@ impl DatapathConfig {
             ports: DEFAULT_PORTS,
             table: 3077,
             rule_priority: 90,
+            attachment: Attachment::default(),
         }
     }
 

@@ -23,7 +23,7 @@ use crate::{
     desired::{Desired, ServiceName},
     events::{self, Events, EventsError, FlowDirection, KernelEvent},
     firewall::{self, Exempt, FirewallError},
-    load::{DeviceHook, LoadError, Programs, maps_directory, unpin_all},
+    load::{DeviceHook, LoadError, Programs, detach_all, maps_directory},
     maps::Maps,
     network::{Link, Network, NetworkError},
     probe::{self, Report},
@@ -153,7 +153,7 @@ impl Datapath {
     pub async fn attach(config: DatapathConfig) -> Result<Datapath, DatapathError> {
         config.check()?;
         let network = Network::open()?;
-        let programs = Programs::load(&config.bpffs)?;
+        let programs = Programs::load(&config.bpffs)?.attaching(config.attachment);
         let maps = Maps::open(&maps_directory(&config.bpffs))?;
         let device = network.set_up(&config).await?;
         write_config(&maps, &config, device)?;
@@ -384,10 +384,10 @@ impl Datapath {
     /// The first failure, after everything was tried.
     pub async fn cleanup(config: &DatapathConfig) -> Result<(), DatapathError> {
         let network = Network::open()?;
-        let unpinned = unpin_all(&config.bpffs);
+        let detached = detach_all(&config.bpffs);
         let torn_down = network.tear_down(config).await;
         let removed = firewall::remove().await;
-        unpinned?;
+        detached?;
         torn_down?;
         removed?;
         Ok(())

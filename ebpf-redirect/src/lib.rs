@@ -11,6 +11,8 @@
 
 #[doc(hidden)]
 pub mod bpf;
+mod bpffs;
+mod clsact;
 pub mod config;
 pub mod datapath;
 pub mod desired;
@@ -22,6 +24,6 @@ pub mod network;
 pub mod probe;
 pub mod sync;
 
-pub use config::{DEFAULT_MARK, DEFAULT_PORTS, DatapathConfig, Mark};
+pub use config::{Attachment, DEFAULT_MARK, DEFAULT_PORTS, DatapathConfig, Mark};
 pub use datapath::{Applied, Counters, Datapath, DatapathError};
 pub use events::{Events, KernelEvent, KernelEventKind};

@@ -19,6 +19,9 @@ use aya::{
 
 use crate::{
     bpf::{self, Attach},
+    bpffs,
+    clsact::{self, Side},
+    config::Attachment,
     maps::LAYOUT,
 };
 
@@ -88,10 +91,29 @@ impl DeviceHook {
         }
     }
 
-    fn attach(self) -> Attach {
+    /// A number that stays the same from version to version.
+    pub(crate) fn number(self) -> u32 {
         match self {
-            DeviceHook::ToPod | DeviceHook::ToPort => Attach::TcxEgress,
-            _ => Attach::TcxIngress,
+            DeviceHook::FromPod => 0,
+            DeviceHook::ToPod => 1,
+            DeviceHook::FromPort => 2,
+            DeviceHook::ToPort => 3,
+            DeviceHook::FromNetdev => 4,
+            DeviceHook::Bounced => 5,
+        }
+    }
+
+    pub(crate) fn side(self) -> Side {
+        match self {
+            DeviceHook::ToPod | DeviceHook::ToPort => Side::Egress,
+            _ => Side::Ingress,
+        }
+    }
+
+    fn attach(self) -> Attach {
+        match self.side() {
+            Side::Ingress => Attach::TcxIngress,
+            Side::Egress => Attach::TcxEgress,
         }
     }
 }
@@ -126,9 +148,12 @@ pub enum LoadError {
         /// Why.
         source: io::Error,
     },
+    /// The filters on devices could not be listed or removed.
+    #[error("filters on devices (tc): {0}")]
+    Filters(io::Error),
 }
 
-fn path_error(path: &Path) -> impl FnOnce(io::Error) -> LoadError + '_ {
+pub(crate) fn path_error(path: &Path) -> impl FnOnce(io::Error) -> LoadError + '_ {
     |source| LoadError::Path { path: path.to_owned(), source }
 }
 
@@ -137,7 +162,16 @@ fn path_error(path: &Path) -> impl FnOnce(io::Error) -> LoadError + '_ {
 pub struct Programs {
     bpf: Ebpf,
     directory: PathBuf,
+    left_out: BTreeSet<&'static str>,
+    knows_tcx: bool,
+    attachment: Attachment,
 }
+
+/// Hooks that only guard the proxy against other processes of the node, and that old kernels do not
+/// take. All others are needed.
+///
+/// Before 6.1 `setsockopt` cannot tell whose process it runs in.
+pub(crate) const OPTIONAL_HOOKS: [&str; 1] = ["setsockopt"];
 
 /// Where the maps of a node are pinned.
 pub(crate) fn maps_directory(bpffs: &Path) -> PathBuf {
@@ -155,13 +189,14 @@ impl Programs {
     /// # Errors
     /// Names the program or path and the kernel's reason.
     pub fn load(bpffs: &Path) -> Result<Programs, LoadError> {
-        mount(bpffs)?;
+        bpffs::mount(bpffs)?;
         let maps = maps_directory(bpffs);
         for directory in [&maps, &links_directory(bpffs)] {
             fs::create_dir_all(directory).map_err(path_error(directory))?;
         }
         drop_other_layouts(&maps)?;
         let mut bpf = EbpfLoader::new().default_map_pin_directory(&maps).load(object())?;
+        let mut left_out = BTreeSet::new();
         for (name, program) in bpf.programs_mut() {
             let loaded = match program {
                 Program::SchedClassifier(program) => program.load(),
@@ -170,10 +205,38 @@ impl Programs {
                 Program::CgroupSockopt(program) => program.load(),
                 _ => continue,
             };
-            loaded
-                .map_err(|source| LoadError::Program { name: name.to_owned(), source: Box::new(source) })?;
+            let Err(source) = loaded else { continue };
+            match OPTIONAL_HOOKS.into_iter().find(|optional| *optional == name) {
+                Some(optional) if lacks_function(&source) => left_out.insert(optional),
+                _ => return Err(LoadError::Program { name: name.to_owned(), source: Box::new(source) }),
+            };
         }
-        Ok(Programs { bpf, directory: bpffs.to_owned() })
+        let mut programs = Programs {
+            bpf,
+            directory: bpffs.to_owned(),
+            left_out,
+            knows_tcx: false,
+            attachment: Attachment::Auto,
+        };
+        programs.knows_tcx = knows_tcx(programs.fd(DeviceHook::FromNetdev.program())?);
+        Ok(programs)
+    }
+
+    /// Attaches to devices in another way than the kernel's best.
+    #[must_use]
+    pub fn attaching(mut self, attachment: Attachment) -> Programs {
+        self.attachment = attachment;
+        self
+    }
+
+    /// Whether the kernel has tcx links.
+    pub(crate) fn knows_tcx(&self) -> bool {
+        self.knows_tcx
+    }
+
+    /// The [`OPTIONAL_HOOKS`] that the kernel does not take.
+    pub(crate) fn left_out(&self) -> &BTreeSet<&'static str> {
+        &self.left_out
     }
 
     /// The descriptor of a loaded program.
@@ -197,36 +260,53 @@ impl Programs {
         let target = fs::File::open(cgroup).map_err(path_error(cgroup))?;
         // A link to a cgroup that was removed and made again is attached to nothing.
         let inode = target.metadata().map_err(path_error(cgroup))?.ino();
-        for (name, kind) in SOCKET_HOOKS {
+        for (name, kind) in SOCKET_HOOKS.into_iter().filter(|(name, _)| !self.left_out.contains(name)) {
             let pin = links_directory(&self.directory).join(format!("{name}-{inode}"));
             self.attach(name, target.as_raw_fd().cast_unsigned(), kind, &pin)?;
         }
         Ok(())
     }
 
-    /// Attaches a hook to a device, or replaces the program behind the old link.
+    /// Attaches a hook to a device, or replaces the program that is attached.
     ///
     /// # Errors
     /// Names the program and the kernel's reason.
     pub fn attach_device(&self, hook: DeviceHook, ifindex: u32) -> Result<(), LoadError> {
-        self.attach(hook.program(), ifindex, hook.attach(), &self.device_pin(hook, ifindex))
+        let (name, pin) = (hook.program(), self.device_pin(hook, ifindex));
+        let links = links_directory(&self.directory);
+        let failed = |source| LoadError::Attach { name: name.to_owned(), source };
+        let tcx = match self.attachment {
+            Attachment::Auto => self.knows_tcx,
+            Attachment::Tcx => true,
+            Attachment::Clsact => false,
+        };
+        // What an earlier process attached in the other way goes when this is in its place.
+        if tcx {
+            self.attach(name, ifindex, hook.attach(), &pin)?;
+            clsact::detach(hook, ifindex, &links).map_err(failed)
+        } else {
+            clsact::attach(hook, ifindex, self.fd(name)?, &links).map_err(failed)?;
+            remove(&pin)
+        }
     }
 
     /// Detaches a hook from a device, if it is attached.
     ///
     /// # Errors
-    /// Where the pin cannot be removed.
+    /// Where the pin or the filter cannot be removed.
     pub fn detach_device(&self, hook: DeviceHook, ifindex: u32) -> Result<(), LoadError> {
-        remove(&self.device_pin(hook, ifindex))
+        remove(&self.device_pin(hook, ifindex))?;
+        let failed = |source| LoadError::Attach { name: hook.program().to_owned(), source };
+        clsact::detach(hook, ifindex, &links_directory(&self.directory)).map_err(failed)
     }
 
-    /// The hooks of devices that have a pinned link.
+    /// The hooks of devices that have a pinned link or a filter.
     ///
     /// # Errors
-    /// Where the directory cannot be read.
+    /// Where the directory or the filters cannot be read.
     pub fn attached(&self) -> Result<BTreeSet<(DeviceHook, u32)>, LoadError> {
         let directory = links_directory(&self.directory);
-        let mut attached = BTreeSet::new();
+        let mut attached = clsact::attached().map_err(LoadError::Filters)?;
         for entry in fs::read_dir(&directory).map_err(path_error(&directory))? {
             let name = entry.map_err(path_error(&directory))?.file_name();
             let Some((program, index)) = name.to_str().and_then(|name| name.rsplit_once('-')) else {
@@ -260,6 +340,25 @@ impl Programs {
         let link = bpf::link_create(program, target, kind).map_err(failed)?;
         bpf::pin(link.as_fd(), pin).map_err(path_error(pin))
     }
+}
+
+/// The kernel does not have a function that the program calls.
+fn lacks_function(error: &ProgramError) -> bool {
+    matches!(error, ProgramError::LoadError { verifier_log, .. }
+        if verifier_log.to_string().contains("unknown func "))
+}
+
+/// A device of index 0 exists nowhere: a kernel that has tcx links says so, another does not know them.
+fn knows_tcx(program: BorrowedFd<'_>) -> bool {
+    let tried = bpf::link_create(program, 0, Attach::TcxIngress);
+    !matches!(&tried, Err(error) if error.raw_os_error() == Some(libc::EINVAL))
+}
+
+/// Removes what a node has on devices and cgroups, and its maps.
+pub(crate) fn detach_all(bpffs: &Path) -> Result<(), LoadError> {
+    let filters = clsact::detach_all(&links_directory(bpffs)).map_err(LoadError::Filters);
+    unpin_all(bpffs)?;
+    filters
 }
 
 /// Removes all pins of a node, and so everything that only they hold.
@@ -299,45 +398,4 @@ fn drop_other_layouts(directory: &Path) -> Result<(), LoadError> {
         }
     }
     Ok(())
-}
-
-/// `BPF_FS_MAGIC` of include/uapi/linux/magic.h.
-const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
-const BPFFS_ROOT: &str = "/sys/fs/bpf";
-
-/// Makes the directory, with a bpf file system under `/sys/fs/bpf` if there is none.
-pub(crate) fn mount(bpffs: &Path) -> Result<(), LoadError> {
-    let root = Path::new(BPFFS_ROOT);
-    if bpffs.starts_with(root) && !is_bpffs(root).map_err(path_error(root))? {
-        mount_bpffs(root).map_err(path_error(root))?;
-    }
-    fs::create_dir_all(bpffs).map_err(path_error(bpffs))?;
-    if is_bpffs(bpffs).map_err(path_error(bpffs))? {
-        Ok(())
-    } else {
-        Err(path_error(bpffs)(io::Error::other("not on a bpf file system (mount -t bpf bpf /sys/fs/bpf)")))
-    }
-}
-
-#[allow(unsafe_code, reason = "statfs has no safe form in the standard library")]
-fn is_bpffs(path: &Path) -> io::Result<bool> {
-    use std::os::unix::ffi::OsStrExt;
-    let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;
-    let mut found = std::mem::MaybeUninit::<libc::statfs>::zeroed();
-    // SAFETY: the path is a C string and the buffer has the right type; both outlive the call.
-    if unsafe { libc::statfs(path.as_ptr(), found.as_mut_ptr()) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the call succeeded and filled the structure.
-    Ok(unsafe { found.assume_init() }.f_type == BPF_FS_MAGIC)
-}
-
-#[allow(unsafe_code, reason = "mount has no safe form in the standard library")]
-fn mount_bpffs(root: &Path) -> io::Result<()> {
-    use std::os::unix::ffi::OsStrExt;
-    let root = std::ffi::CString::new(root.as_os_str().as_bytes())?;
-    let kind = c"bpf".as_ptr();
-    // SAFETY: all strings are C strings that outlive the call; the data may be null.
-    let done = unsafe { libc::mount(kind, root.as_ptr(), kind, 0, std::ptr::null()) };
-    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -3,8 +3,7 @@
 //! is then missing.
 
 use std::{
-    fmt, io,
-    os::fd::AsFd,
+    fmt,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -13,9 +12,8 @@ use aya::util::KernelVersion;
 use serde::Serialize;
 
 use crate::{
-    bpf::{self, Attach},
     datapath::cgroup2_mount,
-    load::{Programs, unpin_all},
+    load::{OPTIONAL_HOOKS, Programs, unpin_all},
 };
 
 /// What was found of a feature.
@@ -87,8 +85,8 @@ fn feature(name: &'static str, found: bool, detail: &str) -> Feature {
 }
 
 fn version() -> Feature {
-    let found = KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(6, 6, 0));
-    feature("kernel 6.6 or later", found, "tcx links; tested on 6.18 only")
+    let found = KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(5, 10, 0));
+    feature("kernel 5.10 or later", found, "tested on 5.10, 6.1, 6.12 (Debian's) and 6.18")
 }
 
 fn root() -> Feature {
@@ -123,7 +121,7 @@ fn nft() -> Feature {
     feature("nft", runs, "keeps connection tracking off the proxy's connections (install nftables)")
 }
 
-/// Loads every program without attaching it, and tries a link of the newest kind.
+/// Loads every program without attaching it.
 fn programs() -> Vec<Feature> {
     // The loader pins the maps; they go with the directory, which no node has.
     let pins = PathBuf::from(format!("/sys/fs/bpf/weft-check-{}", std::process::id()));
@@ -131,9 +129,8 @@ fn programs() -> Vec<Feature> {
     let features = match &loaded {
         Ok(programs) => {
             let mut features = vec![feature("kernel programs", true, "every hook passes the verifier")];
-            if let Ok(program) = programs.fd("from_netdev") {
-                features.push(tcx(bpf::link_create(program.as_fd(), 0, Attach::TcxIngress)));
-            }
+            features.push(tcx(programs));
+            features.extend(OPTIONAL_HOOKS.map(|hook| mark_guard(!programs.left_out().contains(hook))));
             features
         }
         Err(error) => vec![feature("kernel programs", false, &error.to_string())],
@@ -145,9 +142,26 @@ fn programs() -> Vec<Feature> {
     features
 }
 
-/// A device of index 0 exists nowhere: a kernel that knows tcx says so, another does not know the link.
-fn tcx(tried: io::Result<std::os::fd::OwnedFd>) -> Feature {
-    let known = !matches!(&tried, Err(error) if error.raw_os_error() == Some(libc::EINVAL));
-    let detail = "links on devices that survive restarts and are replaced in place (6.6)";
-    feature("tcx", known, detail)
+fn tcx(programs: &Programs) -> Feature {
+    let (found, detail) = if programs.knows_tcx() {
+        (Found::Yes, "links on devices, replaced in place")
+    } else {
+        (
+            Found::Replaced,
+            "by filters on clsact (tc); anybody with CAP_NET_ADMIN can remove them, links need 6.6",
+        )
+    };
+    Feature { name: "tcx links", found, detail: detail.to_owned() }
+}
+
+fn mark_guard(found: bool) -> Feature {
+    let (found, detail) = if found {
+        (Found::Yes, "no process of the node's cgroup but ours can set the proxy's mark")
+    } else {
+        (
+            Found::Replaced,
+            "by nothing: who has CAP_NET_ADMIN in the node's network can set the mark; needs 6.1",
+        )
+    };
+    Feature { name: "guard of the mark", found, detail: detail.to_owned() }
 }

@@ -442,7 +442,7 @@ fn the_check_finds_all_that_is_wanted_and_leaves_nothing() {
     let before = std::fs::read_dir("/sys/fs/bpf").unwrap().count();
     let report = weft_ebpf_redirect::Datapath::check();
     assert!(report.usable(), "{report}");
-    assert_eq!(report.features.iter().filter(|feature| feature.name == "tcx").count(), 1, "{report}");
+    assert_eq!(report.features.iter().filter(|feature| feature.name == "tcx links").count(), 1, "{report}");
     assert_eq!(std::fs::read_dir("/sys/fs/bpf").unwrap().count(), before);
 }
 

@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use weft_ebpf_redirect::{Applied, Counters, Datapath, DatapathConfig, Events, KernelEvent};
+use weft_ebpf_redirect::{Applied, Attachment, Counters, Datapath, DatapathConfig, Events, KernelEvent};
 use weft_ir::{
     AppProtocol, Endpoint, EndpointPort, Endpoints, Identity, IdentityNumber, MeshDefaults, Node, ObjectName,
     PathMatch, Policy, PolicyDirection, PolicyKind, PolicyRule, Protocol, Resource, Route, RouteAction,
@@ -96,12 +96,16 @@ impl Lab {
         let directory = tempfile::tempdir().unwrap();
         let cgroup = weft_ebpf_redirect::datapath::cgroup2_mount().unwrap().join(format!("weft-test-{id}"));
         std::fs::create_dir_all(&cgroup).unwrap();
-        let config = DatapathConfig::new(
+        let mut config = DatapathConfig::new(
             "one",
             cgroup,
             PathBuf::from(format!("/sys/fs/bpf/weft-test-{id}")),
             directory.path().join("state"),
         );
+        // The same tests are built once more under this name.
+        if env!("CARGO_CRATE_NAME").ends_with("clsact") {
+            config.attachment = Attachment::Clsact;
+        }
         let mut lab =
             Lab { node: node.clone(), pods: Vec::new(), config, id, directory, namespaces: vec![node] };
         lab.uplink();
