@@ -10,6 +10,7 @@ pub mod dry_run;
 pub mod identity_file;
 pub mod metrics;
 pub mod observed;
+pub mod open_files;
 pub mod reconcile;
 pub mod serve_ir;
 pub mod status;

@@ -25,6 +25,7 @@ use weft_mesh_controller::{
     args::Args,
     dry_run,
     observed::Observed,
+    open_files,
     reconcile::{Reconciler, ReconcilerConfig},
     serve_ir::{IrLimits, IrServer, IrServerConfig},
 };
@@ -33,6 +34,9 @@ use weft_translate::Translator;
 
 /// How long answers of the admin endpoint may take to end.
 const ADMIN_DRAIN: Duration = Duration::from_secs(2);
+
+/// Open files besides the connections of nodes: manifests, the admin endpoint, and the runtime's own.
+const OTHER_FILES: usize = 256;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -52,16 +56,18 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
         io::stdout().lock().write_all(preview.print(args.output)?.as_bytes())?;
         return Ok(if preview.rejected() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
-    let authority = Authority::open(&args.state_dir).context("cannot open the certificate authority")?;
+    let authority =
+        Authority::open(&args.state_dir).context("cannot open the certificate authority in --state-dir")?;
     if let Some(path) = &args.join_token_file {
         write_token(path, &authority.token().expose())
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
     let token = authority.token().clone();
     let tls = tls::controller_server(authority).context("cannot set up TLS")?;
-    let listener =
-        TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
-    let limits = IrLimits { acknowledgement: Duration::from_secs(args.ack_deadline), ..IrLimits::default() };
+    let listener = TcpListener::bind(args.listen).await.with_context(|| {
+        format!("cannot listen on {}: free it, or choose another with --listen", args.listen)
+    })?;
+    let limits = limits(&args);
     let server = IrServer::start(listener, IrServerConfig { tls, token, limits })?;
 
     let result = serve(&args, &server).await;
@@ -102,6 +108,16 @@ async fn serve(args: &Args, server: &IrServer) -> anyhow::Result<()> {
     ready.not_ready("the controller is ending");
     admin_drain.drain(ADMIN_DRAIN).await;
     Ok(())
+}
+
+/// The usual bounds, and no more connections than there can be open files.
+fn limits(args: &Args) -> IrLimits {
+    let limits = IrLimits { acknowledgement: Duration::from_secs(args.ack_deadline), ..IrLimits::default() };
+    let possible = open_files::raise().saturating_sub(OTHER_FILES).max(1);
+    if possible < limits.connections {
+        tracing::info!(connections = possible, "the limit of open files bounds the connections of nodes");
+    }
+    IrLimits { connections: limits.connections.min(possible), ..limits }
 }
 
 fn translator(args: &Args) -> Translator {

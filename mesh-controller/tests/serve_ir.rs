@@ -2,119 +2,18 @@
 //! The state server over real TLS sockets, with a client of no more than tonic and the subscriber.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::{collections::BTreeMap, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
-use bytes::{Buf, BufMut};
-use futures_util::stream;
-use hyper_util::rt::TokioIo;
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::mpsc,
-    time::timeout,
-};
-use tokio_rustls::TlsConnector;
-use tonic::{
-    Code, Request, Status, Streaming,
-    client::Grpc,
-    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
-    codegen::http::uri::PathAndQuery,
-    transport::Endpoint,
-};
+use tokio::{net::TcpListener, time::timeout};
+use tonic::Code;
 use weft_identity::{Authority, JoinToken, tls};
-use weft_ir::{
-    Identity, IdentityNumber, Resource, ResourceKey,
-    stream::{Batch, FromNode, Hello, Position, STREAM_PATH},
-    subscribe::{Commit, Progress, Subscriber},
-    wire,
-};
+use weft_ir::{Identity, IdentityNumber, Resource, ResourceKey, subscribe::Subscriber};
 use weft_mesh_controller::serve_ir::{IrLimits, IrServer, IrServerConfig};
 
-const DEADLINE: Duration = Duration::from_secs(10);
+#[path = "support/node.rs"]
+mod node;
 
-#[derive(Clone, Copy)]
-struct NodeCodec;
-
-impl Codec for NodeCodec {
-    type Encode = FromNode;
-    type Decode = Batch;
-    type Encoder = NodeCodec;
-    type Decoder = NodeCodec;
-
-    fn encoder(&mut self) -> NodeCodec {
-        NodeCodec
-    }
-
-    fn decoder(&mut self) -> NodeCodec {
-        NodeCodec
-    }
-}
-
-impl Encoder for NodeCodec {
-    type Item = FromNode;
-    type Error = Status;
-
-    fn encode(&mut self, message: FromNode, dst: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        dst.put(wire::encode_from_node(&message));
-        Ok(())
-    }
-}
-
-impl Decoder for NodeCodec {
-    type Item = Batch;
-    type Error = Status;
-
-    fn decode(&mut self, src: &mut DecodeBuf<'_>) -> Result<Option<Batch>, Status> {
-        Ok(Some(wire::decode_to_node(src.copy_to_bytes(src.remaining())).unwrap()))
-    }
-}
-
-struct Stream {
-    inbound: Streaming<Batch>,
-    outbound: mpsc::Sender<FromNode>,
-}
-
-impl Stream {
-    async fn open(
-        address: SocketAddr,
-        token: &JoinToken,
-        bearer: &str,
-        hello: Hello,
-    ) -> Result<Stream, Status> {
-        let config = tls::controller_client(token).unwrap();
-        let connector = tower::service_fn(move |_| {
-            let config = config.clone();
-            async move {
-                let tcp = TcpStream::connect(address).await?;
-                TlsConnector::from(config).connect(tls::controller_name(), tcp).await.map(TokioIo::new)
-            }
-        });
-        let endpoint = Endpoint::from_static("https://controller.weft.internal");
-        let channel = endpoint.connect_with_connector(connector).await.unwrap();
-        let mut grpc = Grpc::new(channel);
-        grpc.ready().await.unwrap();
-        let (outbound, messages) = mpsc::channel(4);
-        outbound.send(FromNode::Hello(hello)).await.unwrap();
-        let messages = stream::unfold(messages, async |mut m| m.recv().await.map(|message| (message, m)));
-        let mut request = Request::new(Box::pin(messages));
-        request.metadata_mut().insert("authorization", bearer.parse().unwrap());
-        let response = grpc.streaming(request, PathAndQuery::from_static(STREAM_PATH), NodeCodec).await?;
-        Ok(Stream { inbound: response.into_inner(), outbound })
-    }
-
-    async fn commit(&mut self, node: &mut Subscriber) -> Arc<Commit> {
-        loop {
-            let batch = timeout(DEADLINE, self.inbound.message()).await.unwrap().unwrap().unwrap();
-            if let Progress::Commit(commit) = node.frame(batch).unwrap() {
-                return commit;
-            }
-        }
-    }
-
-    async fn apply(&self, node: &mut Subscriber, position: Position) {
-        let ack = node.applied(position, Vec::new()).unwrap();
-        self.outbound.send(FromNode::Ack(ack)).await.unwrap();
-    }
-}
+use node::{DEADLINE, Stream};
 
 async fn start(directory: &Path) -> (IrServer, JoinToken) {
     start_with(directory, IrLimits::default()).await
