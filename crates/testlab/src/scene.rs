@@ -10,8 +10,9 @@
 //! | `outsider` | what policies do not name |
 //! | `web` | behind the Service `web`, which an HTTPRoute splits; the header `x-to` picks a node |
 //! | `plain` | echo and bulk servers behind the Service `plain`, which nothing names |
-//! | `guarded` | an HTTP server; an L7 policy lets `client` GET |
+//! | `guarded` | an HTTP server; an L7 policy lets `client` GET, and call the method `/shop.Checkout/Pay` |
 //! | `closed` | an echo server; an L4 policy lets `client` in on TCP port 9000 |
+//! | `reader` | a client of which an L7 policy lets out GETs to `web`, and nothing else |
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -47,6 +48,8 @@ pub struct Pods {
     pub guarded: Pod,
     /// Has an L4 policy.
     pub closed: Pod,
+    /// Has an L7 policy for what it sends.
+    pub reader: Pod,
 }
 
 /// The scene, with the daemons running.
@@ -186,6 +189,7 @@ fn pods(lab: &Lab, number: &str, shape: Shape) -> anyhow::Result<Pods> {
         plain: pod("plain")?,
         guarded: pod("guarded")?,
         closed: pod("closed")?,
+        reader: pod("reader")?,
         node: node.clone(),
     })
 }
@@ -215,6 +219,17 @@ spec:
   endpointSelector: {matchLabels: {app: guarded}}
   ingress:
   - fromEndpoints: [{matchLabels: {app: client}}]
+    toPorts:
+    - ports: [{port: "8080", protocol: TCP}]
+      rules: {http: [{method: GET, path: "/.*"}, {method: POST, path: "/shop\\.Checkout/Pay"}]}
+---
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: reader, namespace: t}
+spec:
+  endpointSelector: {matchLabels: {app: reader}}
+  egress:
+  - toEndpoints: [{matchLabels: {app: web}}]
     toPorts:
     - ports: [{port: "8080", protocol: TCP}]
       rules: {http: [{method: GET, path: "/.*"}]}

@@ -56,7 +56,7 @@ pub struct Options {
     /// The size of the body.
     #[arg(long, default_value_t = 0)]
     body_bytes: usize,
-    /// Sends a gRPC-like message, and wants its status in the trailers.
+    /// Sends a gRPC-like message, and wants its status.
     #[arg(long)]
     grpc: bool,
     /// How many requests; without it, until standard input ends.
@@ -134,6 +134,14 @@ impl Summary {
     pub fn seen(&self) -> anyhow::Result<super::http::Seen> {
         let last = self.last.as_ref().with_context(|| format!("no answer: {:?}", self.failures))?;
         serde_json::from_str(&last.body).with_context(|| format!("{}: {}", last.status, last.body))
+    }
+}
+
+impl Answer {
+    /// The status of a gRPC call: after the message, or in the head of an answer without one.
+    pub fn grpc_status(&self) -> Option<&str> {
+        let in_head = self.headers.get("grpc-status").filter(|_| self.body_bytes == 0);
+        self.trailers.get("grpc-status").or(in_head).map(String::as_str)
     }
 }
 
@@ -253,8 +261,8 @@ impl Load {
             }
         };
         let answer = read(response.context("request")?).await.context("body")?;
-        if self.options.grpc && answer.status == 200 && !answer.trailers.contains_key("grpc-status") {
-            bail!("no grpc-status in the trailers");
+        if self.options.grpc && answer.status == 200 && answer.grpc_status().is_none() {
+            bail!("no grpc-status");
         }
         Ok(answer)
     }

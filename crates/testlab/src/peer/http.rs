@@ -5,7 +5,8 @@
 //! server's version, the client's address and the request as it came. The query asks for more:
 //! `status=503`, `delay=100` (milliseconds), `bytes=1000000` (a body of that size). `/stats` counts
 //! connections and requests, itself not included. A request of type `application/grpc` gets its message
-//! back, and the status in trailers.
+//! back, and the status in trailers. One that offers an upgrade to `websocket` gets it, and then its bytes
+//! back until it closes its direction.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -26,6 +27,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::{Deserialize, Serialize};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 
 /// The preface of HTTP/2 begins with this (RFC 9113 section 3.4); no method of HTTP/1.1 does.
@@ -123,6 +125,7 @@ impl Server {
                 .timer(TokioTimer::new())
                 .half_close(true)
                 .serve_connection(io, service)
+                .with_upgrades()
                 .await
                 .ok();
         }
@@ -130,7 +133,7 @@ impl Server {
 
     async fn answer(
         self: Rc<Self>,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
         client: SocketAddr,
         local: SocketAddr,
         first: bool,
@@ -144,6 +147,10 @@ impl Server {
         let fails = self.options.fail_every.is_some_and(|every| stats.requests.is_multiple_of(every));
         stats.failed += u64::from(fails);
         self.stats.set(stats);
+        if request.headers().get(header::UPGRADE).is_some_and(|offer| offer == "websocket") {
+            tokio::task::spawn_local(echo_upgraded(hyper::upgrade::on(&mut request)));
+            return Ok(self.named(switching_protocols()));
+        }
         let (head, body) = request.into_parts();
         let Ok(body) = body.collect().await.map(http_body_util::Collected::to_bytes) else {
             return Ok(json(StatusCode::BAD_REQUEST, &"the body ended early"));
@@ -234,6 +241,23 @@ fn json(status: StatusCode, value: &impl Serialize) -> Response<Reply> {
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
+}
+
+fn switching_protocols() -> Response<Reply> {
+    let mut response = Response::new(Reply::full(Bytes::new()));
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    response
+}
+
+/// Every byte back until the client closes its direction; how the connection ends is the client's to tell.
+async fn echo_upgraded(upgrade: hyper::upgrade::OnUpgrade) {
+    let Ok(stream) = upgrade.await else { return };
+    let (mut read, mut write) = tokio::io::split(TokioIo::new(stream));
+    if tokio::io::copy(&mut read, &mut write).await.is_ok() {
+        write.shutdown().await.ok();
+    }
 }
 
 /// The same message back, and `grpc-status: 0` after it.

@@ -9,6 +9,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 
 /// How many bytes are read at most.
 const MAX_ANSWER: u64 = 1 << 20;
@@ -27,6 +28,9 @@ pub struct Options {
     /// Sends this after the text, for example the end of a header.
     #[arg(long, default_value = "", allow_hyphen_values = true)]
     then: String,
+    /// Sends this once the first bytes have come back, for example what follows an upgrade.
+    #[arg(long, allow_hyphen_values = true)]
+    after_answer: Option<String>,
     /// Sends one byte, then waits this long, in milliseconds.
     #[arg(long, value_parser = super::milliseconds)]
     slow_ms: Option<Duration>,
@@ -53,10 +57,12 @@ pub struct Answer {
 pub async fn run(options: Options) -> anyhow::Result<()> {
     let mut bytes = unescape(&options.text)?.repeat(options.times);
     bytes.extend(unescape(&options.then)?);
+    let after_answer = options.after_answer.as_deref().map(unescape).transpose()?;
     let stream = TcpStream::connect(options.address).await.context("connect")?;
     let (mut read, mut write) = stream.into_split();
     let mut answer = Answer::default();
     let mut received = Vec::new();
+    let answered = Notify::new();
     let sending = async {
         match options.slow_ms {
             None => write.write_all(&bytes).await?,
@@ -67,19 +73,26 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
                 }
             }
         }
+        if let Some(bytes) = after_answer {
+            tokio::time::timeout(options.read_ms, answered.notified()).await?;
+            write.write_all(&bytes).await?;
+        }
         if options.half_close {
             write.shutdown().await?;
         }
         std::io::Result::Ok(())
     };
-    let reading = async {
+    let reading = tokio::time::timeout(options.read_ms, async {
         let mut bounded = (&mut read).take(MAX_ANSWER);
-        tokio::time::timeout(options.read_ms, bounded.read_to_end(&mut received)).await
-    };
+        while bounded.read_buf(&mut received).await? > 0 {
+            answered.notify_one();
+        }
+        std::io::Result::Ok(())
+    });
     let (sent, read) = tokio::join!(sending, reading);
     answer.error = sent.err().map(|error| format!("send: {error}"));
     match read {
-        Ok(Ok(_)) => answer.closed = true,
+        Ok(Ok(())) => answer.closed = true,
         Ok(Err(error)) => answer.error = Some(format!("read: {error}")),
         Err(_) => {}
     }
