@@ -39,7 +39,17 @@ pub(crate) fn build_binaries(profile: &str) -> anyhow::Result<()> {
 
 /// Builds the tests of the workspace and returns the test programs, in cargo's order.
 pub(crate) fn build_tests() -> anyhow::Result<Vec<TestProgram>> {
-    let mut build = command(&["test", "--workspace", "--no-run", "--message-format=json-render-diagnostics"]);
+    test_programs(&["--workspace"])
+}
+
+/// The same for one package.
+pub(crate) fn build_tests_of(package: &str) -> anyhow::Result<Vec<TestProgram>> {
+    test_programs(&["--package", package])
+}
+
+fn test_programs(selection: &[&str]) -> anyhow::Result<Vec<TestProgram>> {
+    let mut build = command(&["test", "--no-run", "--message-format=json-render-diagnostics"]);
+    build.args(selection);
     let output = build.stderr(Stdio::inherit()).output().context("cannot start cargo")?;
     if !output.status.success() {
         bail!("the tests do not compile");

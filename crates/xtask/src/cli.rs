@@ -32,6 +32,8 @@ pub(crate) enum Command {
     Fmt,
     /// Build the kernel programs from source and update the committed object.
     Bpf(BpfArgs),
+    /// Run the kernel tests on the kernels of Debian's releases, in QEMU (half an hour or more).
+    Kernels(KernelsArgs),
     /// Compare Weft with Envoy and HAProxy on this machine; prints ratios with their spread.
     Bench(BenchArgs),
 }
@@ -107,6 +109,29 @@ pub(crate) struct BpfArgs {
     pub(crate) check: bool,
 }
 
+/// Arguments of `cargo xtask kernels`.
+#[derive(Debug, Args)]
+pub(crate) struct KernelsArgs {
+    /// Only this kernel: 5.10, 6.1 or 6.12.
+    #[arg(long, value_name = "KERNEL")]
+    pub(crate) only: Option<String>,
+    /// Only this test program, for example redirect.
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) test: Option<String>,
+    /// Also run the demo; emulated machines may be too slow for its deadlines.
+    #[arg(long)]
+    pub(crate) demo: bool,
+    /// Use KVM; without it the machine is emulated.
+    #[arg(long)]
+    pub(crate) kvm: bool,
+    /// Fetch the kernels anew, as they are in Debian's archive now.
+    #[arg(long)]
+    pub(crate) update: bool,
+    /// How long one kernel may take, in minutes.
+    #[arg(long, default_value_t = 60)]
+    pub(crate) minutes: u64,
+}
+
 /// Arguments of `cargo xtask bench`.
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
@@ -138,6 +163,7 @@ impl Command {
             Self::Test(_) | Self::Lab(_) if is_root => vec![Purpose::Build, Purpose::Run, Purpose::Test],
             Self::Test(_) | Self::Lab(_) => vec![Purpose::Build, Purpose::Test],
             Self::Bpf(_) => vec![Purpose::Build, Purpose::Bpf],
+            Self::Kernels(_) => vec![Purpose::Build, Purpose::Run, Purpose::Kernels],
             Self::Bench(_) => vec![Purpose::Build, Purpose::Run, Purpose::Bench],
         }
     }

@@ -17,6 +17,7 @@ mod cargo;
 mod cli;
 mod doc_commands;
 mod exec;
+mod kernels;
 mod lint;
 mod setup;
 mod suite;
@@ -49,6 +50,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Lint(args) => lint::check(&args),
         Command::Fmt => lint::format().map(|()| ExitCode::SUCCESS),
         Command::Bpf(args) => bpf::build(&args).map(|()| ExitCode::SUCCESS),
+        Command::Kernels(args) => kernels::run(&args),
         Command::Bench(args) => bench::run(&args),
     }
 }

@@ -31,6 +31,8 @@ pub(crate) enum Purpose {
     Bench,
     /// Compile the kernel programs from source.
     Bpf,
+    /// Boot other kernels.
+    Kernels,
     /// Check licences and sources of the dependencies.
     Deny,
 }
@@ -43,6 +45,7 @@ impl Purpose {
             Self::Test => "test",
             Self::Bench => "bench",
             Self::Bpf => "bpf",
+            Self::Kernels => "kernels",
             Self::Deny => "lint --deny",
         }
     }
@@ -115,9 +118,15 @@ mod tests {
 
     #[test]
     fn every_purpose_has_tools() {
-        for purpose in
-            [Purpose::Build, Purpose::Run, Purpose::Test, Purpose::Bench, Purpose::Bpf, Purpose::Deny]
-        {
+        for purpose in [
+            Purpose::Build,
+            Purpose::Run,
+            Purpose::Test,
+            Purpose::Bench,
+            Purpose::Bpf,
+            Purpose::Kernels,
+            Purpose::Deny,
+        ] {
             assert!(tools::ALL.iter().any(|tool| tool.purpose == purpose), "{}", purpose.name());
         }
     }

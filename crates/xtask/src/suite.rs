@@ -15,8 +15,8 @@ use crate::{cargo, doc_commands, exec, lint, workspace};
 mod programs;
 mod report;
 
-pub(crate) use programs::Outcome;
 use programs::Selection;
+pub(crate) use programs::{Outcome, count};
 use report::Report;
 
 /// The package whose ignored tests push packets through the kernel programs.

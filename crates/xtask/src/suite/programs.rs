@@ -159,7 +159,7 @@ fn run_counted(command: &mut Command, name: &str) -> anyhow::Result<Outcome> {
 }
 
 /// Reads one line of the test harness: a failed test, or the sum of a program.
-fn count(line: &str, outcome: &mut Outcome) {
+pub(crate) fn count(line: &str, outcome: &mut Outcome) {
     if let Some(name) = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED")) {
         outcome.failures.push(name.to_owned());
     } else if let Some(sum) = line.strip_prefix("test result: ") {

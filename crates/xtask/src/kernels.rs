@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `cargo xtask kernels`: the kernel tests on the kernels of Debian's releases, each in a virtual machine.
+//!
+//! The machine sees this machine's own files, read-only below a layer in memory: the tests are those
+//! that were just built here, and nothing they do stays. It has no network.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+use std::{fs, thread};
+
+use anyhow::{Context, bail};
+
+use crate::cli::KernelsArgs;
+use crate::{cargo, workspace};
+
+mod image;
+mod machine;
+mod package;
+
+use machine::{Machine, Row};
+
+/// The package whose tests run there.
+const PACKAGE: &str = "weft-ebpf-redirect";
+
+/// A release of Debian and the kernel that it ships.
+struct Release {
+    suite: &'static str,
+    kernel: &'static str,
+}
+
+/// From the oldest kernel on which Weft is tested: the minimum that README.md names is the first.
+const RELEASES: [Release; 3] = [
+    Release { suite: "bullseye", kernel: "5.10" },
+    Release { suite: "bookworm", kernel: "6.1" },
+    Release { suite: "trixie", kernel: "6.12" },
+];
+
+/// Where kernels, images and logs are kept.
+fn folder() -> PathBuf {
+    workspace::target().join("kernels")
+}
+
+/// Boots each kernel, runs the tests, and prints the table.
+pub(crate) fn run(args: &KernelsArgs) -> anyhow::Result<ExitCode> {
+    let wanted: Vec<&Release> = RELEASES
+        .iter()
+        .filter(|release| args.only.as_deref().is_none_or(|only| only == release.kernel))
+        .collect();
+    if wanted.is_empty() {
+        let known = RELEASES.map(|release| release.kernel).join(", ");
+        bail!("no such kernel; there are {known}");
+    }
+    let script = folder().join("tests.sh");
+    fs::create_dir_all(folder())?;
+    fs::write(&script, self::script(args)?).with_context(|| format!("cannot write {}", script.display()))?;
+    let mut rows = Vec::new();
+    for release in wanted {
+        let start = Instant::now();
+        println!("\n== Linux {} of Debian {}", release.kernel, release.suite);
+        let done = one(release, args, &script).unwrap_or_else(|error| {
+            eprintln!("{error:#}");
+            vec![Row::failed("boot", format!("{error:#}"))]
+        });
+        rows.extend(done.into_iter().map(|row| (release.kernel, row)));
+        println!("{:.0} s", start.elapsed().as_secs_f64());
+    }
+    Ok(table(&rows))
+}
+
+fn one(release: &Release, args: &KernelsArgs, script: &Path) -> anyhow::Result<Vec<Row>> {
+    let folder = folder().join(release.suite);
+    let kernel = package::fetch(release.suite, &folder, args.update)?;
+    let image = image::build(&kernel, &folder)?;
+    let limit = Duration::from_secs(args.minutes * 60);
+    Machine { kernel: &kernel, image: &image, script, kvm: args.kvm }.run(limit, &folder.join("console.log"))
+}
+
+/// What runs in the machine: the check of the daemon, each test program, the demo if it is wanted.
+fn script(args: &KernelsArgs) -> anyhow::Result<String> {
+    cargo::build_binaries("dev")?;
+    let programs = cargo::build_tests_of(PACKAGE)?;
+    let node = copied(&workspace::binary("weft-node", "dev"))?;
+    let mut stages = vec![("check".to_owned(), format!("{} --check", quoted(&node)))];
+    let wanted =
+        |program: &&cargo::TestProgram| args.test.as_deref().is_none_or(|test| test == program.target);
+    for program in programs.iter().filter(wanted) {
+        let (folder, file) = (quoted(&program.folder), quoted(&copied(&program.file)?));
+        let run =
+            format!("cd {folder} && CARGO_MANIFEST_DIR={folder} {file} --include-ignored --test-threads=1");
+        stages.push((program.target.clone(), run));
+    }
+    if args.demo {
+        for binary in ["weft", "weft-controller"] {
+            copied(&workspace::binary(binary, "dev"))?;
+        }
+        let demo = quoted(&copied(&workspace::binary("weft-lab", "dev"))?);
+        stages.push(("demo".to_owned(), format!("cd {} && {demo} demo", quoted(&workspace::root()))));
+    }
+    Ok(machine::script(&stages))
+}
+
+/// A copy that stays as it is when something is built while the machines run.
+fn copied(binary: &Path) -> anyhow::Result<PathBuf> {
+    let folder = folder().join("bin");
+    fs::create_dir_all(&folder)?;
+    let copy = folder.join(binary.file_name().context("a binary without a name")?);
+    fs::copy(binary, &copy).with_context(|| format!("cannot copy {}", binary.display()))?;
+    Ok(copy)
+}
+
+fn quoted(path: &Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
+}
+
+/// Prints the table; failure when any row failed.
+fn table(rows: &[(&str, Row)]) -> ExitCode {
+    println!("\n{:<8} {:<20} result", "kernel", "test");
+    for (kernel, row) in rows {
+        println!("{kernel:<8} {:<20} {}", row.stage, row.text);
+    }
+    if !rows.is_empty() && rows.iter().all(|(_, row)| row.passed) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// Runs a command line that must succeed, quietly.
+fn quiet(command: &mut Command) -> anyhow::Result<String> {
+    let output = command.output().with_context(|| format!("cannot start {:?}", command.get_program()))?;
+    if !output.status.success() {
+        bail!("failed: {command:?}\n{}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// How many CPUs a machine gets.
+fn cpus() -> usize {
+    thread::available_parallelism().map_or(1, usize::from).min(4)
+}
