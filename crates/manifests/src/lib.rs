@@ -7,13 +7,17 @@
 //! else goes on. The crate knows nothing of YAML.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 mod read;
+mod stamp;
 mod walk;
+
+use stamp::Stamp;
 
 /// The largest file that is read, in bytes: etcd holds no object above 1.5 MiB, and this is ten of them.
 pub const MAX_FILE_BYTES: u64 = 16 << 20;
@@ -74,7 +78,15 @@ impl Scan {
 #[derive(Debug)]
 pub struct Manifests {
     roots: Vec<PathBuf>,
-    texts: BTreeMap<String, String>,
+    texts: BTreeMap<String, Known>,
+}
+
+/// A text, and what its file looked like when it was read.
+#[derive(Debug)]
+struct Known {
+    text: String,
+    /// Nothing where the file may be written again without looking different.
+    stamp: Option<Stamp>,
 }
 
 impl Manifests {
@@ -98,23 +110,30 @@ impl Manifests {
     pub fn scan(&mut self) -> Scan {
         let found = walk::walk(&self.roots, |below| self.has_below(below));
         let mut scan = Scan { faults: found.faults, ..Scan::default() };
-        let names: BTreeMap<&str, &Path> =
-            found.files.iter().filter_map(|path| Some((path.to_str()?, path.as_path()))).collect();
-        for (name, path) in &names {
-            match read::read(path) {
-                Ok(Some(text)) => {
-                    if self.texts.get(*name) != Some(&text) {
-                        scan.changed.push(((*name).to_owned(), text.clone()));
-                        self.texts.insert((*name).to_owned(), text);
-                    }
+        let now = SystemTime::now();
+        let mut names = BTreeSet::new();
+        for (path, stamp) in &found.files {
+            let Some(name) = path.to_str() else { continue };
+            names.insert(name);
+            let known = self.texts.get_mut(name);
+            if known.as_ref().is_some_and(|known| known.stamp.as_ref() == Some(stamp)) {
+                continue;
+            }
+            // Whoever writes while it is read leaves another stamp than that of before the reading.
+            let stamp = stamp.is_settled(now).then_some(*stamp);
+            match (read::read(path), known) {
+                (Ok(Some(text)), Some(known)) if known.text == text => known.stamp = stamp,
+                (Ok(Some(text)), _) => {
+                    scan.changed.push((name.to_owned(), text.clone()));
+                    self.texts.insert(name.to_owned(), Known { text, stamp });
                 }
                 // Gone since it was listed: the scan that follows that event says so.
-                Ok(None) => {}
-                Err(fault) => scan.faults.push(fault),
+                (Ok(None), _) => {}
+                (Err(fault), _) => scan.faults.push(fault),
             }
         }
         let stays = |name: &str| {
-            names.contains_key(name) || found.unknown.iter().any(|place| Path::new(name).starts_with(place))
+            names.contains(name) || found.unknown.iter().any(|place| Path::new(name).starts_with(place))
         };
         scan.removed = self.texts.keys().filter(|name| !stays(name)).cloned().collect();
         for name in &scan.removed {

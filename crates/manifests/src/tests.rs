@@ -157,7 +157,7 @@ fn a_file_that_is_too_large_is_named_and_not_held_in_memory() {
     place.scan();
     File::options().write(true).open(place.path("a.yaml")).unwrap().set_len(100 << 20).unwrap();
     assert_eq!(place.scan().2, texts(&["a.yaml: is larger than 16 MiB: split it into several files"]));
-    assert_eq!(place.manifests.texts.values().map(String::len).sum::<usize>(), 1);
+    assert_eq!(place.manifests.texts.values().map(|known| known.text.len()).sum::<usize>(), 1);
 }
 
 #[test]
@@ -178,4 +178,24 @@ fn a_file_that_is_named_is_read_whatever_its_name() {
     fs::remove_file(place.path("a.txt")).unwrap();
     let scan = manifests.scan();
     assert!(scan.is_empty() && scan.faults.len() == 1, "what was named is missed: {scan:?}");
+}
+
+#[test]
+fn a_file_is_read_again_only_after_it_was_written() {
+    let mut place = Place::new(&[("a.yaml", "a")]);
+    let age = |file: &Path, seconds| {
+        let time = std::time::SystemTime::now() - std::time::Duration::from_secs(seconds);
+        File::options().write(true).open(file).unwrap().set_modified(time).unwrap();
+    };
+    let file = place.path("a.yaml");
+    age(&file, 60);
+    place.scan();
+    let name = file.to_str().unwrap();
+    assert!(place.manifests.texts[name].stamp.is_none(), "its status was changed just now");
+    // As if it had settled: then a write of the same length must still be seen.
+    place.manifests.texts.get_mut(name).unwrap().stamp = Some(Stamp::new(&fs::metadata(&file).unwrap()));
+    assert!(place.manifests.scan().is_empty());
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    fs::write(&file, "b").unwrap();
+    assert_eq!(place.scan().0, texts(&["a.yaml"]));
 }

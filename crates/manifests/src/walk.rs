@@ -2,18 +2,18 @@
 //! Lists the manifests below directories, each directory once.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
-use crate::{Fault, MAX_ENTRIES};
+use crate::{Fault, MAX_ENTRIES, stamp::Stamp};
 
 /// What is there.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
-    pub(crate) files: BTreeSet<PathBuf>,
+    pub(crate) files: BTreeMap<PathBuf, Stamp>,
     pub(crate) faults: Vec<Fault>,
     /// Files and directories of which nobody knows what they hold now.
     pub(crate) unknown: Vec<PathBuf>,
@@ -38,8 +38,8 @@ pub(crate) fn walk(roots: &[PathBuf], is_known: impl Fn(&Path) -> bool) -> Found
     for root in roots {
         match fs::metadata(root) {
             Ok(found) if found.is_dir() => walk.tree(root),
-            Ok(_) => {
-                walk.found.files.insert(root.clone());
+            Ok(found) => {
+                walk.found.files.insert(root.clone(), Stamp::new(&found));
             }
             Err(error) => walk.unreadable(root, &error),
         }
@@ -98,7 +98,7 @@ impl<K: Fn(&Path) -> bool> Walk<K> {
         match fs::metadata(&path) {
             Ok(found) if found.is_dir() && is_link => self.links.push_back(path),
             Ok(found) if found.is_dir() => open.push(path),
-            Ok(found) if found.is_file() && is_manifest => self.file(path),
+            Ok(found) if found.is_file() && is_manifest => self.file(path, Stamp::new(&found)),
             Ok(_) => {}
             // Gone since it was listed.
             Err(error) if error.kind() == io::ErrorKind::NotFound && !is_link => {}
@@ -107,11 +107,11 @@ impl<K: Fn(&Path) -> bool> Walk<K> {
         }
     }
 
-    fn file(&mut self, path: PathBuf) {
+    fn file(&mut self, path: PathBuf, stamp: Stamp) {
         if path.to_str().is_none() {
             self.unknown(&path, "has a name that is not UTF-8: rename it".to_owned());
         } else {
-            self.found.files.insert(path);
+            self.found.files.insert(path, stamp);
         }
     }
 
