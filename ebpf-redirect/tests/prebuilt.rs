@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The committed object belongs to the sources beside it.
+//! The committed object belongs to the sources beside it. `cargo xtask test` builds it again besides,
+//! where the toolchain that made it is installed.
 #![allow(clippy::unwrap_used, reason = "a test fails where something is missing")]
 
 use std::{path::Path, process::Command};
@@ -23,15 +24,4 @@ fn the_recorded_hash_is_that_of_the_sources() {
     assert!(done, "{hash}");
     let recorded = include_str!("../prebuilt/weft.bpf.toml");
     assert!(recorded.contains(&format!("sources = \"{}\"", hash.trim())), "changed: run cargo xtask bpf");
-}
-
-#[test]
-fn the_sources_give_the_same_object_again() {
-    if !Path::new("/usr/bin/rustc").exists() {
-        // Nothing to build with: the hash above is what can be compared here.
-        println!("no compiler for the kernel programs on this machine");
-        return;
-    }
-    let (done, text) = script("--check");
-    assert!(done, "{text}");
 }

@@ -17,20 +17,46 @@ struct Toolchain {
     rustc: PathBuf,
 }
 
+/// What came of building the kernel programs again.
+pub(crate) enum Compared {
+    /// The bytes are those of the committed object.
+    Same,
+    /// They were not compared, for this reason.
+    Not(String),
+}
+
 /// Builds the kernel programs and replaces the committed object, or with `--check` only compares.
 pub(crate) fn build(args: &BpfArgs) -> anyhow::Result<()> {
     let toolchain = toolchain()?;
     let version = exec::output(Command::new(&toolchain.rustc).arg("-V"))?;
     eprintln!("kernel programs with {}", version.trim());
-    let script = workspace::root().join("ebpf-redirect/programs/build.sh");
-    let mut build = Command::new(&script);
+    exec::run(script(&toolchain)?.args(args.check.then_some("--check")))
+}
+
+/// Compares the committed object with what its sources give.
+///
+/// # Errors
+/// When the sources changed since, or give other bytes.
+pub(crate) fn compare() -> anyhow::Result<Compared> {
+    let text = exec::output(script(&toolchain()?)?.arg("--check"))?;
+    print!("{text}");
+    let last = text.lines().last().unwrap_or_default();
+    Ok(if last.ends_with("is what its sources give") {
+        Compared::Same
+    } else {
+        Compared::Not(last.to_owned())
+    })
+}
+
+/// The build script with this toolchain.
+fn script(toolchain: &Toolchain) -> anyhow::Result<Command> {
+    let mut build = Command::new(workspace::root().join("ebpf-redirect/programs/build.sh"));
     // Variables of the cargo that runs us would select its compiler, not the one found here.
     for variable in ["RUSTUP_TOOLCHAIN", "CARGO_TARGET_DIR", "RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"] {
         build.env_remove(variable);
     }
     build.env("CARGO", &toolchain.cargo).env("RUSTC", &toolchain.rustc).env("PATH", path_with_linker()?);
-    build.args(args.check.then_some("--check"));
-    exec::run(&mut build)
+    Ok(build)
 }
 
 /// Debian's compiler first: the committed object is made with it, and the same compiler gives the same

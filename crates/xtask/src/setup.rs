@@ -84,6 +84,11 @@ pub(crate) fn ensure(needs: &[Purpose]) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Whether nothing is missing for `needs`. Installs nothing.
+pub(crate) fn is_complete(needs: &[Purpose]) -> bool {
+    missing(needs).is_empty()
+}
+
 fn missing(needs: &[Purpose]) -> Vec<&'static Tool> {
     tools::ALL.iter().filter(|tool| needs.contains(&tool.purpose) && !tool.is_there()).collect()
 }

@@ -10,7 +10,8 @@ use std::process::{Command, ExitCode};
 use anyhow::bail;
 
 use crate::cli::{LabArgs, TestArgs};
-use crate::{cargo, doc_commands, exec, lint, workspace};
+use crate::setup::{self, Purpose};
+use crate::{bpf, cargo, doc_commands, exec, lint, workspace};
 
 mod programs;
 mod report;
@@ -52,8 +53,23 @@ pub(crate) fn test(args: &TestArgs) -> anyhow::Result<ExitCode> {
     if built {
         report.tests("examples and documented commands", doc_commands::check);
     }
+    same_object_from_sources(&mut report);
     root_stages(args, built, &programs, &mut report);
     Ok(report.finish())
+}
+
+/// Builds the kernel programs again and compares, where the toolchain that made the object is here.
+fn same_object_from_sources(report: &mut Report) {
+    report.where_possible("kernel object from its sources", || {
+        if !setup::is_complete(&[Purpose::Bpf]) {
+            let why = "no toolchain for kernel programs here; cargo xtask setup --bpf installs it";
+            return Ok(Some(why.to_owned()));
+        }
+        Ok(match bpf::compare()? {
+            bpf::Compared::Same => None,
+            bpf::Compared::Not(why) => Some(why),
+        })
+    });
 }
 
 /// The kernel and the lab tests, or the plain statement that they were not run.
@@ -61,7 +77,7 @@ fn root_stages(args: &TestArgs, built: bool, programs: &[cargo::TestProgram], re
     if !exec::is_root() {
         let stages = "kernel tests and lab tests (they need root: programs are loaded, namespaces made)";
         if args.no_root_tests {
-            report.not_run(stages);
+            report.not_run(stages, "left out by --no-root-tests");
         } else {
             report.fail(stages, "not root; run as root, or accept the gap with --no-root-tests");
         }

@@ -21,7 +21,7 @@ struct Stage {
 enum Verdict {
     Passed { tests: usize },
     Failed { tests: usize, failed: usize, why: String },
-    NotRun,
+    NotRun { why: String },
 }
 
 impl Report {
@@ -56,6 +56,21 @@ impl Report {
         self.add(name, verdict, start);
     }
 
+    /// Runs a stage that may find that it cannot run here, and then returns why.
+    pub(super) fn where_possible(
+        &mut self,
+        name: &str,
+        stage: impl FnOnce() -> anyhow::Result<Option<String>>,
+    ) {
+        let start = headline(name);
+        let verdict = match stage() {
+            Ok(None) => Verdict::Passed { tests: 0 },
+            Ok(Some(why)) => Verdict::NotRun { why },
+            Err(error) => failure(&error),
+        };
+        self.add(name, verdict, start);
+    }
+
     /// Records a failure without running anything.
     pub(super) fn fail(&mut self, name: &str, why: &str) {
         let verdict = Verdict::Failed { tests: 0, failed: 1, why: why.to_owned() };
@@ -63,8 +78,8 @@ impl Report {
     }
 
     /// Records that a stage was left out on request.
-    pub(super) fn not_run(&mut self, name: &str) {
-        self.add(name, Verdict::NotRun, Instant::now());
+    pub(super) fn not_run(&mut self, name: &str, why: &str) {
+        self.add(name, Verdict::NotRun { why: why.to_owned() }, Instant::now());
     }
 
     /// Prints the sum and returns the exit status: failure when any stage failed.
@@ -83,7 +98,7 @@ impl Report {
                     failed += count;
                     ("FAILED", why.clone())
                 }
-                Verdict::NotRun => ("NOT RUN", "left out by --no-root-tests".to_owned()),
+                Verdict::NotRun { why } => ("NOT RUN", why.clone()),
             };
             println!("{word:>8} {:>7.1} s  {}  {text}", stage.took.as_secs_f64(), stage.name);
         }
