@@ -26,16 +26,15 @@ const TCP_SERVICE: [&str; 2] = ["10.96.0.20", "fd00:96::20"];
 const UDP_SERVICE: [&str; 2] = ["10.96.0.30", "fd00:96::30"];
 const EMPTY_SERVICE: [&str; 2] = ["10.96.0.40", "fd00:96::40"];
 const OPERATION: &str = "WEFT_TEST_OPERATION";
+/// This program becomes a process in the pod when it runs one of its tests, any, with [`OPERATION`] set.
+const ANY_TEST: &str = "processes_outside_of_the_cgroup_are_left_alone";
 
 fn parsed(addresses: [&str; 2]) -> [IpAddr; 2] {
     addresses.map(|address| address.parse().unwrap())
 }
 
-/// Not a test of its own: what a process in the pod does for the tests below.
-#[test]
-#[ignore = "started by the other tests"]
-fn client() {
-    let Ok(operation) = std::env::var(OPERATION) else { return };
+/// What a process in the pod does for the tests below.
+fn client(operation: &str) {
     let (what, argument) = operation.split_once(' ').unwrap();
     let answer = match what {
         "tcp" => tcp(argument.parse().unwrap()),
@@ -87,7 +86,7 @@ fn udp(to: SocketAddr, connected: bool) -> std::io::Result<String> {
 fn run(lab: &Lab, namespace: &str, operation: &str) -> String {
     let procs = lab.config.cgroup.join("cgroup.procs");
     let line = format!(
-        "echo $$ > {}; exec nsenter --net=/run/netns/{namespace} {} --exact client --ignored --nocapture",
+        "echo $$ > {}; exec nsenter --net=/run/netns/{namespace} {} --exact {ANY_TEST} --ignored --nocapture",
         procs.display(),
         std::env::current_exe().unwrap().display()
     );
@@ -126,7 +125,12 @@ fn server(namespace: &str, name: &'static str) {
     }
 }
 
+/// The scene of every test; in a process that [`run`] started this is where it does its work, and ends.
 fn scene() -> (Lab, Running) {
+    if let Ok(operation) = std::env::var(OPERATION) {
+        client(&operation);
+        std::process::exit(0);
+    }
     let lab = Lab::new(Shape::Routed, 3);
     let mut state = State::new(&lab.pods);
     let backends = [1, 2].map(|pod: usize| lab.pods[pod].addresses).concat();
