@@ -18,22 +18,26 @@ mod image;
 mod machine;
 mod package;
 
-use machine::{Machine, Row};
+use machine::{Machine, Row, Stage};
 
 /// The package whose tests run there.
 const PACKAGE: &str = "weft-ebpf-redirect";
+/// The test program that attaches filters where there are links, too.
+const FILTERS: &str = "redirect_clsact";
 
 /// A release of Debian and the kernel that it ships.
 struct Release {
     suite: &'static str,
     kernel: &'static str,
+    /// It has tcx links, so that filters have to be asked for.
+    tcx: bool,
 }
 
 /// From the oldest kernel on which Weft is tested: the minimum that README.md names is the first.
 const RELEASES: [Release; 3] = [
-    Release { suite: "bullseye", kernel: "5.10" },
-    Release { suite: "bookworm", kernel: "6.1" },
-    Release { suite: "trixie", kernel: "6.12" },
+    Release { suite: "bullseye", kernel: "5.10", tcx: false },
+    Release { suite: "bookworm", kernel: "6.1", tcx: false },
+    Release { suite: "trixie", kernel: "6.12", tcx: true },
 ];
 
 /// Where kernels, images and logs are kept.
@@ -51,14 +55,12 @@ pub(crate) fn run(args: &KernelsArgs) -> anyhow::Result<ExitCode> {
         let known = RELEASES.map(|release| release.kernel).join(", ");
         bail!("no such kernel; there are {known}");
     }
-    let script = folder().join("tests.sh");
-    fs::create_dir_all(folder())?;
-    fs::write(&script, self::script(args)?).with_context(|| format!("cannot write {}", script.display()))?;
+    let stages = stages(args)?;
     let mut rows = Vec::new();
     for release in wanted {
         let start = Instant::now();
         println!("\n== Linux {} of Debian {}", release.kernel, release.suite);
-        let done = one(release, args, &script).unwrap_or_else(|error| {
+        let done = one(release, args, &stages).unwrap_or_else(|error| {
             eprintln!("{error:#}");
             vec![Row::failed("boot", format!("{error:#}"))]
         });
@@ -68,36 +70,43 @@ pub(crate) fn run(args: &KernelsArgs) -> anyhow::Result<ExitCode> {
     Ok(table(&rows))
 }
 
-fn one(release: &Release, args: &KernelsArgs, script: &Path) -> anyhow::Result<Vec<Row>> {
+fn one(release: &Release, args: &KernelsArgs, stages: &[Stage]) -> anyhow::Result<Vec<Row>> {
     let folder = folder().join(release.suite);
     let kernel = package::fetch(release.suite, &folder, args.update)?;
     let image = image::build(&kernel, &folder)?;
+    let script = folder.join("stages.sh");
+    // Where there are no tcx links, the tests of the redirect are those with filters already.
+    let stages: Vec<&Stage> = stages.iter().filter(|stage| release.tcx || stage.name != FILTERS).collect();
+    fs::write(&script, machine::script(&stages))
+        .with_context(|| format!("cannot write {}", script.display()))?;
     let limit = Duration::from_secs(args.minutes * 60);
-    Machine { kernel: &kernel, image: &image, script, kvm: args.kvm }.run(limit, &folder.join("console.log"))
+    Machine { kernel: &kernel, image: &image, script: &script, kvm: args.kvm }
+        .run(limit, &folder.join("console.log"))
 }
 
 /// What runs in the machine: the check of the daemon, each test program, the demo if it is wanted.
-fn script(args: &KernelsArgs) -> anyhow::Result<String> {
+fn stages(args: &KernelsArgs) -> anyhow::Result<Vec<Stage>> {
     cargo::build_binaries("dev")?;
     let programs = cargo::build_tests_of(PACKAGE)?;
     let node = copied(&workspace::binary("weft-node", "dev"))?;
-    let mut stages = vec![("check".to_owned(), format!("{} --check", quoted(&node)))];
+    let mut stages = vec![Stage::new("check", format!("{} --check", quoted(&node)))];
     let wanted =
         |program: &&cargo::TestProgram| args.test.as_deref().is_none_or(|test| test == program.target);
     for program in programs.iter().filter(wanted) {
         let (folder, file) = (quoted(&program.folder), quoted(&copied(&program.file)?));
-        let run =
-            format!("cd {folder} && CARGO_MANIFEST_DIR={folder} {file} --include-ignored --test-threads=1");
-        stages.push((program.target.clone(), run));
+        let run = format!(
+            "cd {folder} && CARGO_MANIFEST_DIR={folder} {file} --include-ignored --test-threads=1 --color=never"
+        );
+        stages.push(Stage::new(&program.target, run));
     }
     if args.demo {
         for binary in ["weft", "weft-controller"] {
             copied(&workspace::binary(binary, "dev"))?;
         }
         let demo = quoted(&copied(&workspace::binary("weft-lab", "dev"))?);
-        stages.push(("demo".to_owned(), format!("cd {} && {demo} demo", quoted(&workspace::root()))));
+        stages.push(Stage::new("demo", format!("cd {} && {demo} demo", quoted(&workspace::root()))));
     }
-    Ok(machine::script(&stages))
+    Ok(stages)
 }
 
 /// A copy that stays as it is when something is built while the machines run.

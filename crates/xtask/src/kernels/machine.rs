@@ -17,11 +17,23 @@ use super::package::{Kernel, tool};
 use crate::suite::{Outcome, count};
 
 /// Begins a line of the console with which a stage begins.
-const STAGE: &str = "weft-stage ";
+const BEGUN: &str = "weft-stage ";
 /// Begins a line with which a stage ends; its exit status follows.
 const ENDED: &str = "weft-ended ";
 /// The last line.
 const DONE: &str = "weft-done";
+
+/// A command line that runs in the machine.
+pub(super) struct Stage {
+    pub(super) name: String,
+    line: String,
+}
+
+impl Stage {
+    pub(super) fn new(name: &str, line: String) -> Stage {
+        Stage { name: name.to_owned(), line }
+    }
+}
 
 /// The result of one stage.
 #[derive(Debug, PartialEq, Eq)]
@@ -51,8 +63,8 @@ impl Row {
     }
 }
 
-/// What the machine runs after its start: each stage with its command line.
-pub(super) fn script(stages: &[(String, String)]) -> String {
+/// What the machine runs after its start.
+pub(super) fn script(stages: &[&Stage]) -> String {
     let mut text = String::from(
         "export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root RUST_BACKTRACE=0\n\
          modules=$(sed 's/.* modules=\\([^ ]*\\).*/\\1/' /proc/cmdline)\n\
@@ -60,8 +72,8 @@ pub(super) fn script(stages: &[(String, String)]) -> String {
          mount -t cgroup2 none /sys/fs/cgroup\n\
          ip link set lo up\n",
     );
-    for (name, line) in stages {
-        let _infallible = write!(text, "echo '{STAGE}{name}'\n({line}) 2>&1\necho \"{ENDED}$?\"\n");
+    for Stage { name, line } in stages {
+        let _infallible = write!(text, "echo '{BEGUN}{name}'\n({line}) 2>&1\necho \"{ENDED}$?\"\n");
     }
     text.push_str("echo ");
     text.push_str(DONE);
@@ -177,7 +189,7 @@ impl Results {
     fn read(&mut self, line: &str) -> bool {
         // A message of the kernel can stand before it on the line.
         let after = |prefix: &str| line.find(prefix).map(|at| line[at + prefix.len()..].to_owned());
-        if let Some(stage) = after(STAGE) {
+        if let Some(stage) = after(BEGUN) {
             self.stage = Some(stage);
             self.outcome = Outcome::default();
         } else if let Some(status) = after(ENDED) {
@@ -253,7 +265,7 @@ mod tests {
     #[test]
     fn the_script_ends_with_its_last_line() {
         let text =
-            script(&[("one".to_owned(), format!("cd {} && ./one", super::super::quoted(Path::new("/a b"))))]);
+            script(&[&Stage::new("one", format!("cd {} && ./one", super::super::quoted(Path::new("/a b"))))]);
         assert!(text.contains("echo 'weft-stage one'\n(cd '/a b' && ./one) 2>&1\necho \"weft-ended $?\"\n"));
         assert!(text.contains(DONE));
     }
