@@ -1,36 +1,64 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `weft translate`: what the controller would make of manifests, without a controller.
 
-use std::{io::Write, path::PathBuf, process::ExitCode};
+use std::{
+    fs::File,
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
-use weft_manifests::Manifests;
+use anyhow::bail;
+use clap::{
+    ValueHint,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
+use weft_manifests::{MAX_FILE_BYTES, Manifests};
 use weft_translate::{Preview, PreviewFormat, Problem, Translator};
 
 /// Print the state and the statuses that manifests lead to.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// A manifest, or a directory of which every .yaml and .yml file is read.
-    #[arg(short, long = "file", value_name = "DIR|FILE", required = true)]
+    /// A manifest, `-` for standard input, or a directory of which every .yaml and .yml file is read;
+    /// repeat it for several.
+    #[arg(short, long = "file", value_name = "DIR|FILE", required = true, value_hint = ValueHint::AnyPath)]
     file: Vec<PathBuf>,
 
     /// How to print: text (statuses and problems only), yaml or json.
-    #[arg(short, long, value_name = "FORMAT", default_value_t)]
+    #[arg(short, long, value_name = "FORMAT", default_value_t, value_parser = formats())]
     output: PreviewFormat,
+}
+
+fn formats() -> impl TypedValueParser<Value = PreviewFormat> {
+    PossibleValuesParser::new(["text", "yaml", "json"]).try_map(|text| text.parse::<PreviewFormat>())
 }
 
 /// Reads, translates and prints. The exit code is 1 when something could not be read or was rejected: what
 /// it says is then not what is printed. The problems of yaml and json go to standard error as well.
 ///
 /// # Errors
-/// When the output cannot be written.
+/// When there is no manifest at all, or the output cannot be written.
 pub fn run(args: Args, out: &mut impl Write) -> anyhow::Result<ExitCode> {
-    let scan = Manifests::new(args.file).scan();
-    let unread = scan
+    let (streams, roots): (Vec<PathBuf>, Vec<PathBuf>) =
+        args.file.into_iter().partition(|path| is_stream(path));
+    let mut scan = Manifests::new(roots).scan();
+    let mut unread: Vec<Problem> = scan
         .faults
         .iter()
-        .map(|fault| Problem::unread(&fault.path.display().to_string(), fault.line, &fault.reason));
+        .map(|fault| Problem::unread(&fault.path.display().to_string(), fault.line, &fault.reason))
+        .collect();
+    for stream in streams {
+        let name = stream.display().to_string();
+        match read_stream(&stream) {
+            Ok(text) => scan.changed.push((name, text)),
+            Err(error) => unread.push(Problem::unread(&name, 0, &format!("cannot be read: {error}"))),
+        }
+    }
+    if scan.changed.is_empty() && unread.is_empty() {
+        bail!("no .yaml or .yml file is there to translate");
+    }
     let texts = scan.changed.iter().map(|(name, text)| (&**name, &**text));
-    let preview = Preview::new(&Translator::default(), texts, unread.collect());
+    let preview = Preview::new(&Translator::default(), texts, unread);
     out.write_all(preview.print(args.output)?.as_bytes())?;
     if args.output != PreviewFormat::Text {
         for problem in preview.problems() {
@@ -44,4 +72,20 @@ pub fn run(args: Args, out: &mut impl Write) -> anyhow::Result<ExitCode> {
             ExitCode::FAILURE
         }
     })
+}
+
+/// Whether a path is read once, to its end: standard input, a pipe (as of `<(...)`) or a device.
+fn is_stream(path: &Path) -> bool {
+    path.as_os_str() == "-" || path.metadata().is_ok_and(|found| !found.is_file() && !found.is_dir())
+}
+
+fn read_stream(path: &Path) -> io::Result<String> {
+    let source: Box<dyn Read> =
+        if path.as_os_str() == "-" { Box::new(io::stdin()) } else { Box::new(File::open(path)?) };
+    let mut text = String::new();
+    source.take(MAX_FILE_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_FILE_BYTES {
+        return Err(io::Error::other(format!("it is larger than {} MiB", MAX_FILE_BYTES >> 20)));
+    }
+    Ok(text)
 }

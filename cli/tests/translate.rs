@@ -2,7 +2,11 @@
 //! `weft translate` as a program: what it prints, and how it ends.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    io::Write,
+    process::{Command, Stdio},
+};
 
 const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec:\n  ports:\n  - port: 80\n";
 
@@ -39,4 +43,37 @@ fn a_path_that_is_not_there_is_named() {
     let (code, stdout, _) = translate(&["-f", "/nowhere/at-all", "-o", "text"]);
     assert_eq!(code, Some(1));
     assert!(stdout.starts_with("/nowhere/at-all: cannot be read: No such file"), "{stdout}");
+}
+
+#[test]
+fn standard_input_and_pipes_are_read() {
+    let mut weft = Command::new(env!("CARGO_BIN_EXE_weft"))
+        .args(["translate", "-o", "text", "-f", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    weft.stdin.take().unwrap().write_all(SERVICE.as_bytes()).unwrap();
+    let output = weft.wait_with_output().unwrap();
+    assert!(output.status.success());
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "2 resources: 1 defaults, 1 service\n");
+
+    let (read, mut write) = std::io::pipe().unwrap();
+    write.write_all(SERVICE.as_bytes()).unwrap();
+    drop(write);
+    let output = Command::new(env!("CARGO_BIN_EXE_weft"))
+        .args(["translate", "-o", "text", "-f", "/proc/self/fd/0"])
+        .stdin(read)
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "2 resources: 1 defaults, 1 service\n");
+}
+
+#[test]
+fn a_directory_without_manifests_is_an_error() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("a.txt"), SERVICE).unwrap();
+    let (code, stdout, stderr) = translate(&["-f", directory.path().to_str().unwrap()]);
+    assert_eq!((code, &*stdout), (Some(1), ""));
+    assert!(stderr.contains("no .yaml or .yml file"), "{stderr}");
 }

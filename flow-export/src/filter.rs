@@ -132,6 +132,11 @@ const NAMES: [&str; 27] = [
 const EVENTS: [&str; 7] =
     ["http-request", "http-response", "policy-verdict", "drop", "open", "close", "service-translation"];
 
+/// Every value that `type` takes.
+pub fn event_names() -> impl Iterator<Item = &'static str> {
+    EVENTS.into_iter().chain(["l7"])
+}
+
 impl Filter {
     /// A filter that every flow passes.
     pub fn new() -> Filter {

@@ -21,3 +21,4 @@ pub use flow::{Direction, Event, Flow, FlowEndpoint, Http, L4, Protocol, TcpFlag
 pub use ring::{FlowProducer, FlowQueue, FlowReader, FlowRing, Read};
 pub use serve::{FlowQuery, QueryError};
 pub use time::Timestamp;
+pub use weft_ebpf_common::reason::Reason;

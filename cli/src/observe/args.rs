@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, ValueHint, builder::PossibleValuesParser};
 use weft_flow_export::{
-    FlowQuery, Timestamp,
+    FlowQuery, Reason, Timestamp, Verdict,
+    filter::event_names,
     serve::{DEFAULT_LAST, encode},
 };
 
@@ -23,61 +24,65 @@ pub struct ObserveArgs {
     #[arg(short, long)]
     pub follow: bool,
     /// Begin with this many of the last flows that match [default: 20, or 0 with --follow]
-    #[arg(long, value_name = "N", conflicts_with = "since")]
+    #[arg(long, value_name = "N", conflicts_with = "since", value_hint = ValueHint::Other)]
     pub last: Option<usize>,
     /// Begin with flows since then: 30s, 5m, 2h, 1d ago, or a time like 2026-11-21T04:05:00Z
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_hint = ValueHint::Other)]
     pub since: Option<String>,
     /// Namespace of either end
-    #[arg(short, long, value_name = "NAME", help_heading = "Filters")]
+    #[arg(short, long, value_name = "NAME", help_heading = "Filters", value_hint = ValueHint::Other)]
     pub namespace: Vec<String>,
     /// Namespace of the sender
-    #[arg(long, value_name = "NAME", help_heading = "Filters", conflicts_with = "namespace")]
+    #[arg(long, value_name = "NAME", help_heading = "Filters", conflicts_with = "namespace", value_hint = ValueHint::Other)]
     pub from_namespace: Vec<String>,
     /// Namespace of the receiver
-    #[arg(long, value_name = "NAME", help_heading = "Filters", conflicts_with = "namespace")]
+    #[arg(long, value_name = "NAME", help_heading = "Filters", conflicts_with = "namespace", value_hint = ValueHint::Other)]
     pub to_namespace: Vec<String>,
     /// Pod at either end: [NAMESPACE/]PREFIX
-    #[arg(long, value_name = "POD", help_heading = "Filters")]
+    #[arg(long, value_name = "POD", help_heading = "Filters", value_hint = ValueHint::Other)]
     pub pod: Vec<String>,
     /// Pod that sends: [NAMESPACE/]PREFIX
-    #[arg(long, value_name = "POD", help_heading = "Filters", conflicts_with = "pod")]
+    #[arg(long, value_name = "POD", help_heading = "Filters", conflicts_with = "pod", value_hint = ValueHint::Other)]
     pub from_pod: Vec<String>,
     /// Pod that receives: [NAMESPACE/]PREFIX
-    #[arg(long, value_name = "POD", help_heading = "Filters", conflicts_with = "pod")]
+    #[arg(long, value_name = "POD", help_heading = "Filters", conflicts_with = "pod", value_hint = ValueHint::Other)]
     pub to_pod: Vec<String>,
     /// Service at either end: [NAMESPACE/]PREFIX
-    #[arg(long, value_name = "SERVICE", help_heading = "Filters")]
+    #[arg(long, value_name = "SERVICE", help_heading = "Filters", value_hint = ValueHint::Other)]
     pub service: Vec<String>,
     /// Address or prefix of either end
-    #[arg(long, value_name = "IP", help_heading = "Filters")]
+    #[arg(long, value_name = "IP", help_heading = "Filters", value_hint = ValueHint::Other)]
     pub ip: Vec<String>,
     /// Port of either end
-    #[arg(long, value_name = "PORT", help_heading = "Filters")]
+    #[arg(long, value_name = "PORT", help_heading = "Filters", value_hint = ValueHint::Other)]
     pub port: Vec<String>,
     /// FORWARDED, DROPPED, ERROR, REDIRECTED or TRANSLATED
-    #[arg(long, value_name = "VERDICT", help_heading = "Filters")]
+    #[arg(long, value_name = "VERDICT", help_heading = "Filters", value_parser = verdicts(), ignore_case = true)]
+    #[arg(hide_possible_values = true)]
     pub verdict: Vec<String>,
     /// Why it was refused or failed, like policy_denied or http_policy_denied
-    #[arg(long, value_name = "REASON", help_heading = "Filters")]
+    #[arg(long, value_name = "REASON", help_heading = "Filters", value_parser = reasons())]
+    #[arg(hide_possible_values = true)]
     pub reason: Vec<String>,
     /// tcp, udp, sctp, icmp, http, or a protocol number
-    #[arg(long, value_name = "PROTOCOL", help_heading = "Filters")]
+    #[arg(long, value_name = "PROTOCOL", help_heading = "Filters", value_hint = ValueHint::Other)]
     pub protocol: Vec<String>,
     /// http-request, http-response, l7, policy-verdict, drop, open, close or service-translation
-    #[arg(short = 't', long = "type", value_name = "TYPE", help_heading = "Filters")]
+    #[arg(short = 't', long = "type", value_name = "TYPE", help_heading = "Filters", value_parser = events())]
+    #[arg(hide_possible_values = true)]
     pub kind: Vec<String>,
     /// ingress or egress
-    #[arg(long, value_name = "DIRECTION", help_heading = "Filters")]
+    #[arg(long, value_name = "DIRECTION", help_heading = "Filters", value_parser = ["ingress", "egress"])]
+    #[arg(ignore_case = true, hide_possible_values = true)]
     pub traffic_direction: Vec<String>,
     /// HTTP method
-    #[arg(long, value_name = "METHOD", help_heading = "Filters")]
+    #[arg(long, value_name = "METHOD", help_heading = "Filters", value_hint = ValueHint::Other)]
     pub http_method: Vec<String>,
     /// Regular expression that the path of a request contains
-    #[arg(long, value_name = "REGEX", help_heading = "Filters")]
+    #[arg(long, value_name = "REGEX", help_heading = "Filters", value_hint = ValueHint::Other)]
     pub http_path: Vec<String>,
     /// HTTP status, or its beginning: 404, 5+, 50+
-    #[arg(long, value_name = "STATUS", help_heading = "Filters")]
+    #[arg(long, value_name = "STATUS", help_heading = "Filters", value_hint = ValueHint::Other)]
     pub http_status: Vec<String>,
     /// Output format
     #[arg(short, long, value_enum, default_value_t)]
@@ -166,6 +171,18 @@ impl ObserveArgs {
     }
 }
 
+fn verdicts() -> PossibleValuesParser {
+    Verdict::ALL.map(Verdict::name).into()
+}
+
+fn reasons() -> PossibleValuesParser {
+    PossibleValuesParser::new(Reason::ALL.iter().map(|reason| reason.name()))
+}
+
+fn events() -> PossibleValuesParser {
+    PossibleValuesParser::new(event_names())
+}
+
 /// `5m` (ago), or a time.
 fn parse_since(text: &str, now: Timestamp) -> anyhow::Result<Timestamp> {
     let Some(unit) = text.chars().last().filter(|unit| "smhd".contains(*unit)) else {
@@ -205,17 +222,21 @@ mod tests {
             "follow=true&namespace=shop&verdict=DROPPED&http-path=%5E%2Fpay.%2A%26x"
         );
         assert_eq!(parse(&["--since", "5m"]).unwrap(), "since=1970-01-01T00%3A55%3A00.000000000Z");
+        assert_eq!(parse(&["--verdict", "dropped", "-t", "l7"]).unwrap(), "verdict=dropped&type=l7");
         assert_eq!(parse(&["--last", "3"]).unwrap(), "last=3");
     }
 
     #[test]
     fn wrong_values_are_told_before_a_daemon_is_asked() {
         for (arguments, text) in [
-            (["--verdict", "LOST"], "write FORWARDED, DROPPED"),
+            (["--verdict", "LOST"], "possible values: FORWARDED, DROPPED"),
+            (["--reason", "policy_denyed"], "a similar value exists: 'policy_denied'"),
+            (["--type", "closed"], "possible values: http-request"),
             (["--since", "yesterday"], "--since"),
             (["--http-status", "9+"], "write a status like 404"),
             (["--http-path", "("], "the expression of the flow filter `http-path` is not valid"),
             (["--port", "http"], "write a port"),
+            (["--traffic-direction", "in"], "possible values: ingress, egress"),
             (["--server", "nonsense"], "is no server"),
         ] {
             let error = format!("{:#}", parse(&arguments).unwrap_err());
