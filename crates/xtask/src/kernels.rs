@@ -12,7 +12,7 @@ use std::{fs, thread};
 use anyhow::{Context, bail};
 
 use crate::cli::KernelsArgs;
-use crate::{cargo, workspace};
+use crate::{cargo, exec, workspace};
 
 mod image;
 mod machine;
@@ -86,7 +86,11 @@ fn one(release: &Release, args: &KernelsArgs, stages: &[Stage]) -> anyhow::Resul
 
 /// What runs in the machine: the check of the daemon, each test program, the demo if it is wanted.
 fn stages(args: &KernelsArgs) -> anyhow::Result<Vec<Stage>> {
-    cargo::build_binaries("dev")?;
+    if args.demo {
+        cargo::build_binaries("dev")?;
+    } else {
+        exec::run(&mut cargo::command(&["build", "--package", "weft-node-proxy", "--bins"]))?;
+    }
     let programs = cargo::build_tests_of(PACKAGE)?;
     let node = copied(&workspace::binary("weft-node", "dev"))?;
     let mut stages = vec![Stage::new("check", format!("{} --check", quoted(&node)))];
