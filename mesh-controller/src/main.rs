@@ -115,7 +115,7 @@ fn limits(args: &Args) -> IrLimits {
     let limits = IrLimits { acknowledgement: Duration::from_secs(args.ack_deadline), ..IrLimits::default() };
     let possible = open_files::raise().saturating_sub(OTHER_FILES).max(1);
     if possible < limits.connections {
-        tracing::info!(connections = possible, "the limit of open files bounds the connections of nodes");
+        tracing::debug!(connections = possible, "the limit of open files bounds the connections of nodes");
     }
     IrLimits { connections: limits.connections.min(possible), ..limits }
 }

@@ -190,7 +190,7 @@ impl IrHandle {
     ///
     /// # Errors
     /// When the server has stopped.
-    pub async fn publish(&self, state: BTreeMap<ResourceKey, Resource>) -> Result<u64, Stopped> {
+    pub async fn publish(&self, state: BTreeMap<ResourceKey, Arc<Resource>>) -> Result<u64, Stopped> {
         let (reply, revision) = oneshot::channel();
         self.commands.send(Command::Publish { state, reply }).await.or(Err(Stopped))?;
         revision.await.or(Err(Stopped))

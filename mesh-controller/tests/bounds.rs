@@ -69,11 +69,15 @@ async fn closed(stream: &mut (impl tokio::io::AsyncRead + Unpin)) {
 }
 
 /// Resources of one MiB together, different in every version.
-fn state(version: u32) -> BTreeMap<ResourceKey, Resource> {
+fn state(version: u32) -> BTreeMap<ResourceKey, Arc<Resource>> {
     let labels =
         BTreeMap::from([(Arc::from("k8s:app"), Arc::from(format!("{version}-{}", "x".repeat(16 << 10))))]);
     let identity = |number| Identity { number: IdentityNumber(number), labels: labels.clone() };
-    (0..64).map(identity).map(Resource::Identity).map(|resource| (resource.key(), resource)).collect()
+    (0..64)
+        .map(identity)
+        .map(Resource::Identity)
+        .map(|resource| (resource.key(), Arc::new(resource)))
+        .collect()
 }
 
 #[tokio::test]

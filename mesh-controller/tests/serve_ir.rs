@@ -27,9 +27,13 @@ async fn start_with(directory: &Path, limits: IrLimits) -> (IrServer, JoinToken)
     (IrServer::start(listener, IrServerConfig { tls, token: token.clone(), limits }).unwrap(), token)
 }
 
-fn state(numbers: std::ops::Range<u32>) -> BTreeMap<ResourceKey, Resource> {
+fn state(numbers: std::ops::Range<u32>) -> BTreeMap<ResourceKey, Arc<Resource>> {
     let identity = |number| Identity { number: IdentityNumber(number), labels: BTreeMap::new() };
-    numbers.map(identity).map(Resource::Identity).map(|resource| (resource.key(), resource)).collect()
+    numbers
+        .map(identity)
+        .map(Resource::Identity)
+        .map(|resource| (resource.key(), Arc::new(resource)))
+        .collect()
 }
 
 #[tokio::test]

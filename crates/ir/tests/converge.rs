@@ -22,6 +22,10 @@ use weft_ir::{
 
 type State = BTreeMap<ResourceKey, Resource>;
 
+fn shared(state: &State) -> BTreeMap<ResourceKey, Arc<Resource>> {
+    state.iter().map(|(key, resource)| (key.clone(), Arc::new(resource.clone()))).collect()
+}
+
 const NODE: &str = "node-1";
 
 #[derive(Clone, Debug)]
@@ -123,7 +127,7 @@ impl World {
             Event::Replace(put) => {
                 let all = put.iter().map(|(n, v)| resource(*n, *v));
                 self.state = all.map(|resource| (resource.key(), resource)).collect();
-                let revision = self.publisher.replace(&self.state);
+                let revision = self.publisher.replace(&shared(&self.state));
                 self.published(revision);
             }
             Event::Deliver => self.deliver(),
@@ -163,7 +167,7 @@ impl World {
                 self.reconnect();
                 self.pump();
                 assert!(self.to_node.is_empty());
-                let revision = self.publisher.replace(&self.state);
+                let revision = self.publisher.replace(&shared(&self.state));
                 self.published(revision);
             }
         }

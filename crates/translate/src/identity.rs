@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
-use weft_ir::IdentityNumber;
+use weft_ir::{Identity, IdentityNumber, Resource};
 
 /// Labels as `source:key` to value.
 pub type Labels = BTreeMap<Arc<str>, Arc<str>>;
@@ -23,18 +23,27 @@ pub const HOLD_SECONDS: u64 = 3_600;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(into = "Saved", try_from = "Saved")]
 pub struct Identities {
-    by_labels: BTreeMap<Labels, Entry>,
-    by_number: BTreeMap<u32, Labels>,
+    by_labels: BTreeMap<Arc<Labels>, u32>,
+    by_number: BTreeMap<u32, Entry>,
     next: u32,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 struct Entry {
-    number: u32,
+    /// The resource that nodes get.
+    identity: Arc<Resource>,
+    labels: Arc<Labels>,
     /// Since when nobody uses it, in seconds since 1970.
     released: Option<u64>,
     /// Whether the running translation uses it.
     used: bool,
+}
+
+impl Entry {
+    fn new(number: u32, labels: Arc<Labels>, released: Option<u64>, used: bool) -> Entry {
+        let identity = Identity { number: IdentityNumber(number), labels: Labels::clone(&labels) };
+        Entry { identity: Arc::new(Resource::Identity(identity)), labels, released, used }
+    }
 }
 
 /// Every number is taken.
@@ -45,7 +54,7 @@ pub struct Exhausted;
 /// A saved table that contradicts itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidTable {
-    /// Two sets of labels have one number.
+    /// Two sets of labels have one number, or the same labels are there twice.
     #[error("identity {0} appears twice in the saved table")]
     Twice(u32),
     /// A number that is never given.
@@ -57,12 +66,12 @@ impl Identities {
     /// Starts a translation: nothing is used yet, and what was free for an hour is forgotten.
     /// `now` is in seconds since 1970.
     pub fn begin(&mut self, now: u64) {
-        let by_number = &mut self.by_number;
-        self.by_labels.retain(|_, entry| {
+        let by_labels = &mut self.by_labels;
+        self.by_number.retain(|_, entry| {
             entry.used = false;
             let expired = entry.released.is_some_and(|since| now >= since.saturating_add(HOLD_SECONDS));
             if expired {
-                by_number.remove(&entry.number);
+                by_labels.remove(&entry.labels);
             }
             !expired
         });
@@ -70,31 +79,53 @@ impl Identities {
 
     /// The number of these labels: the one that they have, or a new one.
     pub fn number(&mut self, labels: &Labels) -> Result<IdentityNumber, Exhausted> {
-        if let Some(entry) = self.by_labels.get_mut(labels) {
+        let number = match self.by_labels.get(labels) {
+            Some(number) => *number,
+            None => {
+                let number = self.free_number()?;
+                let labels = Arc::new(labels.clone());
+                self.next = number + 1;
+                self.by_labels.insert(labels.clone(), number);
+                self.by_number.insert(number, Entry::new(number, labels, None, true));
+                number
+            }
+        };
+        if let Some(entry) = self.by_number.get_mut(&number) {
             entry.used = true;
             entry.released = None;
-            return Ok(IdentityNumber(entry.number));
         }
-        let number = self.free_number()?;
-        self.next = number + 1;
-        self.by_number.insert(number, labels.clone());
-        self.by_labels.insert(labels.clone(), Entry { number, released: None, used: true });
         Ok(IdentityNumber(number))
+    }
+
+    /// The identity of a number, as it is given to nodes.
+    pub(crate) fn identity(&self, number: IdentityNumber) -> Option<&Arc<Resource>> {
+        self.by_number.get(&number.0).map(|entry| &entry.identity)
+    }
+
+    /// Uses a number once more, where it still is that of this very identity.
+    pub(crate) fn reuse(&mut self, number: IdentityNumber, identity: &Arc<Resource>) -> bool {
+        match self.by_number.get_mut(&number.0) {
+            Some(entry) if Arc::ptr_eq(&entry.identity, identity) => {
+                entry.used = true;
+                entry.released = None;
+                true
+            }
+            Some(_) | None => false,
+        }
     }
 
     /// Ends a translation: what was not asked for is released at `now`, in seconds since 1970.
     pub fn finish(&mut self, now: u64) {
-        for entry in self.by_labels.values_mut() {
+        for entry in self.by_number.values_mut() {
             if !entry.used && entry.released.is_none() {
                 entry.released = Some(now);
             }
         }
     }
 
-    /// The identities in use, in the order of their labels.
-    pub fn used(&self) -> impl Iterator<Item = (IdentityNumber, &Labels)> {
-        let used = self.by_labels.iter().filter(|(_, entry)| entry.used);
-        used.map(|(labels, entry)| (IdentityNumber(entry.number), labels))
+    /// The identities in use, in the order of their numbers.
+    pub fn used(&self) -> impl Iterator<Item = &Arc<Resource>> {
+        self.by_number.values().filter(|entry| entry.used).map(|entry| &entry.identity)
     }
 
     /// The first free number from `next` on, starting again at [`FIRST`] behind the last.
@@ -122,10 +153,10 @@ struct SavedEntry {
 
 impl From<Identities> for Saved {
     fn from(table: Identities) -> Saved {
-        let entry = |(labels, entry): (Labels, Entry)| SavedEntry {
-            number: entry.number,
-            labels,
-            released: entry.released,
+        let entry = |(labels, number): (Arc<Labels>, u32)| SavedEntry {
+            number,
+            released: table.by_number.get(&number).and_then(|entry| entry.released),
+            labels: Arc::unwrap_or_clone(labels),
         };
         Saved { next: table.next, identities: table.by_labels.into_iter().map(entry).collect() }
     }
@@ -136,15 +167,16 @@ impl TryFrom<Saved> for Identities {
 
     fn try_from(saved: Saved) -> Result<Identities, InvalidTable> {
         let mut table = Identities { next: saved.next, ..Identities::default() };
-        for entry in saved.identities {
-            if !(FIRST..END).contains(&entry.number) {
-                return Err(InvalidTable::Range(entry.number));
+        for SavedEntry { number, labels, released } in saved.identities {
+            if !(FIRST..END).contains(&number) {
+                return Err(InvalidTable::Range(number));
             }
-            if table.by_number.insert(entry.number, entry.labels.clone()).is_some() {
-                return Err(InvalidTable::Twice(entry.number));
+            let labels = Arc::new(labels);
+            let entry = Entry::new(number, labels.clone(), released, false);
+            let again = table.by_number.insert(number, entry).is_some();
+            if again || table.by_labels.insert(labels, number).is_some() {
+                return Err(InvalidTable::Twice(number));
             }
-            let value = Entry { number: entry.number, released: entry.released, used: false };
-            table.by_labels.insert(entry.labels, value);
         }
         Ok(table)
     }

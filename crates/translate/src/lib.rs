@@ -9,6 +9,7 @@
 
 pub mod diff;
 pub mod identity;
+mod memo;
 mod nodes;
 pub mod policy;
 pub mod preview;
@@ -22,6 +23,7 @@ pub mod yaml;
 
 pub use diff::{Change, diff};
 pub use identity::Identities;
+pub use memo::Good;
 pub use preview::{Preview, PreviewFormat};
 pub use store::{Foreign, Problem, Store};
 pub use weft_ir::Resource;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What manifests would become, printed: behind `weft translate` and `weft-controller --dry-run`.
 
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};
 
 use serde::Serialize;
 use weft_ir::{Resource, ResourceKey};
@@ -47,7 +47,7 @@ pub struct Preview {
 #[derive(Clone, Debug, Serialize)]
 struct Keyed {
     key: ResourceKey,
-    resource: Resource,
+    resource: Arc<Resource>,
 }
 
 impl Preview {

@@ -10,10 +10,11 @@ use weft_api::{
     status::{Condition, ConditionsStatus, GatewayStatus, Status},
 };
 use weft_gateway_api::{Input, Item};
-use weft_ir::{Identity, MeshDefaults, ObjectName, Resource, ResourceKey};
+use weft_ir::{MeshDefaults, ObjectName, Resource, ResourceKey};
 
 use crate::{
-    identity::Identities,
+    identity::{Exhausted, Identities, Labels},
+    memo::{Good, Keyed, Placed},
     nodes, policy, ratelimit,
     store::{Entry, Problem, Store},
     workload,
@@ -43,8 +44,9 @@ impl Serialize for ObjectStatus {
 /// What comes of a store.
 #[derive(Clone, Debug, Default)]
 pub struct Translation {
-    /// The state.
-    pub resources: BTreeMap<ResourceKey, Resource>,
+    /// The state. What comes of an object that is the same as in the last translation of the same store
+    /// is the same allocation.
+    pub resources: BTreeMap<ResourceKey, Arc<Resource>>,
     /// The statuses, in the order of the objects.
     pub statuses: Vec<ObjectStatus>,
     /// What is wrong and in no status.
@@ -73,9 +75,8 @@ impl Translator {
     pub fn translate(&self, store: &Store, identities: &mut Identities, now: u64) -> Translation {
         let mut work = Work { store, translation: Translation::default() };
         work.translation.problems = store.problems().to_vec();
+        work.bulk(&self.cluster, identities, now);
         work.add(Resource::MeshDefaults(self.defaults.clone()));
-        work.workloads(&self.cluster, identities, now);
-        work.plain_objects();
         work.policies();
         work.rate_limits();
         work.gateway_api();
@@ -93,7 +94,7 @@ struct Work<'a> {
 
 impl<'a> Work<'a> {
     fn add(&mut self, resource: Resource) {
-        self.translation.resources.insert(resource.key(), resource);
+        self.translation.resources.insert(resource.key(), Arc::new(resource));
     }
 
     fn problem(&mut self, key: &ObjectKey, message: impl Into<Arc<str>>) {
@@ -108,61 +109,67 @@ impl<'a> Work<'a> {
         });
     }
 
-    /// Every object that has a good version, with its generation.
-    fn good(&self) -> impl Iterator<Item = (&'a ObjectKey, &'a Decoded<Object>, &'a Entry)> + use<'a> {
-        let objects = self.store.objects().iter();
+    /// Every object of a kind that has a good version.
+    fn good(&self, kind: Kind) -> impl Iterator<Item = (&'a ObjectKey, &'a Good, &'a Entry)> + use<'a> {
+        let objects = self.store.of_kind(kind);
         objects.filter_map(|(key, entry)| Some((key, entry.good.as_deref()?, entry)))
     }
 
-    fn workloads(&mut self, cluster: &str, identities: &mut Identities, now: u64) {
-        let namespaces = namespaces(self.store);
+    /// The resources of objects that become one each, together in one step: they are nearly in order.
+    fn bulk(&mut self, cluster: &Arc<str>, identities: &mut Identities, now: u64) {
         identities.begin(now);
-        for (key, decoded, _) in self.good() {
-            let Object::Pod(pod) = &decoded.object else { continue };
-            if workload::is_live(pod) {
-                self.workload(key, pod, &namespaces, cluster, identities);
-            }
-        }
+        let workloads = self.workloads(cluster, identities);
         identities.finish(now);
-        for (number, labels) in identities.used() {
-            self.add(Resource::Identity(Identity { number, labels: labels.clone() }));
-        }
+        let mut bulk: Vec<Keyed> = Vec::with_capacity(self.store.objects().len() + workloads.len());
+        self.plain_objects(Kind::EndpointSlice, &mut bulk);
+        bulk.extend(identities.used().map(|identity| (identity.key(), identity.clone())));
+        self.plain_objects(Kind::Node, &mut bulk);
+        self.plain_objects(Kind::Service, &mut bulk);
+        bulk.extend(workloads);
+        self.translation.resources = bulk.into_iter().collect();
     }
 
-    fn workload(
-        &mut self,
-        key: &ObjectKey,
-        pod: &Pod,
-        namespaces: &BTreeMap<Arc<str>, Labels>,
-        cluster: &str,
-        identities: &mut Identities,
-    ) {
-        let mut of_namespace = namespaces.get(&pod.metadata.namespace).cloned().unwrap_or_default();
-        // The API server gives every namespace this label; a file need not have it.
-        of_namespace.insert("kubernetes.io/metadata.name".into(), pod.metadata.namespace.clone());
-        let labels = workload::identity_labels(pod, &of_namespace, cluster);
-        match identities.number(&labels) {
-            Ok(number) => self.add(Resource::Workload(workload::translate(pod, number))),
-            Err(error) => self.problem(key, error.to_string()),
-        }
-    }
-
-    fn plain_objects(&mut self) {
-        for (_, decoded, _) in self.good() {
-            let resource = match &decoded.object {
-                Object::Node(node) => Some(Resource::Node(nodes::node(node))),
-                Object::Service(service) => nodes::service(service).map(Resource::Service),
-                Object::EndpointSlice(slice) => nodes::endpoints(slice).map(Resource::Endpoints),
-                _ => None,
+    fn workloads(&mut self, cluster: &Arc<str>, identities: &mut Identities) -> Vec<Keyed> {
+        let mut workloads = Vec::new();
+        // Pods come by namespace.
+        let mut namespace: Option<(Arc<str>, Arc<Labels>)> = None;
+        for (key, good, _) in self.good(Kind::Pod) {
+            let Object::Pod(pod) = &good.object else { continue };
+            if !workload::is_live(pod) {
+                continue;
+            }
+            let labels = match &namespace {
+                Some((name, labels)) if *name == pod.metadata.namespace => labels.clone(),
+                Some(_) | None => {
+                    let labels = Arc::new(namespace_labels(self.store, &pod.metadata.namespace));
+                    namespace = Some((pod.metadata.namespace.clone(), labels.clone()));
+                    labels
+                }
             };
-            if let Some(resource) = resource {
-                self.add(resource);
+            let placed =
+                good.placed(&labels, cluster, identities, |table| place(pod, &labels, cluster, table));
+            match placed {
+                Ok(keyed) => workloads.push(keyed),
+                Err(error) => self.problem(key, error.to_string()),
             }
         }
+        workloads
+    }
+
+    fn plain_objects(&self, kind: Kind, bulk: &mut Vec<Keyed>) {
+        let resource = |object: &Object| match object {
+            Object::Node(node) => Some(Resource::Node(nodes::node(node))),
+            Object::Service(service) => nodes::service(service).map(Resource::Service),
+            Object::EndpointSlice(slice) => nodes::endpoints(slice).map(Resource::Endpoints),
+            _ => None,
+        };
+        let keyed = self.good(kind).filter_map(|(_, good, _)| good.plain(|| resource(&good.object)));
+        bulk.extend(keyed.cloned());
     }
 
     fn policies(&mut self) {
-        for (key, decoded, entry) in self.good() {
+        let kinds = [Kind::CiliumNetworkPolicy, Kind::CiliumClusterwideNetworkPolicy, Kind::NetworkPolicy];
+        for (key, decoded, entry) in kinds.into_iter().flat_map(|kind| self.good(kind)).collect::<Vec<_>>() {
             let unknown = decoded.unknown.clone();
             let policies = match &decoded.object {
                 Object::CiliumNetworkPolicy(object) => {
@@ -187,7 +194,7 @@ impl<'a> Work<'a> {
 
     fn rate_limits(&mut self) {
         let mut candidates = refused::rate_limits(self.store);
-        for (_, decoded, entry) in self.good() {
+        for (_, decoded, entry) in self.good(Kind::RateLimitPolicy) {
             let Object::RateLimitPolicy(object) = &decoded.object else { continue };
             let created = object.metadata.created();
             let of_object = Decoded { object: object.clone(), unknown: decoded.unknown.clone() };
@@ -212,7 +219,15 @@ impl<'a> Work<'a> {
     fn gateway_api(&mut self) {
         let stand_ins = refused::routes(self.store);
         let mut input = Input { namespaces: namespaces(self.store), ..Input::default() };
-        for (_, decoded, entry) in self.good() {
+        let kinds = [
+            Kind::GatewayClass,
+            Kind::Gateway,
+            Kind::HttpRoute,
+            Kind::ReferenceGrant,
+            Kind::Service,
+            Kind::Node,
+        ];
+        for (_, decoded, entry) in kinds.into_iter().flat_map(|kind| self.good(kind)) {
             match &decoded.object {
                 Object::GatewayClass(object) => input.classes.push(item(object, decoded, entry)),
                 Object::Gateway(object) => input.gateways.push(item(object, decoded, entry)),
@@ -307,15 +322,39 @@ impl<'a> Work<'a> {
     }
 }
 
-type Labels = BTreeMap<Arc<str>, Arc<str>>;
-
 fn namespaces(store: &Store) -> BTreeMap<Arc<str>, Labels> {
-    let good = store.objects().values().filter_map(|entry| entry.good.as_deref());
-    good.filter_map(|decoded| match &decoded.object {
+    let good = store.of_kind(Kind::Namespace).filter_map(|(_, entry)| entry.good.as_deref());
+    good.filter_map(|good| match &good.object {
         Object::Namespace(object) => Some((object.metadata.name.clone(), object.metadata.labels.clone())),
         _ => None,
     })
     .collect()
+}
+
+/// The labels of a pod's namespace, which the pod's identity has as well.
+fn namespace_labels(store: &Store, name: &Arc<str>) -> Labels {
+    let key = ObjectKey { kind: Kind::Namespace, namespace: "".into(), name: name.clone() };
+    let good = store.objects().get(&key).and_then(|entry| entry.good.as_deref());
+    let mut labels = match good.map(|good| &good.object) {
+        Some(Object::Namespace(object)) => object.metadata.labels.clone(),
+        Some(_) | None => Labels::new(),
+    };
+    // The API server gives every namespace this label; a file need not have it.
+    labels.insert("kubernetes.io/metadata.name".into(), name.clone());
+    labels
+}
+
+fn place(
+    pod: &Pod,
+    namespace: &Arc<Labels>,
+    cluster: &Arc<str>,
+    identities: &mut Identities,
+) -> Result<Placed, Exhausted> {
+    let number = identities.number(&workload::identity_labels(pod, namespace, cluster))?;
+    let identity = identities.identity(number).ok_or(Exhausted)?.clone();
+    let resource = Resource::Workload(workload::translate(pod, number));
+    let keyed = (resource.key(), Arc::new(resource));
+    Ok(Placed { namespace: namespace.clone(), cluster: cluster.clone(), number, identity, keyed })
 }
 
 fn item<'a, T>(object: &'a T, decoded: &'a Decoded<Object>, entry: &Entry) -> Item<'a, T> {

@@ -55,7 +55,11 @@ fn run(directory: &Path) -> usize {
         let translation = translate(&[("base", &base), ("in.yaml", &text)]);
         let resources = translation.resources.iter();
         let new = resources.filter(|(key, resource)| of_base.resources.get(*key) != Some(*resource));
-        let state = State { resources: new.map(|(key, one)| (key.to_string(), one.clone())).collect() };
+        let state = State {
+            resources: new
+                .map(|(key, one)| (key.to_string(), weft_translate::Resource::clone(one)))
+                .collect(),
+        };
         let changed = |status: &&weft_translate::ObjectStatus| !of_base.statuses.contains(status);
         let statuses: Vec<_> = translation.statuses.iter().filter(changed).cloned().collect();
         let statuses = Statuses {

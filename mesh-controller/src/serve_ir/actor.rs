@@ -26,7 +26,7 @@ const MAX_LOGGED: usize = 16;
 /// What the publisher's task is asked.
 #[derive(Debug)]
 pub(super) enum Command {
-    Publish { state: BTreeMap<ResourceKey, Resource>, reply: oneshot::Sender<u64> },
+    Publish { state: BTreeMap<ResourceKey, Arc<Resource>>, reply: oneshot::Sender<u64> },
     Hello { hello: Hello, session: Session },
     Ack { node: Arc<str>, session: u64, ack: Ack },
     Gone { node: Arc<str>, session: u64 },
@@ -153,11 +153,11 @@ impl Actor {
         }
     }
 
-    fn publish(&mut self, state: &BTreeMap<ResourceKey, Resource>, reply: oneshot::Sender<u64>) {
+    fn publish(&mut self, state: &BTreeMap<ResourceKey, Arc<Resource>>, reply: oneshot::Sender<u64>) {
         let before = self.publisher.revision();
         let revision = self.publisher.replace(state);
         if revision != before {
-            tracing::info!(revision, resources = state.len(), "state published");
+            tracing::debug!(revision, resources = state.len(), "state published");
             self.ready.extend(self.sessions.keys().cloned());
         }
         if reply.send(revision).is_err() {

@@ -4,10 +4,11 @@
 use std::sync::Arc;
 
 use serde_json::Value;
-use weft_api::object::{DecodeError, Decoded, Object, ObjectKey, Recognition, recognize};
+use weft_api::object::{DecodeError, ObjectKey, Recognition, recognize};
 
 use super::{Entry, Foreign, Problem, Refused};
 use crate::{
+    memo::Good,
     validate,
     yaml::{self, Lines},
 };
@@ -17,9 +18,10 @@ use crate::{
 pub(super) struct Found {
     pub(super) key: ObjectKey,
     line: u32,
+    /// The lines of the fields, where the object could not be read.
     lines: Lines,
     value: Arc<Value>,
-    content: Result<Arc<Decoded<Object>>, DecodeError>,
+    content: Result<Arc<Good>, DecodeError>,
 }
 
 impl Found {
@@ -117,8 +119,10 @@ impl Reading<'_> {
             false => "".into(),
         };
         let key = ObjectKey { kind, namespace, name: object_name };
-        let content = validate::read(kind, &value).map(Arc::new);
-        self.found.push(Found { key, line, lines: lines.clone(), value: Arc::new(value), content });
+        let content = validate::read(kind, &value).map(|decoded| Arc::new(Good::new(decoded)));
+        // Whoever has no error never asks for the line of a field.
+        let lines = if content.is_ok() { Lines::at(line) } else { lines.clone() };
+        self.found.push(Found { key, line, lines, value: Arc::new(value), content });
     }
 
     fn list(&mut self, value: Value, lines: &Lines, line: u32) {

@@ -118,3 +118,99 @@ fn many_sources_together_are_what_they_are_one_by_one() {
     assert_eq!(together.problems(), one_by_one.problems());
     assert_eq!(together.problems().len(), 10, "every object is there twice");
 }
+
+/// Numbers that look random and are the same at every run (Knuth, MMIX).
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % end
+    }
+}
+
+/// A text with a few of a few objects; some are there twice, in one source or in several.
+fn some_objects(numbers: &mut Numbers) -> String {
+    let mut text = String::new();
+    for _ in 0..numbers.below(5) {
+        let (name, value) = (numbers.below(6), numbers.below(3));
+        text += &match numbers.below(4) {
+            0 => format!(
+                "apiVersion: v1\nkind: Namespace\nmetadata: {{name: n{}, labels: {{x: v{value}}}}}\n",
+                name % 2
+            ),
+            1 => format!(
+                "apiVersion: v1\nkind: Service\nmetadata: {{name: s{name}, namespace: n0}}\nspec: {{clusterIP: 10.0.0.{value}}}\n"
+            ),
+            _ => format!(
+                "apiVersion: v1\nkind: Pod\nmetadata: {{name: p{name}, namespace: n{}, labels: {{app: a{value}}}}}\n\
+                 spec: {{nodeName: one}}\nstatus: {{phase: Running, podIP: 10.1.0.{name}}}\n",
+                name % 2
+            ),
+        };
+        text += "---\n";
+    }
+    text
+}
+
+#[test]
+fn a_store_that_was_changed_often_is_one_that_was_filled_at_once() {
+    let mut numbers = Numbers(7);
+    let (mut store, mut files) = (Store::default(), BTreeMap::new());
+    let (translator, mut identities) = (crate::Translator::default(), crate::Identities::default());
+    for round in 0..500 {
+        let (mut changed, mut removed) = (BTreeMap::new(), Vec::new());
+        for _ in 0..=numbers.below(2) {
+            let source = format!("{}.yaml", numbers.below(5));
+            if numbers.below(4) == 0 {
+                changed.remove(&source);
+                files.remove(&source);
+                removed.push(source);
+            } else {
+                let text = some_objects(&mut numbers);
+                removed.retain(|other| *other != source);
+                files.insert(source.clone(), text.clone());
+                changed.insert(source, text);
+            }
+        }
+        let changed = changed.iter().map(|(name, text)| (&**name, &**text));
+        store.apply_all(changed, removed.iter().map(|name| &**name));
+        let mut fresh = Store::default();
+        fresh.apply_all(files.iter().map(|(name, text): (&String, &String)| (&**name, &**text)), []);
+        let places = |store: &Store| -> Vec<_> {
+            let entry =
+                |(key, entry): (&ObjectKey, &Entry)| (key.clone(), entry.value.clone(), entry.place.clone());
+            store.objects().iter().map(entry).collect()
+        };
+        assert_eq!(places(&store), places(&fresh), "round {round}");
+        assert_eq!(texts(&store), texts(&fresh), "round {round}");
+        assert!(store.claims.values().all(|claims| !claims.is_empty()), "nothing is left behind");
+        // What is remembered of objects is what would be made of them now.
+        let expected = translator.translate(&fresh, &mut identities.clone(), round).resources;
+        let again = translator.translate(&store, &mut identities, round).resources;
+        assert_eq!(again, expected, "round {round}");
+    }
+}
+
+#[test]
+fn what_did_not_change_is_the_same_allocation() {
+    let mut store = Store::default();
+    let (translator, mut identities) = (crate::Translator::default(), crate::Identities::default());
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {nodeName: n}\nstatus: {phase: Running, podIP: 10.1.0.1}\n";
+    store.apply("a.yaml", GOOD);
+    store.apply("p.yaml", pod);
+    let first = translator.translate(&store, &mut identities, 0).resources;
+    store.apply("b.yaml", OTHER);
+    let second = translator.translate(&store, &mut identities, 1).resources;
+    let same = |key: &str| {
+        let key = weft_ir::ResourceKey(key.into());
+        Arc::ptr_eq(&first[&key], &second[&key])
+    };
+    assert!(same("service/shop/a") && same("workload/default/p") && same("identity/256"));
+    assert_eq!(second.len(), first.len() + 1);
+    // A label of the namespace is part of the pod's identity.
+    store.apply("n.yaml", "apiVersion: v1\nkind: Namespace\nmetadata: {name: default, labels: {x: y}}\n");
+    let third = translator.translate(&store, &mut identities, 2).resources;
+    assert!(third.contains_key(&weft_ir::ResourceKey("identity/257".into())));
+    assert!(!third.contains_key(&weft_ir::ResourceKey("identity/256".into())));
+}
