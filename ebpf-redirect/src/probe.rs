@@ -2,11 +2,7 @@
 //! What this kernel and machine have of what the datapath wants: found, or replaced by what, and what
 //! is then missing.
 
-use std::{
-    fmt,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fmt, path::Path, process::Command};
 
 use aya::util::KernelVersion;
 use serde::Serialize;
@@ -15,6 +11,9 @@ use crate::{
     datapath::cgroup2_mount,
     load::{OPTIONAL_HOOKS, Programs, unpin_all},
 };
+
+/// What the directory of a check's pins begins with; the process follows.
+const PINS: &str = "weft-check-";
 
 /// What was found of a feature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -124,7 +123,9 @@ fn nft() -> Feature {
 /// Loads every program without attaching it.
 fn programs() -> Vec<Feature> {
     // The loader pins the maps; they go with the directory, which no node has.
-    let pins = PathBuf::from(format!("/sys/fs/bpf/weft-check-{}", std::process::id()));
+    let bpffs = Path::new("/sys/fs/bpf");
+    remove_abandoned(bpffs);
+    let pins = bpffs.join(format!("{PINS}{}", std::process::id()));
     let loaded = Programs::load(&pins);
     let features = match &loaded {
         Ok(programs) => {
@@ -140,6 +141,21 @@ fn programs() -> Vec<Feature> {
         tracing::warn!(%error, "maps of the check stay pinned");
     }
     features
+}
+
+/// Removes the pins of checks that were interrupted.
+fn remove_abandoned(bpffs: &Path) {
+    let Ok(entries) = std::fs::read_dir(bpffs) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let process = name.to_str().and_then(|name| name.strip_prefix(PINS)?.parse::<u32>().ok());
+        let is_gone = |process: u32| !Path::new("/proc").join(process.to_string()).exists();
+        if process.is_some_and(is_gone)
+            && let Err(error) = unpin_all(&entry.path())
+        {
+            tracing::warn!(%error, "maps of an earlier check stay pinned");
+        }
+    }
 }
 
 fn tcx(programs: &Programs) -> Feature {
@@ -164,4 +180,24 @@ fn mark_guard(found: bool) -> Feature {
         )
     };
     Feature { name: "guard of the mark", found, detail: detail.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pins_of_interrupted_checks_are_removed_and_no_others() {
+        let bpffs = tempfile::tempdir().unwrap();
+        // Linux gives no process a number as large (PID_MAX_LIMIT in linux/threads.h).
+        let abandoned = bpffs.path().join(format!("{PINS}4194305"));
+        let own = bpffs.path().join(format!("{PINS}{}", std::process::id()));
+        let others = [own, bpffs.path().join("weft"), bpffs.path().join(format!("{PINS}x"))];
+        for pins in others.iter().chain([&abandoned]) {
+            std::fs::create_dir_all(pins.join("maps")).unwrap();
+        }
+        remove_abandoned(bpffs.path());
+        assert!(!abandoned.exists());
+        assert!(others.iter().all(|pins| pins.join("maps").exists()));
+    }
 }
