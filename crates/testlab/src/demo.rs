@@ -7,6 +7,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::daemon::{self, KernelCheck};
 use crate::netns;
@@ -59,10 +60,20 @@ fn in_the_lab(options: Options, table: &mut Table) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Waits for Ctrl-C, or for what service managers and closed terminals send.
 fn wait_for_interrupt() -> anyhow::Result<()> {
     println!("\nCtrl-C ends all of it.");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    Ok(runtime.block_on(tokio::signal::ctrl_c())?)
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        tokio::select! {
+            interrupt = tokio::signal::ctrl_c() => interrupt?,
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+        Ok(())
+    })
 }
 
 /// Why the redirect cannot be shown here; nothing when it can. An error is no obstacle of the machine,

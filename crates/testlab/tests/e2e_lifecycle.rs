@@ -99,6 +99,34 @@ fn a_cleaned_node_is_as_it_was() {
     assert_eq!(summary.echoed, 1, "{summary:?}");
 }
 
+#[test]
+#[ignore = "needs root"]
+fn a_node_changes_from_links_to_filters_under_traffic_and_cleans_both_up() {
+    let mut scene = Scene::new().unwrap();
+    let client = scene.nodes[0].client.clone();
+    let node = scene.nodes[0].node.clone();
+    let plain = SocketAddr::new(scene.plain.v4.into(), 9000).to_string();
+    let mut held = client.start(&["tcp-client", &plain, "--hold", "--pause-ms", "5"]).unwrap();
+    scene.mesh.nodes.remove(0).stop().unwrap();
+    let started = WeftNode::spawn(&node, &scene.mesh.controller, &["--attachment", "clsact"]).unwrap();
+    scene.mesh.nodes.insert(0, started.wait_ready().unwrap());
+    let filters = node.netns().run("tc", &["filter", "show", "dev", "eth0", "ingress"]).unwrap();
+    assert!(filters.contains("weft_from_netdev"), "{filters}");
+    let url = url(scene.web.v4.into(), 80);
+    let again = wait::eventually(SOON, || {
+        let summary = scene.request(client.place(), &url, &[])?;
+        ensure!(summary.ok() == 1, "{:?} {:?}", summary.status, summary.failures);
+        Ok(())
+    });
+    assert!(again.is_ok(), "{again:?}");
+    held.stop().unwrap();
+    let held: tcp::Summary = held.answer().unwrap();
+    assert!(held.failures.is_empty() && held.echoed > 20, "{held:?}");
+    scene.mesh.nodes.remove(0).stop().unwrap();
+    daemon::clean_node(&node).unwrap();
+    assert_eq!(state(&node).unwrap(), Vec::<String>::new());
+}
+
 /// All that is there on a node because of Weft.
 fn state(node: &Node) -> anyhow::Result<Vec<String>> {
     let mut found = Vec::new();
@@ -118,5 +146,7 @@ fn state(node: &Node) -> anyhow::Result<Vec<String>> {
     found.extend(tables.lines().filter(|line| line.contains("weft")).map(|line| format!("nft {line}")));
     let filters = node.netns().run("tc", &["filter", "show", "dev", "eth0", "ingress"])?;
     found.extend(filters.lines().map(|line| format!("tc {line}")));
+    let qdiscs = node.netns().run("tc", &["qdisc", "show"])?;
+    found.extend(qdiscs.lines().filter(|line| line.contains("clsact")).map(|line| format!("tc {line}")));
     Ok(found)
 }
