@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What one node owns on its kernel, and the numbers that it uses there.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, str::FromStr};
+
+use serde::{Deserialize, Serialize};
 
 /// Settings of the datapath of one node. Several nodes can share one kernel, each with its own
 /// cgroup, bpffs directory, network namespace (the caller's) and state directory.
@@ -29,7 +31,8 @@ pub struct DatapathConfig {
 }
 
 /// How programs are attached to devices.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Attachment {
     /// By tcx links where the kernel has them (6.6), by filters where it does not.
     #[default]
@@ -38,6 +41,19 @@ pub enum Attachment {
     Tcx,
     /// By filters on the clsact queueing discipline, also where there are tcx links.
     Clsact,
+}
+
+impl FromStr for Attachment {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Attachment, ConfigError> {
+        match text {
+            "auto" => Ok(Attachment::Auto),
+            "tcx" => Ok(Attachment::Tcx),
+            "clsact" => Ok(Attachment::Clsact),
+            _ => Err(ConfigError::Attachment(text.to_owned())),
+        }
+    }
 }
 
 /// The bits of the packet mark that are Weft's, and the two values in use.
@@ -137,6 +153,9 @@ pub enum ConfigError {
         /// The bits.
         bits: u32,
     },
+    /// No way of attaching has this name.
+    #[error("attachment {0} is not auto, tcx or clsact")]
+    Attachment(String),
     /// The block of ports is too small or out of place.
     #[error("proxy ports {first}-{last} must be at least 256 ports above 1023")]
     Ports {
@@ -165,6 +184,14 @@ mod tests {
         let mut config = config();
         config.mark = Mark { mask: 0x300, to_proxy: 0x200, from_proxy: 0x300 };
         assert!(matches!(config.check(), Err(ConfigError::ForeignMark { owner: "cilium", .. })));
+    }
+
+    #[test]
+    fn an_attachment_is_one_of_three() {
+        let read = |text: &str| text.parse::<Attachment>();
+        assert_eq!(read("auto"), Ok(Attachment::default()));
+        assert_eq!((read("tcx"), read("clsact")), (Ok(Attachment::Tcx), Ok(Attachment::Clsact)));
+        assert_eq!(read("netkit"), Err(ConfigError::Attachment("netkit".into())));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::{
 use clap::Parser;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use weft_ebpf_redirect::Attachment;
 use weft_runtime::{
     admin::{AdminAddress, AdminAddressError},
     telemetry::{LogFormat, TelemetryError},
@@ -67,6 +68,10 @@ pub struct RawConfig {
     /// Where programs and maps are pinned [default: /sys/fs/bpf/weft].
     #[arg(long, value_name = "DIR")]
     bpffs: Option<PathBuf>,
+    /// How programs are attached to devices: tcx, clsact, or the better one that the kernel has [default:
+    /// auto].
+    #[arg(long, value_name = "auto|tcx|clsact")]
+    attachment: Option<Attachment>,
     /// Where the admin endpoint listens [default: unix:/run/weft/node.sock].
     #[arg(long, value_name = "unix:PATH|ADDR:PORT")]
     admin: Option<String>,
@@ -131,6 +136,8 @@ pub struct KernelConfig {
     pub cgroup: Option<PathBuf>,
     /// Where programs and maps are pinned.
     pub bpffs: PathBuf,
+    /// How programs are attached to devices.
+    pub attachment: Attachment,
 }
 
 /// Why the settings cannot be used.
@@ -192,6 +199,7 @@ impl RawConfig {
             connections: self.connections.or(file.connections),
             cgroup: self.cgroup.or(file.cgroup),
             bpffs: self.bpffs.or(file.bpffs),
+            attachment: self.attachment.or(file.attachment),
             admin: self.admin.or(file.admin),
             no_redirect: self.no_redirect.or(file.no_redirect),
             listen_address: match self.listen_address.is_empty() {
@@ -230,6 +238,7 @@ impl RawConfig {
         KernelConfig {
             cgroup: self.cgroup.clone(),
             bpffs: self.bpffs.clone().unwrap_or_else(|| BPFFS.into()),
+            attachment: self.attachment.unwrap_or_default(),
         }
     }
 

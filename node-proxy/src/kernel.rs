@@ -74,7 +74,8 @@ pub fn datapath_config(
         Some(cgroup) => cgroup.clone(),
         None => cgroup2_mount()?,
     };
-    Ok(DatapathConfig::new(node, cgroup, kernel.bpffs.clone(), state_dir.to_owned()))
+    let config = DatapathConfig::new(node, cgroup, kernel.bpffs.clone(), state_dir.to_owned());
+    Ok(DatapathConfig { attachment: kernel.attachment, ..config })
 }
 
 /// Makes flows of the kernel's events until reading fails.
