@@ -17,7 +17,7 @@ mod programs;
 mod report;
 
 use programs::Selection;
-pub(crate) use programs::{Outcome, count};
+pub(crate) use programs::{Outcome, count, needs_root};
 use report::Report;
 
 /// The package whose ignored tests push packets through the kernel programs.

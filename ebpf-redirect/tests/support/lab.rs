@@ -343,6 +343,8 @@ pub(crate) fn only(allow: Vec<PolicyRule>) -> PolicyDirection {
 
 /// How long anything may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the kernel may take to check the programs: emulated machines are slow.
+const LOADING: Duration = Duration::from_secs(120);
 
 enum Request {
     Apply(Snapshot, mpsc::Sender<Applied>),
@@ -387,7 +389,7 @@ impl Running {
                 Datapath::cleanup(&config).await.unwrap();
             });
         });
-        wait.recv_timeout(PATIENCE * 4).expect("the datapath is attached");
+        wait.recv_timeout(LOADING).expect("the datapath is attached");
         Running { requests: Some(requests), thread: Some(thread) }
     }
 

@@ -84,6 +84,11 @@ pub(super) fn run_except(
     run_where(programs, selection, |program| !packages.contains(&program.package.as_str()))
 }
 
+/// Whether a program has tests that need root.
+pub(crate) fn needs_root(program: &TestProgram) -> anyhow::Result<bool> {
+    Ok(!names(program, &Selection::needs_root())?.is_empty())
+}
+
 /// Prints the names of the selected tests.
 pub(super) fn list(programs: &[TestProgram], selection: &Selection) -> anyhow::Result<()> {
     for program in programs {
