@@ -59,13 +59,13 @@ impl FlowRing {
     }
 
     /// Adds flows, oldest first. For the control thread; data workers have a [`FlowProducer`].
-    pub fn push_all(&self, flows: impl IntoIterator<Item = Flow>) {
+    pub fn push_all(&self, flows: impl IntoIterator<Item = impl Into<Arc<Flow>>>) {
         let mut kept = self.kept();
         for flow in flows {
             if kept.flows.len() == kept.capacity {
                 kept.flows.pop_front();
             }
-            kept.flows.push_back(Arc::new(flow));
+            kept.flows.push_back(flow.into());
             kept.seen += 1;
         }
         drop(kept);
@@ -125,14 +125,15 @@ impl FlowRing {
 /// Where one data worker leaves its flows.
 #[derive(Clone, Debug)]
 pub struct FlowProducer {
-    sender: mpsc::Sender<Flow>,
+    sender: mpsc::Sender<Arc<Flow>>,
     ring: FlowRing,
 }
 
 impl FlowProducer {
     /// Leaves a flow, or counts it as lost when the queue is full. Never waits.
     pub fn send(&self, flow: Flow) {
-        if self.sender.try_send(flow).is_err() {
+        // A flow is large: from here on a pointer is moved.
+        if self.sender.try_send(Arc::new(flow)).is_err() {
             self.ring.shared.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -141,7 +142,7 @@ impl FlowProducer {
 /// The other end of a producer's queue.
 #[derive(Debug)]
 pub struct FlowQueue {
-    receiver: mpsc::Receiver<Flow>,
+    receiver: mpsc::Receiver<Arc<Flow>>,
     ring: FlowRing,
 }
 

@@ -89,14 +89,14 @@ struct Tried {
 }
 
 /// Sends a request and yields the response, or why there is none.
-pub(crate) async fn exchange(
-    connection: &Connection,
-    resolved: &Resolved,
-    record: &mut Record,
-    sending: Sending<'_>,
-    received: &RequestHead,
+pub(crate) fn exchange<'a>(
+    connection: &'a Connection,
+    resolved: &'a Resolved,
+    record: &'a mut Record,
+    sending: Sending<'a>,
+    received: &'a RequestHead,
     body: Body,
-) -> Result<Response, Refusal> {
+) -> impl Future<Output = Result<Response, Refusal>> + 'a {
     let rule = sending.matched.as_ref().map(|(matched, _)| matched.rule.as_ref());
     let backend = sending.matched.as_ref().and_then(|(matched, index)| matched.rule.backends.get(*index));
     let timeout = rule.and_then(|rule| rule.timeouts.request);
@@ -114,7 +114,7 @@ pub(crate) async fn exchange(
         deadline: timeout.map(|timeout| Instant::now() + timeout),
         tried: Vec::new(),
     };
-    exchange.run(body).await
+    exchange.run(body)
 }
 
 impl Exchange<'_> {
@@ -315,6 +315,7 @@ impl Choice {
     }
 }
 
+/// Sends on a connection of the pool, within the route's timeouts.
 async fn send(
     pool: &Pool,
     permit: &Permit,

@@ -135,10 +135,13 @@ impl Pool {
         if self.key.http2 {
             return self.send_http2(permit, head, body).await;
         }
-        let Some(upstream) = self.take_idle() else { return self.send_fresh(permit, head, body).await };
+        // What is rare is on the heap: it would make every request's future as large as itself.
+        let Some(upstream) = self.take_idle() else {
+            return Box::pin(self.send_fresh(permit, head, body)).await;
+        };
         match upstream.send(head, body).await {
             Err(UpstreamError { retry, unsent_body: Some(body), .. }) if may_resend(retry, head) => {
-                self.send_fresh(permit, head, body).await
+                Box::pin(self.send_fresh(permit, head, body)).await
             }
             result => result,
         }
@@ -164,18 +167,26 @@ impl Pool {
         head: &RequestHead,
         body: Body,
     ) -> Result<(ResponseHead, Body), UpstreamError> {
-        let upstream = match self.http2(permit).await {
-            Ok(upstream) => upstream,
-            Err(error) => return Err(UpstreamError { unsent_body: Some(body), ..error }),
+        let Some(upstream) = self.usable_http2() else {
+            return Box::pin(self.send_http2_fresh(permit, head, body)).await;
         };
         match upstream.send(head, body).await {
             Err(UpstreamError { retry, unsent_body: Some(body), .. }) if may_resend(retry, head) => {
-                match self.http2(permit).await {
-                    Ok(upstream) => upstream.send(head, body).await,
-                    Err(error) => Err(UpstreamError { unsent_body: Some(body), ..error }),
-                }
+                Box::pin(self.send_http2_fresh(permit, head, body)).await
             }
             result => result,
+        }
+    }
+
+    async fn send_http2_fresh(
+        &self,
+        permit: &Permit,
+        head: &RequestHead,
+        body: Body,
+    ) -> Result<(ResponseHead, Body), UpstreamError> {
+        match self.http2(permit).await {
+            Ok(upstream) => upstream.send(head, body).await,
+            Err(error) => Err(UpstreamError { unsent_body: Some(body), ..error }),
         }
     }
 

@@ -61,8 +61,8 @@ pub struct Connection {
 enum Plan<'a> {
     /// Send it.
     Send(Sending<'a>),
-    /// Answer it.
-    Answer(Response),
+    /// Answer it. On the heap, since it is rare and large.
+    Answer(Box<Response>),
 }
 
 impl Connection {
@@ -102,28 +102,31 @@ impl Connection {
 }
 
 impl Handler for Connection {
-    async fn call(&self, request: Request) -> Response {
-        let resolved = self.resolve();
+    fn call(&self, request: Request) -> impl Future<Output = Response> {
+        // An async function would keep its argument in its future beside what becomes of it.
         let Request { mut head, body } = request;
+        let resolved = self.resolve();
         let mut record = Record::start(&self.worker, self.ends, &resolved, &head);
         if self.is_gateway() {
             self.forwarded(&mut head);
         }
-        let answered = match self.plan(&resolved, &mut record, &head) {
-            Ok(Plan::Send(sending)) => exchange(self, &resolved, &mut record, sending, &head, body).await,
-            Ok(Plan::Answer(response)) => Ok(response),
-            Err(refusal) => Err(refusal),
-        };
-        let mut response = answered.unwrap_or_else(|refusal| {
-            record.reason = Some(refusal.reason);
-            refusal.response(reply::is_grpc(&head))
-        });
-        if record.answered == 0 {
-            record.answered = clock::nanos();
+        async move {
+            let answered = match self.plan(&resolved, &mut record, &head) {
+                Ok(Plan::Send(sending)) => exchange(self, &resolved, &mut record, sending, &head, body).await,
+                Ok(Plan::Answer(response)) => Ok(*response),
+                Err(refusal) => Err(refusal),
+            };
+            let mut response = answered.unwrap_or_else(|refusal| {
+                record.reason = Some(refusal.reason);
+                refusal.response(reply::is_grpc(&head))
+            });
+            if record.answered == 0 {
+                record.answered = clock::nanos();
+            }
+            record.status = response.head.status.as_u16();
+            response.observer = Some(record);
+            response
         }
-        record.status = response.head.status.as_u16();
-        response.observer = Some(record);
-        response
     }
 
     fn on_protocol_error(&self, error: &ProtocolError) {
@@ -188,7 +191,7 @@ impl Connection {
             let mut response =
                 filter::redirect(redirect, matched.prefix, head, port).ok_or(Reason::InvalidBackend)?;
             matched.rule.response.apply(&mut response.head.headers);
-            return Ok(Plan::Answer(response));
+            return Ok(Plan::Answer(Box::new(response)));
         }
         let index = self.pick_backend(matched.rule)?;
         let slot = matched.rule.backends.get(index).and_then(|backend| backend.cluster);

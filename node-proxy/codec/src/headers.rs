@@ -22,7 +22,7 @@ enum Repr {
     Block(Block),
     /// `checked`: as `h2` received it, which refuses connection-specific fields, and without `Host`.
     Map {
-        map: HeaderMap,
+        map: Box<HeaderMap>,
         checked: bool,
     },
 }
@@ -130,7 +130,7 @@ impl Headers {
 
     /// Fields as `h2` received them, without `Host`.
     pub(crate) fn from_map(map: HeaderMap) -> Self {
-        Headers { repr: Repr::Map { map, checked: true } }
+        Headers { repr: Repr::Map { map: Box::new(map), checked: true } }
     }
 
     /// Whether there is one `Content-Length` and it says exactly this.
@@ -156,12 +156,12 @@ impl Headers {
     /// As the map that `h2` takes; fields that HTTP/2 forbids and framing that does not agree are gone.
     pub(crate) fn into_map(self) -> HeaderMap {
         match self.repr {
-            Repr::Map { map, checked: true } => map,
+            Repr::Map { map, checked: true } => *map,
             Repr::Map { mut map, .. } => {
                 for name in &CONNECTION_SPECIFIC {
                     map.remove(name);
                 }
-                map
+                *map
             }
             Repr::Block(block) => block.into_map(),
         }
@@ -173,7 +173,7 @@ impl Headers {
         match &self.repr {
             Repr::Block(block) => block.write_lines(out, keep_length),
             Repr::Map { map, .. } => {
-                for (name, value) in map {
+                for (name, value) in map.iter() {
                     match Known::classify(name.as_str().as_bytes()) {
                         Known::Connection => {}
                         Known::ContentLength if !keep_length => {}

@@ -234,7 +234,7 @@ async fn exchange<H: Handler>(
         false => Body { kind: Kind::H1Request(RequestBody::new(conn.clone(), request)) },
     };
     let response = {
-        let mut call = pin!(handler.call(Request { head, body }));
+        let mut call = Box::pin(handler.call(Request { head, body }));
         poll_fn(|cx| match call.as_mut().poll(cx) {
             Poll::Ready(response) => Poll::Ready(Ok(response)),
             Poll::Pending => conn.borrow_mut().poll_gone(cx).map(|()| Err(Reason::ClientReset)),
