@@ -8,11 +8,11 @@ pub mod observe;
 pub mod status;
 pub mod translate;
 
-use std::{io, process::ExitCode};
+use std::{io, os::fd::AsFd, process::ExitCode};
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
-use tokio::runtime;
+use tokio::{io::Interest, net::unix::pipe, runtime};
 
 use client::Server;
 
@@ -61,7 +61,14 @@ pub struct Servers {
 /// What the command could not do.
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let done = match cli.command {
-        Command::Observe(args) => runtime()?.block_on(observe::run(&args, &mut io::stdout().lock())),
+        Command::Observe(args) => runtime()?.block_on(async {
+            let mut out = io::stdout().lock();
+            tokio::select! {
+                done = observe::run(&args, &mut out) => done,
+                // Without this, `observe -f | head` would end only with the next flow.
+                () = closed_output() => Ok(ExitCode::SUCCESS),
+            }
+        }),
         Command::Status(args) => runtime()?.block_on(status::run(&args, &mut io::stdout().lock())),
         Command::Translate(args) => translate::run(args, &mut io::stdout().lock()),
         Command::Completion { shell } => {
@@ -78,6 +85,18 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 
 fn runtime() -> io::Result<runtime::Runtime> {
     runtime::Builder::new_current_thread().enable_all().build()
+}
+
+/// Ends when the reader of our output goes away; never where that is a file.
+async fn closed_output() {
+    // Unchecked also means that writes still block, as the printing of flows wants.
+    let watched = io::stdout().as_fd().try_clone_to_owned().and_then(pipe::Sender::from_owned_fd_unchecked);
+    if let Ok(output) = watched
+        && output.ready(Interest::ERROR).await.is_ok_and(|ready| ready.is_error())
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 /// Whether the reader of our output went away (`weft observe | head`), which is no failure.

@@ -265,3 +265,23 @@ fn every_shell_gets_a_completion_script() {
     drop(child.0.stdout.take());
     assert!(wait(&mut child.0).success());
 }
+
+#[test]
+fn following_ends_when_its_reader_goes_away() {
+    let node = Node::start("n1");
+    let mut weft = Command::new(env!("CARGO_BIN_EXE_weft"))
+        .args(["observe", "-f", "--last", "1", "--server", &node.server()])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(weft.stdout.take());
+    let start = Instant::now();
+    while weft.try_wait().unwrap().is_none() {
+        if start.elapsed() > SOON {
+            weft.kill().unwrap();
+            panic!("it waits for a flow that never comes");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(weft.wait().unwrap().success());
+}
