@@ -247,10 +247,14 @@ struct Field {
     added: bool,
 }
 
+/// Room for what a Gateway and a few filters add.
+const ADDED_FIELDS: usize = 4;
+const ADDED_BYTES: usize = 128;
+
 impl Block {
     /// An empty list over `wire`, which [`push`](Self::push) points into.
     pub(crate) fn new(wire: Bytes, capacity: usize) -> Self {
-        Block { wire, added: Vec::new(), fields: Vec::with_capacity(capacity) }
+        Block { wire, added: Vec::new(), fields: Vec::with_capacity(capacity + ADDED_FIELDS) }
     }
 
     /// Adds the field at these ranges of the received bytes, which is not connection-specific;
@@ -278,6 +282,9 @@ impl Block {
         let known = Known::classify(name);
         // What does not fit 32 bits of offsets was never received either: a field of 4 GiB is left out.
         if let Some(field) = Field::new(at..value_at, value_at..value_at + value.len(), known, true) {
+            if self.added.capacity() == 0 {
+                self.added.reserve(ADDED_BYTES.max(name.len() + value.len()));
+            }
             self.added.extend_from_slice(name);
             self.added.extend_from_slice(value);
             self.fields.push(field);

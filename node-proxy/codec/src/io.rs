@@ -162,7 +162,12 @@ pub(crate) fn poll_read_into<A: AsyncRead + Unpin + ?Sized>(
         }
         let mut read = ReadBuf::new(&mut buf[..limit.min(SCRATCH_BYTES)]);
         let polled = Pin::new(from).poll_read(cx, &mut read).map_ok(|()| {
-            into.extend_from_slice(read.filled());
+            if into.capacity() == 0 {
+                // One allocation of the right size, where growing would look for what can be reclaimed.
+                *into = BytesMut::from(read.filled());
+            } else {
+                into.extend_from_slice(read.filled());
+            }
             read.filled().len()
         });
         scratch.replace(buf);

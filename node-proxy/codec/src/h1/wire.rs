@@ -120,6 +120,8 @@ pub(crate) struct Output {
 const COPY_BYTES: usize = 4 * 1024;
 /// Copied bytes that may wait before the sender has to.
 const SMALL_LIMIT: usize = 32 * 1024;
+/// A new buffer: a head and a copied piece of content without growing.
+const FIRST_BYTES: usize = 2048;
 /// Buffers that a worker keeps for its next messages, and the largest that it keeps.
 const SPARE_BUFFERS: usize = 32;
 const SPARE_BYTES: usize = 16 * 1024;
@@ -144,7 +146,7 @@ impl Output {
             return &mut self.after;
         }
         if self.small.capacity() == 0 {
-            self.small = SPARE.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(1024));
+            self.small = SPARE.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(FIRST_BYTES));
         }
         &mut self.small
     }
@@ -187,7 +189,7 @@ impl Output {
         if self.written == self.small.len() {
             self.small.clear();
             self.written = 0;
-            if self.large.is_empty() {
+            if self.large.is_empty() && !self.after.is_empty() {
                 std::mem::swap(&mut self.small, &mut self.after);
             }
         }
@@ -211,6 +213,16 @@ impl Output {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_buffer_that_was_written_serves_the_next_message() {
+        let mut output = Output::default();
+        output.tail().extend_from_slice(b"head");
+        let buffer = output.tail().as_ptr();
+        output.advance(4);
+        output.release();
+        assert_eq!(Output::default().tail().as_ptr(), buffer);
+    }
 
     #[test]
     fn pieces_leave_in_the_order_in_which_they_came() {
