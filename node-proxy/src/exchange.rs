@@ -34,6 +34,7 @@ use crate::{
     rule::{Backend, Rule},
     slots::Slot,
     target::{Choice, Resolved},
+    upgrade::Upgraded,
 };
 
 /// The pause before the first retry where the route does not say (25 ms, as Envoy).
@@ -290,13 +291,32 @@ impl Exchange<'_> {
         if let Some(rule) = self.rule {
             rule.response.apply(&mut head.headers);
         }
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(self.switched(head, body));
+        }
         let body = match tried.deadline {
-            Some(deadline) if head.status != StatusCode::SWITCHING_PROTOCOLS && !body.is_end() => {
-                deadline::body_until(body, deadline)
-            }
+            Some(deadline) if !body.is_end() => deadline::body_until(body, deadline),
             _ => body,
         };
         Ok(Response::new(head, body))
+    }
+
+    fn switched(self, head: ResponseHead, body: Body) -> Response {
+        let (endpoint, choice) = match (body.into_upgraded(), self.record.choice.clone()) {
+            (Ok(endpoint), Some(choice)) => (endpoint, choice),
+            // A switch without a stream is refused by the codec.
+            (Ok(_), None) => return Response::new(head, Body::empty()),
+            (Err(body), _) => return Response::new(head, body),
+        };
+        let upgraded = Upgraded {
+            connection: Connection::new(Rc::clone(&self.connection.worker), self.connection.ends),
+            choice,
+            received: self.received.clone(),
+            sent: self.edited,
+        };
+        let mut response = Response::new(head, Body::empty());
+        response.on_upgrade = Some(upgraded.into_hook(endpoint));
+        response
     }
 
     fn cluster(&self) -> Option<&Cluster> {

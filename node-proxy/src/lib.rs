@@ -42,4 +42,5 @@ pub mod state;
 pub mod target;
 pub mod tcp;
 pub mod thread;
+mod upgrade;
 pub mod worker;

@@ -11,7 +11,7 @@ use weft_ebpf_common::reason::Reason;
 use crate::{
     access::ConnectionRecord,
     clock, metrics,
-    permit::{Denial, Permit},
+    permit::{Denial, Permit, Verdicts},
     request::Connection,
     target::{Choice, Resolved, Target},
     worker::Worker,
@@ -82,24 +82,36 @@ pub(crate) async fn serve(
         Ok(upstream) => {
             let client = RawStream::new(Box::new(stream), Bytes::new());
             let endpoint = RawStream::new(Box::new(upstream), Bytes::new());
-            let relaying = relay(client, endpoint, IDLE);
-            tokio::select! {
-                biased;
-                denial = no_longer_permitted(connection, &choice) => {
-                    record.policy = denial.policy;
-                    record.denied = Some(denial.direction);
-                    record.reason = Some(Reason::PolicyTightened);
-                }
-                (bytes, result) = relaying => {
-                    count(&mut record, bytes);
-                    if let Err(error) = result {
-                        tracing::debug!(%error, "a relayed connection was cut");
-                    }
-                }
-            }
+            relay_while_permitted(connection, client, endpoint, Verdicts::permit_bytes, &mut record).await;
         }
     }
     report(worker, record);
+}
+
+/// Relays two streams until one ends, or until `decide` denies them at a new state. The record has the
+/// endpoint.
+pub(crate) async fn relay_while_permitted(
+    connection: &Connection,
+    client: RawStream,
+    endpoint: RawStream,
+    decide: impl Fn(&Verdicts) -> Result<Permit, Denial>,
+    record: &mut ConnectionRecord,
+) {
+    let choice = record.choice.clone();
+    tokio::select! {
+        biased;
+        denial = no_longer_permitted(connection, choice.as_deref(), decide) => {
+            record.policy = denial.policy;
+            record.denied = Some(denial.direction);
+            record.reason = Some(Reason::PolicyTightened);
+        }
+        (bytes, result) = relay(client, endpoint, IDLE) => {
+            count(record, bytes);
+            if let Err(error) = result {
+                tracing::debug!(%error, "a relayed connection was cut");
+            }
+        }
+    }
 }
 
 /// Reports a connection that is not served.
@@ -120,7 +132,12 @@ pub(crate) fn refuse(
 }
 
 /// Ready when a new state denies the connection, or asks for its requests, which it is too late for.
-async fn no_longer_permitted(connection: &Connection, choice: &Choice) -> Denial {
+async fn no_longer_permitted(
+    connection: &Connection,
+    choice: Option<&Choice>,
+    decide: impl Fn(&Verdicts) -> Result<Permit, Denial>,
+) -> Denial {
+    let Some(choice) = choice else { return std::future::pending().await };
     let mut revisions = connection.worker.revisions();
     loop {
         if revisions.changed().await.is_err() {
@@ -129,7 +146,7 @@ async fn no_longer_permitted(connection: &Connection, choice: &Choice) -> Denial
         }
         let resolved = connection.resolve();
         let now = resolved.choice(choice.address, connection.ends, connection.worker.is_transparent());
-        if let Err(denial) = now.verdicts.permit_bytes() {
+        if let Err(denial) = decide(&now.verdicts) {
             return denial;
         }
     }
@@ -140,7 +157,7 @@ fn count(record: &mut ConnectionRecord, bytes: RelayBytes) {
     record.sent = bytes.b_to_a;
 }
 
-fn report(worker: &Worker, record: ConnectionRecord) {
+pub(crate) fn report(worker: &Worker, record: ConnectionRecord) {
     let counters = worker.metrics();
     counters.decision(record.reason);
     metrics::add(&counters.received, record.received);

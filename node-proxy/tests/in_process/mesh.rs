@@ -14,10 +14,16 @@ use std::{
 use bytes::Bytes;
 use http::{Method, Request, Response};
 use http_body_util::Full;
-use tokio::{net::TcpListener, sync::mpsc, task::LocalSet};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    sync::mpsc,
+    task::LocalSet,
+};
 use weft_codec::{
     body::{Body, Frame},
     config::{H1Config, H2Config, ServerConfig},
+    io::RawStream,
     message::{Request as CodecRequest, RequestHead},
     serve::Handler,
 };
@@ -400,5 +406,69 @@ fn a_new_state_counts_from_the_next_request_of_an_open_connection() {
         resources.into_iter().for_each(|resource| snapshot.insert(resource));
         mesh.worker.publish(Compiler::new("node-a".into(), vec![]).compile(&snapshot, &[]).0);
         assert_eq!(connection.call(request()).await.head.status, 403);
+    });
+}
+
+/// An origin that switches to WebSocket and then sends back what it gets.
+async fn switching_origin(last: u8) -> SocketAddr {
+    let listener = TcpListener::bind((IpAddr::from([127, 0, 0, last]), 0)).await.expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(stream.read_u8().await.expect("a head"));
+                }
+                let answer =
+                    b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+                stream.write_all(answer).await.expect("written");
+                let (mut read, mut write) = stream.split();
+                let _gone = tokio::io::copy(&mut read, &mut write).await;
+            });
+        }
+    });
+    address
+}
+
+#[test]
+fn a_switched_stream_ends_when_its_request_is_no_longer_allowed() {
+    local(async {
+        let (v1, v2) = (switching_origin(25).await, switching_origin(26).await);
+        let mesh = Mesh::new(shop(v1, v2, "node-b"));
+        let ends = Ends {
+            client: SocketAddr::from((CLIENT, 40_000)),
+            destination: VIP.into(),
+            entrance: Entrance::Redirected,
+        };
+        let connection = Connection::new(Rc::clone(&mesh.worker), ends);
+        let mut head = RequestHead::new(
+            Method::GET,
+            "/chat".parse().expect("a target"),
+            Some("web.shop".parse().expect("an authority")),
+        );
+        head.upgrade = Some(Bytes::from_static(b"websocket"));
+        let response = connection.call(CodecRequest { head, body: Body::empty() }).await;
+        assert_eq!(response.head.status, 101);
+        let (near, mut client) = tokio::io::duplex(64);
+        let hook = response.on_upgrade.expect("the stream is taken over");
+        let serving = tokio::task::spawn_local(hook(RawStream::new(Box::new(near), Bytes::new())));
+        client.write_all(b"hello").await.expect("written");
+        let mut echo = [0; 5];
+        client.read_exact(&mut echo).await.expect("the echo");
+        let publish = |revision, path| {
+            let mut snapshot = Snapshot { revision, ..Snapshot::default() };
+            let allowed =
+                ["v1", "v2"].map(|to| policy(to, "client", false, to, Some(vec![rule("GET", path)])));
+            shop(v1, v2, "node-b").into_iter().chain(allowed).for_each(|resource| snapshot.insert(resource));
+            mesh.worker.publish(Compiler::new("node-a".into(), vec![]).compile(&snapshot, &[]).0);
+        };
+        // A change that still allows it leaves it alone.
+        publish(2, "/chat");
+        client.write_all(b"still").await.expect("written");
+        client.read_exact(&mut echo).await.expect("the echo");
+        publish(3, "/other");
+        assert_eq!(client.read(&mut echo).await.expect("an end"), 0);
+        serving.await.expect("no panic");
     });
 }
