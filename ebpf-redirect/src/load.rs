@@ -129,6 +129,12 @@ pub enum LoadError {
         /// Why.
         source: io::Error,
     },
+    /// Programs of one CPU may run into each other on this kernel.
+    #[error(
+        "a real-time kernel (PREEMPT_RT) lets programs of one CPU interrupt each other, and they share \
+         the packet in hand: use another kernel, or --no-redirect"
+    )]
+    RealTime,
     /// The object could not be loaded.
     #[error("kernel programs could not be read or their maps not be made: {0}")]
     Object(#[from] aya::EbpfError),
@@ -189,6 +195,9 @@ impl Programs {
     /// # Errors
     /// Names the program or path and the kernel's reason.
     pub fn load(bpffs: &Path) -> Result<Programs, LoadError> {
+        if is_real_time() {
+            return Err(LoadError::RealTime);
+        }
         bpffs::mount(bpffs)?;
         let maps = maps_directory(bpffs);
         for directory in [&maps, &links_directory(bpffs)] {
@@ -359,6 +368,12 @@ pub(crate) fn detach_all(bpffs: &Path) -> Result<(), LoadError> {
     let filters = clsact::detach_all(&links_directory(bpffs)).map_err(LoadError::Filters);
     unpin_all(bpffs)?;
     filters
+}
+
+/// The packet in hand is one entry per CPU (`programs/src/packet.rs`), which is safe as long as nothing
+/// comes between the hooks of one CPU.
+fn is_real_time() -> bool {
+    fs::read_to_string("/sys/kernel/realtime").is_ok_and(|text| text.trim() == "1")
 }
 
 /// Removes all pins of a node, and so everything that only they hold.
