@@ -206,10 +206,12 @@ impl Pool {
 
     fn usable_http2(&self) -> Option<H2Upstream> {
         let mut open = self.http2.borrow_mut();
+        if let Some(free) = open.iter().find(|upstream| upstream.is_usable()) {
+            return Some(free.clone());
+        }
         open.retain(H2Upstream::is_open);
-        let free = open.iter().find(|upstream| upstream.is_usable());
         // With all streams taken and no more connections allowed the request waits for a stream.
-        free.or_else(|| open.first().filter(|_| open.len() >= H2_PER_POOL)).cloned()
+        open.first().filter(|_| open.len() >= H2_PER_POOL).cloned()
     }
 
     async fn dial_http2(&self, permit: &Permit) -> Result<H2Upstream, UpstreamError> {

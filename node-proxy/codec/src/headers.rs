@@ -70,7 +70,7 @@ impl Headers {
                 block.append(name.as_str().as_bytes(), value.as_bytes());
             }
             Repr::Map { map, checked } => {
-                *checked = false;
+                *checked &= Known::classify(name.as_str().as_bytes()) != Known::Connection;
                 map.insert(name.clone(), value.clone());
             }
         }
@@ -81,7 +81,7 @@ impl Headers {
         match &mut self.repr {
             Repr::Block(block) => block.append(name.as_str().as_bytes(), value.as_bytes()),
             Repr::Map { map, checked } => {
-                *checked = false;
+                *checked &= Known::classify(name.as_str().as_bytes()) != Known::Connection;
                 map.append(name.clone(), value.clone());
             }
         }
