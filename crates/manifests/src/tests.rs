@@ -184,7 +184,7 @@ fn a_file_that_is_named_is_read_whatever_its_name() {
 fn a_file_is_read_again_only_after_it_was_written() {
     let mut place = Place::new(&[("a.yaml", "a")]);
     let age = |file: &Path, seconds| {
-        let time = std::time::SystemTime::now() - std::time::Duration::from_secs(seconds);
+        let time = SystemTime::now() - std::time::Duration::from_secs(seconds);
         File::options().write(true).open(file).unwrap().set_modified(time).unwrap();
     };
     let file = place.path("a.yaml");
