@@ -85,7 +85,7 @@ fn feature(name: &'static str, found: bool, detail: &str) -> Feature {
 
 fn version() -> Feature {
     let found = KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(5, 10, 0));
-    feature("kernel 5.10 or later", found, "tested on 6.18, and in part on Debian's 5.10 and 6.1")
+    feature("kernel 5.10 or later", found, "tested on 6.18, and on Debian's 5.10, 6.1 and 6.12 in QEMU")
 }
 
 fn root() -> Feature {
