@@ -269,14 +269,17 @@ impl Datapath {
             }
         }
         // Each attachment waits for the kernel's readers: one per hook and process, not one per change.
-        for (hook, index) in wanted.difference(&self.attached) {
+        // What others took away in the meantime (a filter, a queueing discipline) comes back.
+        let there = self.programs.attached()?;
+        let done = |hook: &(DeviceHook, u32)| self.attached.contains(hook) && there.contains(hook);
+        for (hook, index) in wanted.iter().filter(|hook| !done(hook)) {
             match self.programs.attach_device(*hook, *index) {
                 // It went away since we looked; that is a change of its own.
                 Err(LoadError::Attach { source, .. }) if source.raw_os_error() == Some(libc::ENODEV) => {}
                 done => done?,
             }
         }
-        for (hook, index) in self.programs.attached()?.difference(&wanted) {
+        for (hook, index) in there.difference(&wanted) {
             self.programs.detach_device(*hook, *index)?;
         }
         self.attached = wanted;

@@ -142,3 +142,18 @@ fn what_is_in_the_way_of_a_filter_is_named() {
     assert!(to_0.unwrap_err().contains("queueing discipline ingress"));
     assert!(from_1.unwrap_err().contains("priority 1"));
 }
+
+#[test]
+#[ignore = "needs root"]
+fn what_somebody_else_takes_away_comes_back() {
+    let lab = Lab::new(Shape::Routed, 2);
+    let running = Running::start(&lab, &State::new(&lab.pods), Vec::new);
+    for taken in ["tc filter del dev p0 egress", "tc qdisc del dev p0 clsact"] {
+        lab.node_sh(taken);
+        assert_ne!(ours(&lab, "p0"), ["weft_from_pod", "weft_to_pod"], "{taken}");
+        running.refresh();
+        assert_eq!(ours(&lab, "p0"), ["weft_from_pod", "weft_to_pod"], "{taken}");
+    }
+    drop(running);
+    assert_eq!(qdiscs(&lab), 0);
+}

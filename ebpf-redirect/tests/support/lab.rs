@@ -152,6 +152,8 @@ impl Lab {
         let (node, host) = (self.node.clone(), 2 + index * 64);
         let name = format!("wr{}p{index}", self.id);
         let (v4, v6) = (format!("10.244.9.{host}"), format!("fd00:9::{host:x}"));
+        // Before it is made, so that it goes also when the rest fails.
+        self.namespaces.push(name.clone());
         sh(&format!(
             "ip netns add {name}; ip -n {name} link set lo up
              ip netns exec {name} sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0
@@ -177,7 +179,6 @@ impl Lab {
                  ip -n {node} route add {v4}/32 dev p{index}; ip -n {node} -6 route add {v6}/128 dev p{index}"
             ));
         }
-        self.namespaces.push(name.clone());
         self.pods.push(Pod {
             namespace: name,
             addresses: [v4.parse().unwrap(), v6.parse().unwrap()],
