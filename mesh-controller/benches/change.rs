@@ -1,16 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-//! How long a change of one file takes to reach a node, and what it costs, in a directory of 10,000
-//! services with 5 pods each: `cargo bench -p weft-mesh-controller`.
+//! From a changed file to the node that has received it, in clusters of several sizes: CPU time, delay,
+//! memory and start.
+//!
+//! `cargo bench -p weft-mesh-controller --bench change -- 1000 10000 100000`
+
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark may panic, and prints")]
 
 use std::{
-    fmt::Write as _,
-    fs,
-    path::{Path, PathBuf},
+    env, fs,
+    path::Path,
+    process::Command,
     time::{Duration, Instant},
 };
 
-use tokio::{net::TcpListener, time::timeout};
+use rustix::time::{ClockId, clock_gettime};
+use tokio::{net::TcpListener, runtime, time::timeout};
 use weft_identity::{Authority, tls};
 use weft_ir::subscribe::Subscriber;
 use weft_mesh_controller::{
@@ -20,25 +24,51 @@ use weft_mesh_controller::{
 };
 use weft_translate::Translator;
 
+#[allow(unreachable_pub, reason = "other benchmarks may use it")]
+#[path = "change/cluster.rs"]
+mod cluster;
 #[path = "../tests/support/node.rs"]
 mod node;
 
+use cluster::{Changed, Cluster};
 use node::Stream;
 
-const SERVICES: u32 = 10_000;
-const PODS: u32 = 5;
+/// Changes of each kind.
 const CHANGES: u32 = 20;
 /// How long the controller is left alone, to see what it costs then.
 const IDLE: Duration = Duration::from_secs(11);
+/// Between two changes: longer than a stream of changes can put one off.
+const PAUSE: Duration = Duration::from_millis(300);
+/// Says to a child which size is its own: each is measured in a process of its own, for the memory.
+const SIZE: &str = "WEFT_BENCH_PODS";
 
-#[tokio::main]
-async fn main() {
+fn main() {
+    if let Ok(pods) = env::var(SIZE) {
+        let cluster = Cluster { pods: pods.parse().unwrap() };
+        let runtime = runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        return runtime.block_on(measure(cluster));
+    }
+    // Cargo adds `--bench`.
+    let sizes: Vec<String> = env::args().skip(1).filter(|argument| argument.parse::<u32>().is_ok()).collect();
+    let sizes = if sizes.is_empty() { vec!["1000".to_owned(), "10000".to_owned()] } else { sizes };
+    for pods in sizes {
+        let status = Command::new(env::current_exe().unwrap()).env(SIZE, &pods).status().unwrap();
+        assert!(status.success(), "{pods} pods: {status}");
+    }
+}
+
+async fn measure(cluster: Cluster) {
     let home = tempfile::tempdir().unwrap();
     let source = home.path().join("source");
-    fs::create_dir(&source).unwrap();
-    for service in 0..SERVICES {
-        fs::write(file(&source, service), manifests(service, 80)).unwrap();
-    }
+    cluster.write(&source).unwrap();
+    println!(
+        "{} pods, {} services, {} routes, {} policies, {} nodes",
+        cluster.pods,
+        cluster.services(),
+        cluster.routes(),
+        cluster.policies(),
+        cluster.nodes()
+    );
     let authority = Authority::open(&home.path().join("state")).unwrap();
     let token = authority.token().clone();
     let config = IrServerConfig {
@@ -55,77 +85,60 @@ async fn main() {
         observed: Observed::default(),
         rescan: Default::default(),
     };
-    let begin = Instant::now();
+    let empty = resident_mib();
+    let (begin, cpu) = (Instant::now(), cpu_time());
     let reconciler = Reconciler::start(config, server.handle().clone()).await.unwrap();
-    println!("first state after {:?}, {} MiB resident", begin.elapsed(), resident_mib());
+    let (elapsed, cpu) = (begin.elapsed(), cpu_time() - cpu);
+    println!(
+        "  first state after {elapsed:.1?} ({cpu:.1?} of CPU time), {} MiB resident, {empty} of them before",
+        resident_mib()
+    );
     let run = tokio::spawn(reconciler.run());
 
     let mut node = Subscriber::new("a".into());
     let bearer = token.authorization();
     let mut stream = Stream::open(server.address(), &token, &bearer, node.hello()).await.unwrap();
-    let begin = Instant::now();
     let first = stream.commit(&mut node).await;
-    println!("{} resources received after {:?}", first.snapshot.resources.len(), begin.elapsed());
     stream.apply(&mut node, first.position).await;
-
-    let mut times = Vec::new();
-    let cpu = cpu_time();
-    for change in 0..CHANGES {
-        let new = source.join("new");
-        fs::write(&new, manifests(change * 7, 8080)).unwrap();
-        let begin = Instant::now();
-        fs::rename(&new, file(&source, change * 7)).unwrap();
-        let commit = timeout(Duration::from_secs(60), stream.commit(&mut node)).await.unwrap();
-        times.push(begin.elapsed());
-        assert_eq!(commit.changed.len(), 1, "only the service is different");
-        stream.apply(&mut node, commit.position).await;
+    for kind in Changed::ALL {
+        changes(cluster, kind, &source, &mut stream, &mut node).await;
     }
-    let cpu = (cpu_time() - cpu) / CHANGES;
-    times.sort();
-    println!(
-        "{CHANGES} changes: median {:?}, longest {:?}, CPU time of each {cpu:?}, {} MiB resident",
-        times[times.len() / 2],
-        times[times.len() - 1],
-        resident_mib()
-    );
     let cpu = cpu_time();
     tokio::time::sleep(IDLE).await;
-    println!("CPU time while nothing changes: {:?} in {IDLE:?}", cpu_time() - cpu);
+    println!("  nothing: {:.1?} of CPU time in {IDLE:?}, {} MiB resident", cpu_time() - cpu, resident_mib());
     run.abort();
     server.shutdown().await;
 }
 
-fn file(source: &Path, service: u32) -> PathBuf {
-    source.join(format!("{service:05}.yaml"))
-}
-
-/// A service, its endpoints, and the pods behind them.
-fn manifests(service: u32, port: u16) -> String {
-    let address = |pod: u32| {
-        let number = service * PODS + pod;
-        format!("10.{}.{}.{}", 64 + (number >> 16), (number >> 8) & 255, number & 255)
-    };
-    let cluster_ip = format!("10.1.{}.{}", service >> 8, service & 255);
-    let mut text = format!(
-        "apiVersion: v1\nkind: Service\nmetadata: {{name: s{service}, namespace: bench}}\nspec:\n  \
-         clusterIP: {cluster_ip}\n  selector: {{app: s{service}}}\n  ports:\n  - {{name: http, port: {port}, targetPort: 8080}}\n\
-         ---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: s{service}-a\n  namespace: bench\n  \
-         labels: {{kubernetes.io/service-name: s{service}}}\naddressType: IPv4\nports:\n- {{name: http, port: 8080}}\nendpoints:\n"
+/// Changes objects of one kind, one after the other. The CPU time is that of the process, so with that of
+/// the node's end of the stream.
+async fn changes(cluster: Cluster, kind: Changed, source: &Path, stream: &mut Stream, node: &mut Subscriber) {
+    let mut delays = Vec::new();
+    let mut cpus = Vec::new();
+    for change in 0..CHANGES {
+        let (path, text) = cluster.file(kind, 1_000 + change * 7, 1 + change);
+        let new = source.join("new");
+        fs::write(&new, text).unwrap();
+        tokio::time::sleep(PAUSE).await;
+        let (begin, cpu) = (Instant::now(), cpu_time());
+        fs::rename(&new, source.join(path)).unwrap();
+        let commit = timeout(Duration::from_secs(60), stream.commit(node)).await.unwrap();
+        delays.push(begin.elapsed());
+        assert!(!commit.changed.is_empty() && commit.changed.len() < 5, "{kind:?}: {:?}", commit.changed);
+        stream.apply(node, commit.position).await;
+        tokio::time::sleep(PAUSE).await;
+        cpus.push(cpu_time() - cpu);
+    }
+    delays.sort();
+    cpus.sort();
+    let middle = delays.len() / 2;
+    println!(
+        "  {kind:?}: {:.2?} of CPU time (at most {:.2?}), received after {:.1?} (at most {:.1?})",
+        cpus[middle],
+        cpus[cpus.len() - 1],
+        delays[middle],
+        delays[delays.len() - 1],
     );
-    for pod in 0..PODS {
-        writeln!(text, "- {{addresses: [{}], nodeName: n{pod}, conditions: {{ready: true}}}}", address(pod))
-            .unwrap();
-    }
-    for pod in 0..PODS {
-        write!(
-            text,
-            "---\napiVersion: v1\nkind: Pod\nmetadata:\n  name: s{service}-{pod}\n  namespace: bench\n  labels: {{app: s{service}}}\n\
-             spec: {{nodeName: n{pod}, containers: [{{name: app}}]}}\nstatus: {{phase: Running, podIP: {}}}\n",
-            address(pod)
-        )
-        .unwrap();
-    }
-    text
 }
 
 fn resident_mib() -> u64 {
@@ -136,9 +149,6 @@ fn resident_mib() -> u64 {
 
 /// The CPU time of this process, all threads together.
 fn cpu_time() -> Duration {
-    let stat = fs::read_to_string("/proc/self/stat").unwrap();
-    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
-    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
-    // USER_HZ is 100 on every architecture that Linux has an ABI promise for (proc(5), clock ticks).
-    Duration::from_millis(ticks * 10)
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec.try_into().unwrap(), time.tv_nsec.try_into().unwrap())
 }
