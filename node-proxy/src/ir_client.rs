@@ -26,15 +26,15 @@ mod saved;
 
 /// What the client needs.
 #[derive(Clone, Debug)]
-pub struct IrClientConfig {
+pub(crate) struct IrClientConfig {
     /// The controller's `host:port`.
-    pub address: String,
+    pub(crate) address: String,
     /// The join token that the controller wrote.
-    pub token: JoinToken,
+    pub(crate) token: JoinToken,
     /// This node's name.
-    pub node: Arc<str>,
+    pub(crate) node: Arc<str>,
     /// The directory that keeps the last good state; made if it is not there.
-    pub state_dir: PathBuf,
+    pub(crate) state_dir: PathBuf,
 }
 
 /// Why the client cannot start. That the controller is away is no such reason.
@@ -56,7 +56,7 @@ pub enum IrClientError {
 
 /// The running client. Dropping it ends the stream.
 #[derive(Debug)]
-pub struct IrClient {
+pub(crate) struct IrClient {
     states: watch::Receiver<Option<Arc<Commit>>>,
     link: watch::Receiver<LinkStatus>,
     acks: AckHandle,
@@ -66,16 +66,16 @@ pub struct IrClient {
 
 /// Whether the node hears from the controller.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LinkStatus {
+pub(crate) struct LinkStatus {
     /// A stream is open.
-    pub connected: bool,
+    pub(crate) connected: bool,
     /// Why the last try or stream ended.
-    pub error: Option<Arc<str>>,
+    pub(crate) error: Option<Arc<str>>,
 }
 
 /// Says what the node has applied.
 #[derive(Clone, Debug)]
-pub struct AckHandle {
+pub(crate) struct AckHandle {
     applied: mpsc::Sender<Applied>,
 }
 
@@ -90,7 +90,7 @@ impl IrClient {
     ///
     /// # Errors
     /// When the state directory cannot be used. A damaged state is logged and left behind.
-    pub fn spawn(config: IrClientConfig) -> Result<IrClient, IrClientError> {
+    pub(crate) fn spawn(config: IrClientConfig) -> Result<IrClient, IrClientError> {
         let path = saved::prepare(&config.state_dir)
             .map_err(|source| IrClientError::StateDirectory { path: config.state_dir.clone(), source })?;
         let tls = tls::controller_client(&config.token)?;
@@ -116,17 +116,18 @@ impl IrClient {
 
     /// The state to apply, and each that follows; nothing while the node has none. A commit that comes
     /// before the last one was applied takes its place, and its `changed` and `removed` hold both.
-    pub fn states(&self) -> watch::Receiver<Option<Arc<Commit>>> {
+    pub(crate) fn states(&self) -> watch::Receiver<Option<Arc<Commit>>> {
         self.states.clone()
     }
 
     /// Whether the node hears from the controller.
-    pub fn link(&self) -> watch::Receiver<LinkStatus> {
+    #[cfg_attr(not(test), expect(dead_code, reason = "only tests of the stream ask for it"))]
+    pub(crate) fn link(&self) -> watch::Receiver<LinkStatus> {
         self.link.clone()
     }
 
     /// Says what the node has applied.
-    pub fn acks(&self) -> AckHandle {
+    pub(crate) fn acks(&self) -> AckHandle {
         self.acks.clone()
     }
 }
@@ -140,7 +141,7 @@ impl Drop for IrClient {
 
 impl IrClient {
     /// Ends the stream, and waits until the last applied state is on disk.
-    pub async fn shutdown(mut self) {
+    pub(crate) async fn shutdown(mut self) {
         self.task.abort();
         if let Err(error) = (&mut self.saver).await {
             tracing::error!(%error, "the last state was not saved");
@@ -151,7 +152,7 @@ impl IrClient {
 impl AckHandle {
     /// The node has applied this commit: its tables are live, except for the resources that it names.
     /// Every refused resource of the state is named each time, not only those of the last commit.
-    pub async fn applied(&self, position: Position, refused: Vec<Rejection>) {
+    pub(crate) async fn applied(&self, position: Position, refused: Vec<Rejection>) {
         // The client has ended when nobody listens.
         drop(self.applied.send(Applied { position, refused }).await);
     }

@@ -5,42 +5,41 @@
 //! its own sockets, pools and measurements, and no lock shared between workers on the request path.
 //! The data path never waits for control, export, logging or metrics.
 //!
-//! Reading order: [`state`] (what a node knows at one revision), [`route`] and [`rule`] (which rule
-//! serves a request), [`target`] (what a connection is for), [`request`] and `exchange` (the pipeline),
-//! [`permit`] (policy), then [`pool`], [`worker`], [`plane`] and [`apply`] (how states get here).
+//! Each module imports only from those to its right: `control` (starts everything, brings states here) ->
+//! `serve` (threads, accepted connections) -> `request` (one request in its order, byte relay) -> `worker`
+//! (what one worker owns, its records) -> `upstream` (endpoints: choice, connections, budgets) -> `state`
+//! (what a node knows at one revision) -> `route` (which rule serves a request). `ir_client`, the node's end
+//! of the stream from the controller, imports none of them.
 
-pub mod access;
-pub mod apply;
-pub mod balance;
-pub mod capture;
-pub mod clock;
-pub mod cluster;
-pub mod config;
-mod deadline;
-pub mod dial;
-pub mod exchange;
-pub mod export;
-pub mod filter;
-pub mod flow;
-pub mod ir_client;
-pub mod kernel;
-pub mod metrics;
-pub mod node;
-pub mod permit;
-pub mod plane;
-pub mod pool;
-pub mod ratelimit;
-pub mod replay;
-pub mod reply;
-pub mod request;
-pub mod retry_budget;
-pub mod route;
-pub mod rule;
-pub mod serve;
-pub mod slots;
-pub mod state;
-pub mod target;
-pub mod tcp;
-pub mod thread;
-mod upgrade;
-pub mod worker;
+mod control;
+mod ir_client;
+mod request;
+mod route;
+mod serve;
+mod state;
+mod upstream;
+mod worker;
+
+// For the daemon's binary.
+pub use control::{
+    config::{Args, Config, ConfigError, RawConfig},
+    node::{NodeError, clean_up, run},
+};
+pub use ir_client::IrClientError;
+// For the tests of parts over real sockets.
+pub use control::plane::{Plane, PlaneConfig, Redirect, WorkerGone};
+pub use request::Connection;
+pub use state::{
+    MeshState,
+    compile::{Compiler, Rejected},
+};
+pub use upstream::{
+    dial::{DialConfig, Dialer},
+    pool::Pools,
+};
+pub use worker::{
+    Worker, WorkerParts,
+    access::{ConnectionRecord, Record, RecordSink},
+    metrics::WorkerMetrics,
+    target::{Ends, Entrance},
+};

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Parser;
 use weft_ebpf_redirect::Datapath;
-use weft_node_proxy::{config::Args, node};
+use weft_node_proxy::Args;
 use weft_runtime::telemetry;
 
 #[global_allocator]
@@ -34,10 +34,10 @@ fn run(args: Args) -> anyhow::Result<()> {
         .build()
         .context("cannot start the control runtime")?;
     let result = match args.cleanup {
-        true => {
-            runtime.block_on(node::clean_up(&raw)).context("something of this node is left in the kernel")
-        }
-        false => runtime.block_on(node::run(raw.check()?)).map_err(Into::into),
+        true => runtime
+            .block_on(weft_node_proxy::clean_up(&raw))
+            .context("something of this node is left in the kernel"),
+        false => runtime.block_on(weft_node_proxy::run(raw.check()?)).map_err(Into::into),
     };
     // Tasks that wait for a slow disk or client must not hold up the end.
     runtime.shutdown_background();

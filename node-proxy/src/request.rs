@@ -3,7 +3,7 @@
 //!
 //! 1. normalise: the host in lower case, without its port;
 //! 2. match the route;
-//! 3. pick backend and endpoint ([`crate::exchange`]);
+//! 3. pick backend and endpoint ([`exchange`]);
 //! 4. decide the client's egress, on the request as received, for that endpoint;
 //! 5. filters;
 //! 6. decide the ingress of a local endpoint, on the request as it will be sent;
@@ -11,11 +11,17 @@
 //! 8. send, with timeouts and retries; each try picks and decides again;
 //! 9. respond.
 
-use std::{
-    cell::{OnceCell, RefCell},
-    rc::Rc,
-    sync::Arc,
-};
+mod connection;
+mod deadline;
+mod exchange;
+mod replay;
+pub(crate) mod reply;
+pub(crate) mod tcp;
+mod upgrade;
+
+pub use connection::Connection;
+
+use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue, uri::Authority};
 use weft_codec::{
@@ -26,36 +32,24 @@ use weft_codec::{
 use weft_ebpf_common::reason::Reason;
 
 use crate::{
-    access::{ConnectionRecord, Record},
-    balance, clock,
-    cluster::Cluster,
-    exchange::{Destination, Sending, exchange},
-    filter,
-    ratelimit::{Bucket, RateLimiter},
-    reply::{self, Refusal},
-    route::RouteTable,
-    rule::Rule,
-    target::{Ends, Entrance, Resolved, Target},
-    worker::Worker,
+    request::{
+        exchange::{Destination, Sending, exchange},
+        reply::Refusal,
+    },
+    route::{RouteTable, filter, rule::Rule},
+    state::cluster::Cluster,
+    upstream::{balance, clock},
+    worker::{
+        access::{ConnectionRecord, Record},
+        target::{Ends, Resolved, Target},
+    },
 };
 
-/// Buckets that one connection keeps, so that it asks for each only once.
-const KEPT_BUCKETS: usize = 16;
 /// The longest name of DNS (RFC 1035, section 2.3.4); longer hosts match no hostname.
 const MAX_HOST: usize = 255;
 
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-
-/// One client connection: answers its requests.
-pub struct Connection {
-    pub(crate) worker: Rc<Worker>,
-    pub(crate) ends: Ends,
-    /// The client's address as a header says it, once it was needed.
-    client: OnceCell<HeaderValue>,
-    resolved: RefCell<Option<Rc<Resolved>>>,
-    buckets: RefCell<Vec<(Arc<RateLimiter>, Arc<Bucket>)>>,
-}
 
 /// What is to be done with a request.
 enum Plan<'a> {
@@ -65,48 +59,12 @@ enum Plan<'a> {
     Answer(Box<Response>),
 }
 
-impl Connection {
-    /// A connection with these ends.
-    pub fn new(worker: Rc<Worker>, ends: Ends) -> Connection {
-        Connection {
-            worker,
-            ends,
-            client: OnceCell::new(),
-            resolved: RefCell::default(),
-            buckets: RefCell::default(),
-        }
-    }
-
-    /// What the connection is for, at the worker's current state.
-    pub fn resolve(&self) -> Rc<Resolved> {
-        let held = self.worker.held();
-        let mut last = self.resolved.borrow_mut();
-        match &*last {
-            Some(resolved) if Rc::ptr_eq(&resolved.held, &held) => Rc::clone(resolved),
-            _ => Rc::clone(last.insert(Rc::new(Resolved::new(held, self.ends)))),
-        }
-    }
-
-    fn bucket(&self, limiter: &Arc<RateLimiter>, now: u64) -> Arc<Bucket> {
-        let mut buckets = self.buckets.borrow_mut();
-        if let Some((_, bucket)) = buckets.iter().find(|(known, _)| Arc::ptr_eq(known, limiter)) {
-            return Arc::clone(bucket);
-        }
-        let bucket = limiter.bucket(self.ends.client.ip(), now);
-        if buckets.len() == KEPT_BUCKETS {
-            buckets.remove(0);
-        }
-        buckets.push((Arc::clone(limiter), Arc::clone(&bucket)));
-        bucket
-    }
-}
-
 impl Handler for Connection {
     fn call(&self, request: Request) -> impl Future<Output = Response> {
         // An async function would keep its argument in its future beside what becomes of it.
         let Request { mut head, body } = request;
         let resolved = self.resolve();
-        let mut record = Record::start(&self.worker, self.ends, &resolved, &head);
+        let mut record = Record::start(self.worker.reports(), self.ends, &resolved, &head);
         if self.is_gateway() {
             self.forwarded(&mut head);
         }
@@ -216,31 +174,6 @@ impl Connection {
         balance::weighted(&rule.cumulative, position).ok_or_else(|| Reason::InvalidBackend.into())
     }
 
-    /// Takes a token of every limit that stands for a request: of the Service that was asked for, of the
-    /// rule, and of the Service that takes it where that is another.
-    pub(crate) fn take_tokens(
-        &self,
-        asked: &[Arc<RateLimiter>],
-        rule: Option<&Rule>,
-        cluster: Option<&Cluster>,
-    ) -> Result<(), Refusal> {
-        let of_rule = rule.map(|rule| rule.limits.as_slice()).unwrap_or_default();
-        let of_cluster = cluster.map(|cluster| cluster.limits.as_slice()).unwrap_or_default();
-        let counted = |limiter: &&Arc<RateLimiter>| !asked.iter().any(|known| Arc::ptr_eq(known, limiter));
-        let all = asked.iter().chain(of_rule).chain(of_cluster.iter().filter(counted));
-        all.into_iter().try_for_each(|limiter| self.take(limiter))
-    }
-
-    fn take(&self, limiter: &Arc<RateLimiter>) -> Result<(), Refusal> {
-        let now = clock::nanos();
-        let taken = match limiter.limit().per_client {
-            false => limiter.take_shared(now),
-            true => limiter.take(&self.bucket(limiter, now), now),
-        };
-        let refused = |wait| Refusal { reason: Reason::RateLimited, retry_after: Some(wait) };
-        taken.map_err(|exhausted| refused(exhausted.retry_after))
-    }
-
     /// Says to the backend who the client of a Gateway is.
     fn forwarded(&self, head: &mut RequestHead) {
         let client = self.client.get_or_init(|| {
@@ -263,11 +196,6 @@ impl Connection {
         } else {
             head.headers.append(&X_FORWARDED_PROTO, &scheme);
         }
-    }
-
-    /// Whether the client came through a Gateway.
-    pub(crate) fn is_gateway(&self) -> bool {
-        matches!(self.ends.entrance, Entrance::Gateway(_))
     }
 }
 

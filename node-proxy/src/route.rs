@@ -12,22 +12,26 @@
 use std::{collections::HashMap, sync::Arc};
 
 mod conditions;
+pub(crate) mod filter;
 mod path;
+pub(crate) mod ratelimit;
+pub(crate) mod rule;
+pub(crate) mod slots;
 #[cfg(test)]
 mod tests;
 
-pub use conditions::BadExpression;
+pub(crate) use conditions::BadExpression;
 
 use conditions::Conditions;
 use path::PathIndex;
 use weft_codec::message::RequestHead;
 use weft_ir::{PathMatch, Route};
 
-use crate::rule::Rule;
+use crate::route::rule::Rule;
 
 /// The rules of one listener, or of one port of a Service.
 #[derive(Debug, Default)]
-pub struct RouteTable {
+pub(crate) struct RouteTable {
     entries: Vec<Entry>,
     exact_hosts: HashMap<Box<[u8]>, PathIndex>,
     /// By the suffix after `*.`.
@@ -46,15 +50,15 @@ struct Entry {
 
 /// The rule that won.
 #[derive(Clone, Copy, Debug)]
-pub struct Matched<'a> {
+pub(crate) struct Matched<'a> {
     /// The rule.
-    pub rule: &'a Arc<Rule>,
+    pub(crate) rule: &'a Arc<Rule>,
     /// How much of the path a PathPrefix match covered, its trailing slash left out.
-    pub prefix: Option<usize>,
+    pub(crate) prefix: Option<usize>,
 }
 
 /// Whether all expressions and header names of a route can be used.
-pub fn check(route: &Route) -> Result<(), BadExpression> {
+pub(crate) fn check(route: &Route) -> Result<(), BadExpression> {
     for wanted in &route.matches {
         Conditions::compile(wanted)?;
         if let PathMatch::Regex(expression) = &wanted.path {
@@ -66,7 +70,7 @@ pub fn check(route: &Route) -> Result<(), BadExpression> {
 
 /// How the hostnames of routes count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hostnames {
+pub(crate) enum Hostnames {
     /// As conditions: the parent is a listener.
     Matched,
     /// Not at all: the parent is a Service (GAMMA).
@@ -75,7 +79,10 @@ pub enum Hostnames {
 
 impl RouteTable {
     /// Builds the table. Matches whose expressions are not valid are left out and returned.
-    pub fn build(routes: &[(&Route, Arc<Rule>)], hostnames: Hostnames) -> (RouteTable, Vec<BadExpression>) {
+    pub(crate) fn build(
+        routes: &[(&Route, Arc<Rule>)],
+        hostnames: Hostnames,
+    ) -> (RouteTable, Vec<BadExpression>) {
         let mut bad = Vec::new();
         let mut candidates = Vec::new();
         for (route, rule) in routes {
@@ -105,7 +112,7 @@ impl RouteTable {
     }
 
     /// The rule for a request to `host`, which is in lower case and has no port.
-    pub fn find(&self, host: &[u8], request: &RequestHead) -> Option<Matched<'_>> {
+    pub(crate) fn find(&self, host: &[u8], request: &RequestHead) -> Option<Matched<'_>> {
         let path = request.path().as_bytes();
         let accepts = |number: u32| {
             self.entries.get(number as usize).is_some_and(|entry| entry.conditions.hold(request))
@@ -118,11 +125,6 @@ impl RouteTable {
             .or_else(|| self.any_host.first(path, accepts))?;
         let entry = self.entries.get(number as usize)?;
         Some(Matched { rule: &entry.rule, prefix: entry.prefix })
-    }
-
-    /// Whether the table has no rule at all.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
     }
 
     /// Tries the suffixes of the host, the longest first: `*.x` stands for one label or more.

@@ -17,21 +17,28 @@ use weft_flow_export::enrich::Directory;
 use weft_ir::{AppProtocol, IdentityNumber, Node, Snapshot, Workload};
 use weft_policy::PolicySet;
 
-pub mod compile;
+pub(crate) mod cluster;
+pub(crate) mod compile;
+mod held;
 mod listeners;
+pub(crate) mod permit;
 mod tables;
 #[cfg(test)]
 mod tests;
 
-pub use listeners::{ListenPoint, VirtualHost};
+pub(crate) use held::Held;
+pub(crate) use listeners::{ListenPoint, VirtualHost};
 
-use crate::{cluster::Cluster, ratelimit::RateLimiter, route::RouteTable, slots::Slot};
+use crate::{
+    route::{RouteTable, ratelimit::RateLimiter, slots::Slot},
+    state::cluster::Cluster,
+};
 
 /// The whole state at one revision.
 #[derive(Debug)]
 pub struct MeshState {
     /// The revision of the snapshot that it was compiled from; 0 before the first.
-    pub revision: u64,
+    pub(crate) revision: u64,
     pub(crate) peers: Arc<Peers>,
     pub(crate) services: Arc<HashMap<(IpAddr, u16), Arc<ServiceTarget>>>,
     pub(crate) clusters: Vec<Option<Arc<Cluster>>>,
@@ -42,18 +49,18 @@ pub struct MeshState {
 
 /// Who is behind an address.
 #[derive(Clone, Debug)]
-pub struct Peer {
+pub(crate) struct Peer {
     /// The security identity.
-    pub identity: IdentityNumber,
+    pub(crate) identity: IdentityNumber,
     /// Where it is, as seen from this node.
-    pub place: Place,
+    pub(crate) place: Place,
     /// The workload, if it is one.
-    pub workload: Option<Arc<Workload>>,
+    pub(crate) workload: Option<Arc<Workload>>,
 }
 
 /// Where a peer is, as seen from this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub(crate) enum Place {
     /// A pod of this node.
     LocalPod,
     /// A pod of another node.
@@ -79,17 +86,15 @@ pub(crate) struct Peers {
 
 /// What a port of a Service's address stands for.
 #[derive(Debug)]
-pub struct ServiceTarget {
-    /// `namespace/name`, for flows.
-    pub name: Arc<str>,
+pub(crate) struct ServiceTarget {
     /// What is spoken there.
-    pub protocol: AppProtocol,
+    pub(crate) protocol: AppProtocol,
     /// Where requests go when no route is attached.
-    pub cluster: Slot,
+    pub(crate) cluster: Slot,
     /// The routes that are attached.
-    pub routes: Option<Arc<RouteTable>>,
+    pub(crate) routes: Option<Arc<RouteTable>>,
     /// Rate limits on the Service.
-    pub limits: Vec<Arc<RateLimiter>>,
+    pub(crate) limits: Vec<Arc<RateLimiter>>,
 }
 
 impl MeshState {
@@ -107,7 +112,7 @@ impl MeshState {
     }
 
     /// Who is behind an address.
-    pub fn peer(&self, address: IpAddr) -> Peer {
+    pub(crate) fn peer(&self, address: IpAddr) -> Peer {
         let mut peer = self.peers.find(address);
         if matches!(peer.place, Place::Outside | Place::Unknown) {
             // Prefixes that policies name have numbers of their own, and the node's devices have addresses
@@ -124,42 +129,42 @@ impl MeshState {
     }
 
     /// Names for addresses, for flows.
-    pub fn directory(&self) -> &Directory {
+    pub(crate) fn directory(&self) -> &Directory {
         &self.directory
     }
 
     /// The policies of the same revision.
-    pub fn policies(&self) -> &Arc<PolicySet> {
+    pub(crate) fn policies(&self) -> &Arc<PolicySet> {
         &self.policies
     }
 
     /// What a port of a Service's address stands for.
-    pub fn service(&self, address: SocketAddr) -> Option<&Arc<ServiceTarget>> {
+    pub(crate) fn service(&self, address: SocketAddr) -> Option<&Arc<ServiceTarget>> {
         self.services.get(&(address.ip(), address.port()))
     }
 
     /// The cluster in a slot; nothing where the Service or its port does not exist.
-    pub fn cluster(&self, slot: Slot) -> Option<&Arc<Cluster>> {
+    pub(crate) fn cluster(&self, slot: Slot) -> Option<&Arc<Cluster>> {
         let cluster = self.clusters.get(slot.index as usize)?.as_ref()?;
         (cluster.slot == slot).then_some(cluster)
     }
 
     /// The addresses on which Gateways listen, and what is served there. Port 0.0.0.0 and `[::]` stand
     /// for every address of the node.
-    pub fn listen_points(&self) -> &BTreeMap<SocketAddr, Arc<ListenPoint>> {
+    pub(crate) fn listen_points(&self) -> &BTreeMap<SocketAddr, Arc<ListenPoint>> {
         &self.listen_points
     }
 
     /// The address of this node of the given family from which traffic of a Gateway goes onward: an
     /// ingress address, else the node's own.
-    pub fn ingress_address(&self, ipv6: bool) -> Option<IpAddr> {
+    pub(crate) fn ingress_address(&self, ipv6: bool) -> Option<IpAddr> {
         let own = self.peers.own.as_ref()?;
         let all = own.ingress_addresses.iter().chain(&own.addresses);
         all.copied().find(|address| address.is_ipv6() == ipv6)
     }
 
     /// The node's own address of the given family.
-    pub fn node_address(&self, ipv6: bool) -> Option<IpAddr> {
+    pub(crate) fn node_address(&self, ipv6: bool) -> Option<IpAddr> {
         let own = self.peers.own.as_ref()?;
         own.addresses.iter().copied().find(|address| address.is_ipv6() == ipv6)
     }
@@ -182,13 +187,8 @@ impl Peers {
 
 impl Peer {
     /// Traffic that entered through a Gateway of this node.
-    pub fn ingress() -> Peer {
+    pub(crate) fn ingress() -> Peer {
         Peer::of_node(identity::INGRESS, Place::Host)
-    }
-
-    /// Whether the node decides its ingress policy.
-    pub fn is_local(&self) -> bool {
-        matches!(self.place, Place::LocalPod)
     }
 
     fn of_node(number: u32, place: Place) -> Peer {

@@ -16,7 +16,7 @@ const EXPRESSION_SIZE: usize = 1 << 20;
 /// A match that cannot be used. The controller refuses these; a node that meets one all the same
 /// leaves the match out and reports the resource as rejected.
 #[derive(Debug, Error)]
-pub enum BadExpression {
+pub(crate) enum BadExpression {
     /// Not an expression of the RE2 syntax, or too large once compiled.
     #[error("the expression {expression:?} cannot be used; write it in RE2 syntax: {source}")]
     Expression {

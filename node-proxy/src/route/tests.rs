@@ -3,7 +3,7 @@ use http::{HeaderName, HeaderValue, Method};
 use weft_ir::{ObjectName, RouteAction, RouteMatch, RouteParent, RouteTimeouts, StringMatch, ValueMatch};
 
 use super::*;
-use crate::slots::Slot;
+use crate::route::slots::Slot;
 
 fn any() -> RouteMatch {
     RouteMatch { path: PathMatch::Prefix("/".into()), method: None, headers: vec![], query: vec![] }

@@ -26,11 +26,13 @@ use super::{
     tables::{CompiledRoute, TableKey, Tables, same_limits},
 };
 use crate::{
-    cluster::{Cluster, Endpoint, serving_addresses},
-    ratelimit::RateLimiter,
-    route::{self, Hostnames},
-    rule::Rule,
-    slots::{Slot, Slots},
+    route::{
+        self, Hostnames,
+        ratelimit::RateLimiter,
+        rule::Rule,
+        slots::{Slot, Slots},
+    },
+    state::cluster::{Cluster, Endpoint, serving_addresses},
 };
 
 /// A resource of which the node cannot use a part.
@@ -39,7 +41,7 @@ pub struct Rejected {
     /// The resource.
     pub key: ResourceKey,
     /// What is wrong with it.
-    pub error: String,
+    pub(crate) error: String,
 }
 
 /// Turns snapshots into states.
@@ -101,7 +103,7 @@ impl Compiler {
     }
 
     /// Makes addresses of the node's own devices the node's, from the next state on.
-    pub fn set_own_addresses(&mut self, own: Vec<IpAddr>) {
+    pub(crate) fn set_own_addresses(&mut self, own: Vec<IpAddr>) {
         if self.own != own {
             self.own = own;
             self.own_changed = true;
@@ -118,7 +120,7 @@ impl Compiler {
     }
 
     /// The last state.
-    pub fn state(&self) -> &Arc<MeshState> {
+    pub(crate) fn state(&self) -> &Arc<MeshState> {
         &self.state
     }
 
@@ -259,7 +261,6 @@ impl Compiler {
                 let cluster = Cluster {
                     slot,
                     name: Arc::clone(&name),
-                    service: backend,
                     protocol: port.app_protocol,
                     endpoints,
                     limits: service_limits(limits, &service.name),
@@ -294,7 +295,6 @@ impl Compiler {
         let attached = self.attached_to_services();
         let mut targets = HashMap::new();
         for service in &sorted.services {
-            let name: Arc<str> = service.name.to_string().into();
             for port in tcp_ports(service) {
                 let backend = BackendService { name: service.name.clone(), port: port.port };
                 let routes = routes_of(&attached, &service.name, port.port);
@@ -303,7 +303,6 @@ impl Compiler {
                     self.tables.table(last, key, routes, Hostnames::Ignored)
                 });
                 let target = Arc::new(ServiceTarget {
-                    name: Arc::clone(&name),
                     protocol: port.app_protocol,
                     cluster: self.cluster_slots.assign(&backend),
                     routes: table,
@@ -327,9 +326,8 @@ impl Compiler {
             let keys: Vec<ResourceKey> =
                 shared.iter().map(|listener| Resource::Listener((*listener).clone()).key()).collect();
             let routes = keys.iter().filter_map(|key| attached.get(key)).flatten().cloned().collect();
-            let label = shared.first().map(|first| format!("{}/{}", first.gateway, first.name));
             let table = self.tables.table(last, TableKey::Listeners(keys), routes, Hostnames::Matched);
-            let host = VirtualHost { label: label.unwrap_or_default().into(), routes: table };
+            let host = VirtualHost { routes: table };
             points.entry(address).or_default().add(&hostname, Arc::new(host));
         }
         points.into_iter().map(|(address, point)| (address, Arc::new(point))).collect()

@@ -13,7 +13,7 @@ use crate::route::RouteTable;
 
 /// One address and port on which Gateways listen.
 #[derive(Debug, Default)]
-pub struct ListenPoint {
+pub(crate) struct ListenPoint {
     exact: HashMap<Box<[u8]>, Arc<VirtualHost>>,
     /// By the suffix after `*.`.
     wildcard: HashMap<Box<[u8]>, Arc<VirtualHost>>,
@@ -22,18 +22,16 @@ pub struct ListenPoint {
 
 /// What is served for one hostname of a listen point.
 #[derive(Debug)]
-pub struct VirtualHost {
-    /// `namespace/gateway/listener` of the first listener, for flows and logs.
-    pub label: Arc<str>,
+pub(crate) struct VirtualHost {
     /// The routes attached to the listeners.
-    pub routes: Arc<RouteTable>,
+    pub(crate) routes: Arc<RouteTable>,
 }
 
 impl ListenPoint {
     /// The listener with the most specific hostname for a host, which is in lower case and has no
     /// port. No other listener serves the request, even when this one has no rule for it (listener
     /// isolation).
-    pub fn find(&self, host: &[u8]) -> Option<&Arc<VirtualHost>> {
+    pub(crate) fn find(&self, host: &[u8]) -> Option<&Arc<VirtualHost>> {
         self.exact.get(host).or_else(|| self.find_wildcard(host)).or(self.any.as_ref())
     }
 

@@ -5,11 +5,7 @@ use std::{collections::HashMap, hash::Hash, sync::Arc};
 
 use weft_ir::{ObjectName, Resource, ResourceKey, Route};
 
-use crate::{
-    ratelimit::RateLimiter,
-    route::{Hostnames, RouteTable},
-    rule::Rule,
-};
+use crate::route::{Hostnames, RouteTable, ratelimit::RateLimiter, rule::Rule};
 
 /// A route resource with its compiled rule.
 #[derive(Clone, Debug)]

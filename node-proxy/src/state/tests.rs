@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 use std::time::Duration;
 
+use http::{Method, uri::PathAndQuery};
+use weft_codec::message::RequestHead;
 use weft_ir::{
     BackendService, Endpoint, EndpointPort, Endpoints, Listener, MeshDefaults, ObjectName, PathMatch,
     Protocol, RateLimit, RateLimitTarget, Resource, Route, RouteAction, RouteBackend, RouteMatch,
@@ -127,11 +129,7 @@ fn a_rate_limit_keeps_its_bucket_until_it_changes() {
     let resources = vec![service("web", 1), Resource::Route(route("r", to_service("web"), "web")), limit(1)];
     let mut snapshot = snapshot(1, resources);
     let limiter = |state: &MeshState| {
-        let head = weft_codec::message::RequestHead::new(
-            http::Method::GET,
-            http::uri::PathAndQuery::from_static("/"),
-            None,
-        );
+        let head = RequestHead::new(Method::GET, PathAndQuery::from_static("/"), None);
         let table = table(state, vip(1));
         Arc::clone(&table.find(b"", &head).expect("a match").rule.limits[0])
     };
@@ -150,11 +148,7 @@ fn a_backend_may_appear_after_its_route() {
     let mut snapshot =
         snapshot(1, vec![service("web", 1), Resource::Route(route("r", to_service("web"), "later"))]);
     let backend = |state: &MeshState| {
-        let head = weft_codec::message::RequestHead::new(
-            http::Method::GET,
-            http::uri::PathAndQuery::from_static("/"),
-            None,
-        );
+        let head = RequestHead::new(Method::GET, PathAndQuery::from_static("/"), None);
         let table = table(state, vip(1));
         let slot = table.find(b"", &head).expect("a match").rule.backends[0].cluster.expect("a slot");
         state.cluster(slot).map(|cluster| cluster.name.to_string())
@@ -203,20 +197,31 @@ fn the_most_specific_listener_serves_alone() {
     };
     let to_listener =
         |listener: &str| RouteParent::Listener { gateway: name("gw"), listener: listener.into() };
+    let of = |listener: &str, path: &str| {
+        let mut route = route(listener, to_listener(listener), "web");
+        route.matches[0].path = PathMatch::Prefix(path.into());
+        Resource::Route(route)
+    };
     let resources = vec![
         listener("any", ""),
         listener("wide", "*.test"),
         listener("exact", "A.test"),
-        Resource::Route(route("r", to_listener("any"), "web")),
+        of("any", "/"),
+        of("wide", "/"),
+        of("exact", "/only"),
     ];
     let (state, _) = compiler.compile(&snapshot(1, resources), &[]);
     assert_eq!(state.listen_points().len(), 2, "IPv4 and IPv6");
     let point = &state.listen_points()[&SocketAddr::from(([0, 0, 0, 0], 8000))];
-    let label = |host: &str| point.find(host.as_bytes()).map(|host| host.label.to_string());
-    assert_eq!(label("a.test").as_deref(), Some("shop/gw/exact"));
-    assert_eq!(label("b.a.test").as_deref(), Some("shop/gw/wide"));
-    assert_eq!(label("other").as_deref(), Some("shop/gw/any"));
-    assert!(point.find(b"a.test").expect("a listener").routes.is_empty());
+    let served = |host: &str, path: &'static str| {
+        let head = RequestHead::new(Method::GET, PathAndQuery::from_static(path), None);
+        let routes = &point.find(host.as_bytes())?.routes;
+        routes.find(host.as_bytes(), &head).map(|matched| matched.rule.label.to_string())
+    };
+    assert_eq!(served("a.test", "/only").as_deref(), Some("shop/exact/0"));
+    assert_eq!(served("a.test", "/"), None, "the wider listeners do not help out");
+    assert_eq!(served("b.a.test", "/").as_deref(), Some("shop/wide/0"));
+    assert_eq!(served("other", "/").as_deref(), Some("shop/any/0"));
 }
 
 #[test]

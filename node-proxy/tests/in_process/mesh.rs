@@ -35,14 +35,8 @@ use weft_ir::{
     Service, ServicePort, Snapshot, Workload,
 };
 use weft_node_proxy::{
-    access::{ConnectionRecord, Record, RecordSink},
-    dial::{DialConfig, Dialer},
-    metrics::WorkerMetrics,
-    pool::Pools,
-    request::Connection,
-    state::compile::Compiler,
-    target::{Ends, Entrance},
-    worker::{Worker, WorkerParts},
+    Compiler, Connection, ConnectionRecord, DialConfig, Dialer, Ends, Entrance, Pools, Record, RecordSink,
+    Worker, WorkerMetrics, WorkerParts,
 };
 
 use crate::support::{backend, name, route};
@@ -376,7 +370,7 @@ fn to_have_been_redirected_is_no_permission() {
         assert_eq!((own.0, mesh.last().0), (404, Some(Reason::UnknownDestination)));
         // Without any state nothing passes.
         let empty = Mesh::new(vec![]);
-        let state = Arc::new(weft_node_proxy::state::MeshState::empty("node-a"));
+        let state = Arc::new(weft_node_proxy::MeshState::empty("node-a"));
         empty.worker.publish(state);
         assert_eq!(empty.get("/").await.0, 500);
         assert_eq!(empty.last().0, Some(Reason::NoState));

@@ -24,7 +24,7 @@ use weft_ir::{
     Protocol, Resource, Route, RouteAction, RouteBackend, RouteMatch, RouteParent, RouteTimeouts, Service,
     ServicePort, Snapshot,
 };
-use weft_node_proxy::plane::{Plane, PlaneConfig};
+use weft_node_proxy::{Plane, PlaneConfig};
 
 /// A plane with a gateway listener, and the state that it was given.
 pub(crate) struct Lab {

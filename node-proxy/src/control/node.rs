@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The control side of `weft-node`: starts everything, and ends it in order. Nothing here is on the data
+//! path.
+
+use std::{
+    fs, io,
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use http::StatusCode;
+use prometheus_client::registry::Registry;
+use thiserror::Error;
+use tokio::{sync::watch, task::JoinSet};
+use weft_ebpf_redirect::{DEFAULT_MARK, DEFAULT_PORTS, Datapath, DatapathError};
+use weft_flow_export::{FlowQuery, FlowRing, serve as serve_flows};
+use weft_identity::{JoinToken, token::TokenError};
+use weft_runtime::{
+    admin::{AdminRequest, AdminResponse, AdminRoutes, AdminServeError, AdminServer, Status},
+    drain,
+    readiness::{Readiness, ReadinessHandle},
+    signals::{Shutdown, ShutdownSignals},
+    supervise::chain,
+};
+
+use crate::{
+    control::{
+        apply::{Applier, Kernel},
+        config::{Config, KernelConfig, RawConfig},
+        export::{DataPathMetrics, KernelMetrics},
+        kernel::{self, CounterQuestions, KernelCounters},
+        plane::{Plane, PlaneConfig, Redirect, WorkerGone},
+    },
+    ir_client::{IrClient, IrClientConfig, IrClientError},
+    state::MeshState,
+    worker::metrics::WorkerMetrics,
+};
+
+/// How long the admin endpoint may take to end.
+const ADMIN_DRAIN: Duration = Duration::from_secs(1);
+
+/// Why the node cannot start, or had to end.
+#[derive(Debug, Error)]
+pub enum NodeError {
+    /// The join token's file cannot be read.
+    #[error("cannot read the join token in {}: give the file that the controller wrote", path.display())]
+    TokenFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The join token is not one.
+    #[error("the file {} holds no join token", path.display())]
+    Token {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: TokenError,
+    },
+    /// A worker's sockets or thread could not be made.
+    #[error("cannot start the workers")]
+    Workers(#[source] io::Error),
+    /// There is no cgroup to attach to.
+    #[error("cannot find the cgroup of this node's pods: give --cgroup")]
+    Cgroup(#[source] io::Error),
+    /// The kernel programs cannot be used.
+    #[error("cannot use the kernel's part; see weft-node --check, or serve gateways only with --no-redirect")]
+    Datapath(#[source] DatapathError),
+    /// Signals cannot be caught.
+    #[error("cannot catch signals")]
+    Signals(#[source] io::Error),
+    /// The state client.
+    #[error(transparent)]
+    Client(#[from] IrClientError),
+    /// The admin endpoint.
+    #[error(transparent)]
+    Admin(#[from] AdminServeError),
+    /// A worker has ended.
+    #[error(transparent)]
+    Worker(#[from] WorkerGone),
+}
+
+/// Runs the node until a signal ends it.
+///
+/// # Errors
+/// When it cannot start, or a worker ends.
+pub async fn run(config: Config) -> Result<(), NodeError> {
+    let mut signals = ShutdownSignals::install().map_err(NodeError::Signals)?;
+    let token = read_token(&config)?;
+    let ring = FlowRing::new(config.flows);
+    let readiness = Readiness::new();
+    let state_ready = readiness.add("state", "waiting for the first state from the controller");
+    let mut tasks = JoinSet::new();
+    let (counters, questions) = KernelCounters::channel();
+    let kernel = match &config.kernel {
+        Some(kernel) => {
+            let ready = readiness.add("kernel", "the kernel's tables are not written yet");
+            Some(start_kernel(&config, kernel, questions, ready, &ring, &mut tasks).await?)
+        }
+        None => {
+            tracing::warn!(
+                "no kernel programs: only Gateway listeners are served, and no L3/L4 policy is enforced"
+            );
+            None
+        }
+    };
+    let (plane, queues) = Plane::start(&plane_config(&config), &ring).map_err(NodeError::Workers)?;
+    for queue in queues {
+        tasks.spawn(queue.drain());
+    }
+    let admin = AdminServer::bind(&config.admin).await?;
+    let (admin_drain, admin_watch) = drain::channel();
+    let routes = admin_routes(&config, &readiness, &plane, &ring, counters);
+    tasks.spawn(async move {
+        let Ok(()) = admin.serve(routes, admin_watch).await;
+    });
+    let client = IrClient::spawn(IrClientConfig {
+        address: config.controller.clone(),
+        token,
+        node: Arc::clone(&config.node),
+        state_dir: config.state_dir.clone(),
+    })?;
+    tracing::info!(node = %config.node, workers = config.workers, admin = %config.admin, "started");
+
+    let mut applier = Applier { plane, acks: client.acks(), ready: state_ready, kernel };
+    let ended = tokio::select! {
+        result = applier.run(client.states()) => result.map_err(NodeError::from),
+        signal = signals.next() => {
+            tracing::info!(?signal, "ending: running requests may finish, a second signal ends at once");
+            Ok(())
+        }
+    };
+    applier.stop_redirects();
+    client.shutdown().await;
+    let until = Instant::now() + if ended.is_ok() { config.drain_timeout } else { Duration::ZERO };
+    tokio::select! {
+        () = applier.plane.drain(until) => {}
+        Shutdown::Terminate | Shutdown::Interrupt = signals.next() => {
+            tracing::warn!("ending at once on the second signal");
+        }
+    }
+    admin_drain.drain(ADMIN_DRAIN).await;
+    ended
+}
+
+fn read_token(config: &Config) -> Result<JoinToken, NodeError> {
+    let path = &config.join_token_file;
+    let text =
+        fs::read_to_string(path).map_err(|source| NodeError::TokenFile { path: path.clone(), source })?;
+    text.trim().parse().map_err(|source| NodeError::Token { path: path.clone(), source })
+}
+
+fn plane_config(config: &Config) -> PlaneConfig {
+    PlaneConfig {
+        node: Arc::clone(&config.node),
+        workers: config.workers,
+        connections: config.connections_per_worker,
+        listen_addresses: config.listen_addresses.clone(),
+        connect_timeout: config.connect_timeout,
+        redirect: config
+            .kernel
+            .as_ref()
+            .map(|_| Redirect { mark: DEFAULT_MARK.from_proxy, ports: DEFAULT_PORTS.0..=DEFAULT_PORTS.1 }),
+    }
+}
+
+async fn start_kernel(
+    config: &Config,
+    kernel: &KernelConfig,
+    questions: CounterQuestions,
+    ready: ReadinessHandle,
+    ring: &FlowRing,
+    tasks: &mut JoinSet<()>,
+) -> Result<Kernel, NodeError> {
+    let datapath =
+        kernel::datapath_config(&config.node, kernel, &config.state_dir).map_err(NodeError::Cgroup)?;
+    let datapath = Datapath::attach(datapath).await.map_err(NodeError::Datapath)?;
+    let events = datapath.events().map_err(NodeError::Datapath)?;
+    let states = watch::Sender::new(Arc::new(MeshState::empty(&config.node)));
+    let (reading, flows) = (states.subscribe(), ring.clone());
+    tasks.spawn(async move {
+        if let Err(error) = kernel::report(events, reading, flows).await {
+            tracing::error!(error = chain(&error), "no more flows from the kernel");
+        }
+    });
+    Ok(Kernel {
+        datapath,
+        ready,
+        questions,
+        states,
+        ring: ring.clone(),
+        pending: None,
+        listening: false,
+        unattached: Vec::new(),
+    })
+}
+
+fn admin_routes(
+    config: &Config,
+    readiness: &Readiness,
+    plane: &Plane,
+    ring: &FlowRing,
+    counters: KernelCounters,
+) -> AdminRoutes {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(DataPathMetrics::new(plane.metrics().to_vec(), ring.clone())));
+    let kernel = config.kernel.is_some();
+    if kernel {
+        registry.register_collector(Box::new(KernelMetrics::new(counters.clone())));
+    }
+    let registry = Arc::new(registry);
+    let (config, ring) = (config.clone(), ring.clone());
+    let (name, workers, seen) = (Arc::clone(&config.node), plane.metrics().to_vec(), ring.clone());
+    AdminRoutes::new(readiness.clone(), Arc::clone(&registry))
+        .status(readiness.clone(), move || status(&name, &workers, &seen))
+        .get("/metrics", move |_| {
+            let (registry, counters) = (Arc::clone(&registry), counters.clone());
+            async move {
+                if kernel {
+                    counters.refresh().await;
+                }
+                AdminResponse::metrics(&registry)
+            }
+        })
+        .value("/config", move || config.clone())
+        .get("/flows", move |request| {
+            let answer = flows(&ring, &request);
+            async move { answer }
+        })
+}
+
+/// What `weft status` shows of this node. The revision is the one that every worker serves.
+fn status(node: &str, workers: &[Arc<WorkerMetrics>], ring: &FlowRing) -> Status {
+    let sum = |of: fn(&WorkerMetrics) -> u64| workers.iter().map(|worker| of(worker)).sum::<u64>();
+    let counters = [
+        ("connections open", sum(|worker| worker.open.load(Ordering::Relaxed))),
+        ("connections opened", sum(|worker| worker.opened.load(Ordering::Relaxed))),
+        ("requests", sum(|worker| worker.requests.iter().map(|class| class.load(Ordering::Relaxed)).sum())),
+        ("flows seen", ring.seen()),
+        ("flows lost", ring.lost()),
+    ];
+    Status {
+        daemon: "weft-node",
+        version: env!("CARGO_PKG_VERSION"),
+        node: node.to_owned(),
+        revision: workers.iter().map(|worker| worker.revision.load(Ordering::Relaxed)).min().unwrap_or(0),
+        counters: counters.map(|(name, value)| (name.to_owned(), value)).into(),
+        attention: Vec::new(),
+    }
+}
+
+fn flows(ring: &FlowRing, request: &AdminRequest) -> AdminResponse {
+    match FlowQuery::parse(&request.query) {
+        Ok(query) => {
+            let (pieces, making) = serve_flows::serve(ring, query);
+            // Ends when the client goes away, since that drops the receiver.
+            tokio::spawn(making);
+            AdminResponse::stream("application/x-ndjson", pieces)
+        }
+        Err(error) => AdminResponse::text(StatusCode::BAD_REQUEST, format!("{error}\n")),
+    }
+}
+
+/// Removes everything that the node left in the kernel.
+///
+/// # Errors
+/// When something could not be removed.
+pub async fn clean_up(raw: &RawConfig) -> Result<(), NodeError> {
+    let config = raw.kernel();
+    let datapath = kernel::datapath_config(raw.node_name(), &config, &raw.state_directory())
+        .map_err(NodeError::Cgroup)?;
+    Datapath::cleanup(&datapath).await.map_err(NodeError::Datapath)
+}

@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: Apache-2.0
+//! All workers of the node, as one thing to which control gives states.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{IpAddr, TcpListener},
+    ops::RangeInclusive,
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{mpsc, oneshot};
+use weft_codec::config::{H1Config, H2Config, ServerConfig};
+use weft_flow_export::{FlowProducer, FlowQueue, FlowRing};
+use weft_ir::{Listener, Resource, ResourceKey, Snapshot};
+
+use crate::{
+    control::flow::FlowSink,
+    serve::thread::{self, Command, ListenFailure, WorkerThread},
+    state::{
+        MeshState,
+        compile::{Compiler, Rejected},
+    },
+    upstream::{
+        dial::{DialConfig, Dialer},
+        pool::Pools,
+        sockets,
+    },
+    worker::{WorkerParts, metrics::WorkerMetrics},
+};
+
+/// Flows that wait in the queue of one worker; a flow is about 1 KiB.
+const FLOW_QUEUE: usize = 4096;
+/// States that wait to be freed.
+const RETIRED: usize = 64;
+
+/// How the workers are to be.
+#[derive(Clone, Debug)]
+pub struct PlaneConfig {
+    /// The node's name.
+    pub node: Arc<str>,
+    /// Threads; at least 1.
+    pub workers: usize,
+    /// Client connections of one worker; more wait in the backlog.
+    pub connections: usize,
+    /// Where listeners without addresses of their own listen; every address of the node when empty.
+    pub listen_addresses: Vec<IpAddr>,
+    /// Longest time for a connection to an endpoint to be established.
+    pub connect_timeout: Duration,
+    /// How the kernel programs and the workers know each other; nothing where nothing is redirected.
+    pub redirect: Option<Redirect>,
+}
+
+/// How the kernel programs and the workers know each other.
+#[derive(Clone, Debug)]
+pub struct Redirect {
+    /// The mark of the proxy's own packets.
+    pub(crate) mark: u32,
+    /// The proxy's ports in every pod's name.
+    pub(crate) ports: RangeInclusive<u16>,
+}
+
+/// The running workers.
+#[derive(Debug)]
+pub struct Plane {
+    compiler: Compiler,
+    workers: Vec<WorkerThread>,
+    metrics: Vec<Arc<WorkerMetrics>>,
+    captured: Vec<u16>,
+    retired: mpsc::Receiver<Arc<MeshState>>,
+    rejected: Vec<Rejected>,
+}
+
+/// A worker has ended, which it never does by itself.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("worker {0} has ended")]
+pub struct WorkerGone(pub usize);
+
+impl Plane {
+    /// Opens sockets and starts the workers. The queues are to be drained by the caller.
+    pub fn start(config: &PlaneConfig, ring: &FlowRing) -> io::Result<(Plane, Vec<FlowQueue>)> {
+        let (retired, freed) = mpsc::channel(RETIRED);
+        let mut plane = Plane {
+            compiler: Compiler::new(Arc::clone(&config.node), config.listen_addresses.clone()),
+            workers: Vec::new(),
+            metrics: Vec::new(),
+            captured: Vec::new(),
+            retired: freed,
+            rejected: Vec::new(),
+        };
+        let mut queues = Vec::new();
+        let state = Arc::new(MeshState::empty(&config.node));
+        for index in 0..config.workers.max(1) {
+            let (producer, queue) = ring.producer(FLOW_QUEUE);
+            let metrics = Arc::new(WorkerMetrics::default());
+            let sockets = plane.capture(config)?;
+            let parts = {
+                let (config, state, retired) = (config.clone(), Arc::clone(&state), retired.clone());
+                let metrics = Arc::clone(&metrics);
+                move || parts(index, &config, state, retired, metrics, producer)
+            };
+            plane.workers.push(thread::spawn(index, parts, sockets, config.connections)?);
+            plane.metrics.push(metrics);
+            queues.push(queue);
+        }
+        Ok((plane, queues))
+    }
+
+    /// The counters of all workers.
+    pub(crate) fn metrics(&self) -> &[Arc<WorkerMetrics>] {
+        &self.metrics
+    }
+
+    /// What of the last snapshot cannot be used.
+    pub(crate) fn rejected(&self) -> &[Rejected] {
+        &self.rejected
+    }
+
+    /// The state that the workers serve.
+    pub(crate) fn state(&self) -> &Arc<MeshState> {
+        self.compiler.state()
+    }
+
+    /// The ports of the sockets for redirected connections, by worker; the same in both families.
+    pub(crate) fn captured(&self) -> &[u16] {
+        &self.captured
+    }
+
+    /// Makes addresses of the node's own devices the node's, from the next state on.
+    pub(crate) fn set_own_addresses(&mut self, own: Vec<IpAddr>) {
+        self.compiler.set_own_addresses(own);
+    }
+
+    /// Compiles a snapshot and has every worker serve it from its next request on. Yields what of it
+    /// cannot be used. `undecoded` names resources that this node could not read.
+    pub async fn apply(
+        &mut self,
+        snapshot: &Snapshot,
+        undecoded: &[ResourceKey],
+    ) -> Result<Vec<Rejected>, WorkerGone> {
+        let (state, mut rejected) = self.compiler.compile(snapshot, undecoded);
+        let mut answers = Vec::with_capacity(self.workers.len());
+        for (index, worker) in self.workers.iter().enumerate() {
+            let (done, answer) = oneshot::channel();
+            let command = Command::Apply(Arc::clone(&state), done);
+            worker.commands.send(command).await.map_err(|_closed| WorkerGone(index))?;
+            answers.push(answer);
+        }
+        let mut failures = BTreeMap::new();
+        for (index, answer) in answers.into_iter().enumerate() {
+            let failed = answer.await.map_err(|_closed| WorkerGone(index))?;
+            failures.extend(failed.into_iter().map(|failure| (failure.address, failure)));
+        }
+        for failure in failures.into_values() {
+            reject_listeners(snapshot, &failure, &mut rejected);
+        }
+        // States that no request uses any more are freed here, off the data path.
+        while self.retired.try_recv().is_ok() {}
+        self.rejected.clone_from(&rejected);
+        Ok(rejected)
+    }
+
+    /// Ends the workers: nothing new is accepted, what runs may finish until then.
+    pub async fn drain(self, until: Instant) {
+        let mut threads: Vec<JoinHandle<()>> = Vec::new();
+        for worker in self.workers {
+            // A worker that is gone already needs no drain.
+            drop(worker.commands.send(Command::Drain(until)).await);
+            threads.push(worker.thread);
+        }
+        let joined = tokio::task::spawn_blocking(move || {
+            threads.into_iter().filter_map(|thread| thread.join().err()).count()
+        });
+        match joined.await {
+            Ok(0) => {}
+            Ok(count) => tracing::error!(count, "workers ended with a panic"),
+            Err(error) => tracing::error!(%error, "waiting for the workers failed"),
+        }
+    }
+
+    fn capture(&mut self, config: &PlaneConfig) -> io::Result<Vec<TcpListener>> {
+        let Some(redirect) = &config.redirect else { return Ok(Vec::new()) };
+        let sockets = sockets::transparent_listeners(redirect.mark)?;
+        if let Some(socket) = sockets.first() {
+            self.captured.push(socket.local_addr()?.port());
+        }
+        Ok(sockets)
+    }
+}
+
+fn parts(
+    index: usize,
+    config: &PlaneConfig,
+    state: Arc<MeshState>,
+    retired: mpsc::Sender<Arc<MeshState>>,
+    metrics: Arc<WorkerMetrics>,
+    producer: FlowProducer,
+) -> WorkerParts {
+    let seed = u64::from(std::process::id()) << 16 | index as u64;
+    let dialer = Dialer::new(
+        DialConfig {
+            mark: config.redirect.as_ref().map(|redirect| redirect.mark),
+            ports: config.redirect.as_ref().map_or(1..=u16::MAX, |redirect| redirect.ports.clone()),
+            connect_timeout: config.connect_timeout,
+        },
+        // Only the low bits matter: they spread workers over the port block.
+        seed as u32,
+    );
+    WorkerParts {
+        seed,
+        state,
+        retired,
+        metrics,
+        sink: Box::new(FlowSink::new(producer)),
+        pools: Pools::new(dialer, H1Config::default(), H2Config::default()),
+        server: ServerConfig::default(),
+        transparent: config.redirect.is_some(),
+    }
+}
+
+/// Names the listeners behind an address that could not be opened. An address of another node is no
+/// failure: that node opens it.
+fn reject_listeners(snapshot: &Snapshot, failure: &ListenFailure, rejected: &mut Vec<Rejected>) {
+    let ListenFailure { address, error } = failure;
+    if error.kind() == io::ErrorKind::AddrNotAvailable || sockets::no_such_family(error) {
+        tracing::info!(%address, %error, "a gateway address is not on this node");
+        return;
+    }
+    tracing::error!(%address, %error, "a gateway address cannot be opened");
+    for (key, resource) in snapshot.of_kind("listener") {
+        if let Resource::Listener(Listener { port, addresses, .. }) = resource
+            && *port == address.port()
+            && (addresses.is_empty() || addresses.contains(&address.ip()))
+        {
+            rejected
+                .push(Rejected { key: key.clone(), error: format!("cannot listen on {address}: {error}") });
+        }
+    }
+}

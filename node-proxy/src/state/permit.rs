@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The policies of both ends of a connection, decided once.
+//!
+//! To have been redirected is no permission: nothing is sent to an endpoint without a [`Permit`], and
+//! only this module makes one. The client's egress is decided on the request as received, for the
+//! endpoint that was chosen; the ingress of a local endpoint on the request as it will be sent. The
+//! ingress of an endpoint on another node is decided there.
+
+use std::{borrow::Cow, net::SocketAddr, sync::Arc};
+
+use http::HeaderName;
+use weft_codec::message::RequestHead;
+use weft_ebpf_common::reason::Reason;
+use weft_ir::Protocol;
+use weft_policy::{Direction, EndpointPolicy, HttpDecision, HttpRequest, L4Verdict};
+
+use crate::state::{MeshState, Peer, Place};
+
+/// Both ends allow what was asked. Needed to connect and to relay; holds the policies that allowed it.
+#[derive(Clone, Debug)]
+pub(crate) struct Permit {
+    egress: Option<Arc<str>>,
+    ingress: Option<Arc<str>>,
+}
+
+/// The client's side allows the request; the endpoint's side is still to be asked.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct EgressPass(Option<Arc<str>>);
+
+/// A policy does not allow it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Denial {
+    /// Why.
+    pub(crate) reason: Reason,
+    /// Whose policy.
+    pub(crate) direction: Direction,
+    /// The policy that denied, or the first that closes the direction.
+    pub(crate) policy: Option<Arc<str>>,
+}
+
+/// What the policies of both ends say about connections of one client to one endpoint.
+#[derive(Clone, Debug)]
+pub(crate) struct Verdicts {
+    egress: L4Verdict,
+    ingress: L4Verdict,
+}
+
+/// The policy under which a client sends: its own where it is a pod of this node, none where its node
+/// has decided already or where it is no pod.
+pub(crate) fn client_policy(state: &MeshState, client: &Peer) -> Option<Arc<EndpointPolicy>> {
+    match client.place {
+        Place::LocalPod => Some(workload_policy(state, client)),
+        Place::RemotePod | Place::Host | Place::OtherNode | Place::Outside | Place::Unknown => None,
+    }
+}
+
+fn workload_policy(state: &MeshState, peer: &Peer) -> Arc<EndpointPolicy> {
+    let ports = peer.workload.as_ref().map(|workload| workload.ports.as_slice()).unwrap_or_default();
+    state.policies().endpoint(peer.identity, ports)
+}
+
+impl Verdicts {
+    /// Looks up what both ends say. Compiles policies that were not needed before: keep the result.
+    pub(crate) fn find(
+        state: &MeshState,
+        client: &Peer,
+        client_policy: Option<&EndpointPolicy>,
+        endpoint: &Peer,
+        address: SocketAddr,
+    ) -> Verdicts {
+        let tcp = Protocol::Tcp.number();
+        let egress = match client_policy {
+            Some(policy) => policy.egress.l4(endpoint.identity, tcp, address.port()),
+            None => L4Verdict::Allow(None),
+        };
+        let ingress = match endpoint.place {
+            Place::LocalPod => {
+                workload_policy(state, endpoint).ingress.l4(client.identity, tcp, address.port())
+            }
+            Place::RemotePod | Place::Host | Place::OtherNode | Place::Outside | Place::Unknown => {
+                L4Verdict::Allow(None)
+            }
+        };
+        Verdicts { egress, ingress }
+    }
+
+    /// Whether each request has to be decided.
+    pub(crate) fn need_requests(&self) -> bool {
+        let http = |verdict: &L4Verdict| matches!(verdict, L4Verdict::Http(_));
+        http(&self.egress) || http(&self.ingress)
+    }
+
+    /// Decides about a connection that is relayed as bytes. Rules about requests allow none.
+    pub(crate) fn permit_bytes(&self) -> Result<Permit, Denial> {
+        let bytes = |verdict: &L4Verdict, direction| match verdict {
+            L4Verdict::Allow(policy) => Ok(policy.clone()),
+            L4Verdict::Deny(reason, policy) => {
+                Err(Denial { reason: *reason, direction, policy: policy.clone() })
+            }
+            L4Verdict::Http(_) => Err(Denial { reason: Reason::HttpPolicyDenied, direction, policy: None }),
+        };
+        let egress = bytes(&self.egress, Direction::Egress)?;
+        Ok(Permit { egress, ingress: bytes(&self.ingress, Direction::Ingress)? })
+    }
+
+    /// Decides the client's side, on the request as it was received.
+    pub(crate) fn permit_egress(&self, received: &RequestHead) -> Result<EgressPass, Denial> {
+        request(&self.egress, Direction::Egress, received).map(EgressPass)
+    }
+
+    /// Decides the endpoint's side, on the request as it will be sent.
+    pub(crate) fn permit_ingress(&self, egress: EgressPass, sent: &RequestHead) -> Result<Permit, Denial> {
+        Ok(Permit { egress: egress.0, ingress: request(&self.ingress, Direction::Ingress, sent)? })
+    }
+}
+
+impl Permit {
+    /// The policy that allowed it, the endpoint's first; none where nothing had to be allowed.
+    pub(crate) fn policy(&self) -> Option<&Arc<str>> {
+        self.ingress.as_ref().or(self.egress.as_ref())
+    }
+}
+
+fn request(
+    verdict: &L4Verdict,
+    direction: Direction,
+    head: &RequestHead,
+) -> Result<Option<Arc<str>>, Denial> {
+    match verdict {
+        L4Verdict::Allow(policy) => Ok(policy.clone()),
+        L4Verdict::Deny(reason, policy) => Err(Denial { reason: *reason, direction, policy: policy.clone() }),
+        L4Verdict::Http(rules) => {
+            let header = |name: &str| combined(head, name);
+            let request = HttpRequest {
+                method: head.method.as_str().as_bytes(),
+                authority: head.authority.as_ref().map_or(b"", |authority| authority.as_str().as_bytes()),
+                target: head.target.as_str().as_bytes(),
+                header: &header,
+            };
+            match rules.decide(&request) {
+                HttpDecision::Allow(policy) => Ok(Some(policy)),
+                HttpDecision::Deny(reason, policy) => Err(Denial { reason, direction, policy }),
+            }
+        }
+    }
+}
+
+/// The value of a header for a rule; several are joined as Envoy does.
+fn combined<'a>(head: &'a RequestHead, name: &str) -> Option<Cow<'a, [u8]>> {
+    let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
+    let first = head.headers.get(&name)?;
+    let all: Vec<&[u8]> = head.headers.get_all(&name).collect();
+    if all.len() == 1 { Some(Cow::Borrowed(first)) } else { Some(Cow::Owned(all.join(&b","[..]))) }
+}

@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The record of one request, made when it arrives and reported when it ends, however it ends.
+
+use std::{rc::Rc, sync::Arc};
+
+use http::{
+    Method, Version,
+    uri::{Authority, PathAndQuery},
+};
+use weft_codec::message::{Delivery, Observer, RequestHead};
+use weft_ebpf_common::reason::Reason;
+use weft_policy::Direction;
+
+use crate::{
+    state::permit::{Denial, Permit},
+    upstream::{balance::InFlight, clock},
+    worker::{
+        metrics::{self, WorkerMetrics},
+        target::{Choice, Ends, Resolved},
+    },
+};
+
+/// Takes finished records. Called on the worker: must not wait.
+pub trait RecordSink {
+    /// A request has ended.
+    fn request(&self, record: &Record);
+    /// A connection that was relayed as bytes, or refused, has ended.
+    fn connection(&self, record: &ConnectionRecord);
+}
+
+/// Where the records of one worker go.
+pub(crate) struct Reports {
+    /// The worker's counters.
+    pub(crate) metrics: Arc<WorkerMetrics>,
+    /// Takes finished records.
+    pub(crate) sink: Box<dyn RecordSink>,
+}
+
+/// Everything that is said about one request.
+pub struct Record {
+    reports: Rc<Reports>,
+    /// When its head was complete, in nanoseconds since the start of the process.
+    pub(crate) started: u64,
+    /// When the head of the response was there; 0 before.
+    pub(crate) answered: u64,
+    /// The ends of the client's connection.
+    pub(crate) ends: Ends,
+    /// Who the client is, at which state.
+    pub(crate) resolved: Rc<Resolved>,
+    /// The method.
+    pub(crate) method: Method,
+    /// Path and query, as received.
+    pub(crate) target: PathAndQuery,
+    /// Host and port, as received.
+    pub(crate) authority: Option<Authority>,
+    /// The version that the client spoke.
+    pub(crate) version: Version,
+    /// `namespace/name/index` of the route rule.
+    pub(crate) route: Option<Arc<str>>,
+    /// `namespace/name` of the Service that took it.
+    pub(crate) cluster: Option<Arc<str>>,
+    /// The endpoint that was chosen last.
+    pub(crate) choice: Option<Rc<Choice>>,
+    /// The policy that allowed or denied it.
+    pub policy: Option<Arc<str>>,
+    /// Which end's policy denied it.
+    pub(crate) denied: Option<Direction>,
+    /// Counts the request at its endpoint until the response was delivered.
+    pub(crate) in_flight: Option<InFlight>,
+    /// Tries after the first.
+    pub(crate) retries: u32,
+    /// The status that the client got; 0 for none.
+    pub(crate) status: u16,
+    /// Why it failed or was refused.
+    pub reason: Option<Reason>,
+    /// How the response was delivered; nothing when the client was gone before.
+    pub(crate) delivery: Option<Delivery>,
+}
+
+/// Everything that is said about a connection that was not parsed.
+#[derive(Debug)]
+pub struct ConnectionRecord {
+    /// When it was accepted, in nanoseconds since the start of the process.
+    pub(crate) started: u64,
+    /// Its ends.
+    pub(crate) ends: Ends,
+    /// Who the client is, at which state.
+    pub(crate) resolved: Rc<Resolved>,
+    /// The endpoint, where one was chosen.
+    pub(crate) choice: Option<Rc<Choice>>,
+    /// The policy that allowed or denied it.
+    pub policy: Option<Arc<str>>,
+    /// Which end's policy denied it.
+    pub(crate) denied: Option<Direction>,
+    /// Why it failed or was refused.
+    pub reason: Option<Reason>,
+    /// Bytes from the client.
+    pub(crate) received: u64,
+    /// Bytes to the client.
+    pub(crate) sent: u64,
+}
+
+impl Record {
+    /// Begins the record of a request.
+    pub(crate) fn start(
+        reports: &Rc<Reports>,
+        ends: Ends,
+        resolved: &Rc<Resolved>,
+        head: &RequestHead,
+    ) -> Box<Record> {
+        Box::new(Record {
+            reports: Rc::clone(reports),
+            started: clock::nanos(),
+            answered: 0,
+            ends,
+            resolved: Rc::clone(resolved),
+            method: head.method.clone(),
+            target: head.target.clone(),
+            authority: head.authority.clone(),
+            version: head.version,
+            route: None,
+            cluster: None,
+            choice: None,
+            policy: None,
+            denied: None,
+            in_flight: None,
+            retries: 0,
+            status: 0,
+            reason: None,
+            delivery: None,
+        })
+    }
+
+    /// Notes a permit.
+    pub(crate) fn permitted(&mut self, permit: &Permit) {
+        self.policy = permit.policy().cloned();
+    }
+
+    /// Notes a denial; yields its reason.
+    pub(crate) fn denied(&mut self, denial: Denial) -> Reason {
+        self.policy = denial.policy;
+        self.denied = Some(denial.direction);
+        denial.reason
+    }
+}
+
+impl Observer for Record {
+    fn delivered(mut self: Box<Self>, delivery: Delivery) {
+        self.reason = self.reason.or(delivery.failure);
+        self.delivery = Some(delivery);
+    }
+}
+
+/// The one place from which requests are reported.
+impl Drop for Record {
+    fn drop(&mut self) {
+        if self.delivery.is_none() && self.reason.is_none() {
+            self.reason = Some(Reason::ClientReset);
+        }
+        let counters = &self.reports.metrics;
+        let elapsed = clock::nanos().saturating_sub(self.started);
+        counters.request(self.status, elapsed, self.reason);
+        if self.retries > 0 {
+            metrics::add(&counters.retries, u64::from(self.retries));
+        }
+        if let Some(delivery) = &self.delivery {
+            metrics::add(&counters.received, delivery.received_bytes);
+            metrics::add(&counters.sent, delivery.sent_bytes);
+        }
+        self.reports.sink.request(self);
+    }
+}
+
+impl ConnectionRecord {
+    /// The record of a connection that has just been accepted.
+    pub(crate) fn start(ends: Ends, resolved: &Rc<Resolved>) -> ConnectionRecord {
+        ConnectionRecord {
+            started: clock::nanos(),
+            ends,
+            resolved: Rc::clone(resolved),
+            choice: None,
+            policy: None,
+            denied: None,
+            reason: None,
+            received: 0,
+            sent: 0,
+        }
+    }
+}

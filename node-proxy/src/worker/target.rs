@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a connection is for, at one state: who the client is, and where its requests may go.
+
+use std::{
+    cell::{OnceCell, RefCell},
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    sync::Arc,
+};
+
+use weft_ebpf_common::reason::Reason;
+use weft_flow_export::FlowEndpoint;
+use weft_ir::AppProtocol;
+use weft_policy::EndpointPolicy;
+
+use crate::{
+    route::ratelimit::RateLimiter,
+    state::{
+        Held, ListenPoint, MeshState, Peer, Place, ServiceTarget,
+        permit::{Verdicts, client_policy},
+    },
+    upstream::pool::Pool,
+};
+
+/// Endpoints whose verdicts one connection keeps; more are looked up each time.
+const KEPT_VERDICTS: usize = 32;
+
+/// How a connection came to the proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entrance {
+    /// The kernel redirected it.
+    Redirected,
+    /// It was made to a listener of a Gateway, bound to this address.
+    Gateway(SocketAddr),
+}
+
+/// The two ends of a client's connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Ends {
+    /// The client, as the original destination would have seen it.
+    pub client: SocketAddr,
+    /// The destination that the client asked for.
+    pub destination: SocketAddr,
+    /// How it came here.
+    pub entrance: Entrance,
+}
+
+/// What a connection is for, at one state.
+#[derive(Debug)]
+pub(crate) struct Resolved {
+    /// The state.
+    pub(crate) held: Rc<Held>,
+    /// Who the client is.
+    pub client: Peer,
+    /// Where requests may go.
+    pub(crate) target: Target,
+    pub(crate) flow_client: OnceCell<FlowEndpoint>,
+    policy: Option<Arc<EndpointPolicy>>,
+    choices: RefCell<Vec<Rc<Choice>>>,
+}
+
+/// Where requests may go.
+#[derive(Debug)]
+pub(crate) enum Target {
+    /// To a port of a Service.
+    Service(Arc<ServiceTarget>),
+    /// To this address and no other.
+    Address(SocketAddr),
+    /// To whatever the routes of a listener say.
+    Listener(Arc<ListenPoint>),
+    /// Nowhere.
+    Refused(Reason),
+}
+
+/// An endpoint, and what the policies say about it.
+pub(crate) struct Choice {
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    /// Who it is.
+    pub(crate) peer: Peer,
+    /// What the policies of both ends say.
+    pub(crate) verdicts: Verdicts,
+    /// The address to connect from; nothing for the node's own.
+    pub(crate) from: Option<IpAddr>,
+    pub(crate) http1: OnceCell<Rc<Pool>>,
+    pub(crate) http2: OnceCell<Rc<Pool>>,
+    pub(crate) flow: OnceCell<FlowEndpoint>,
+}
+
+impl Resolved {
+    /// Looks up both ends.
+    pub(crate) fn new(held: Rc<Held>, ends: Ends) -> Resolved {
+        let state = held.state();
+        let (client, target) = match ends.entrance {
+            Entrance::Redirected => {
+                let client = state.peer(ends.client.ip());
+                let target = redirected(state, &client, ends.destination);
+                (client, target)
+            }
+            Entrance::Gateway(point) => (
+                Peer::ingress(),
+                match state.listen_points().get(&point) {
+                    Some(point) => Target::Listener(Arc::clone(point)),
+                    // The listener is gone, the connection is about to be.
+                    None => Target::Refused(Reason::NoRoute),
+                },
+            ),
+        };
+        let policy = client_policy(state, &client);
+        Resolved { client, target, flow_client: OnceCell::new(), policy, choices: RefCell::default(), held }
+    }
+
+    /// What the policies say about an endpoint for this client.
+    pub(crate) fn choice(&self, address: SocketAddr, ends: Ends, transparent: bool) -> Rc<Choice> {
+        let mut choices = self.choices.borrow_mut();
+        if let Some(known) = choices.iter().find(|choice| choice.address == address) {
+            return Rc::clone(known);
+        }
+        let state = self.held.state();
+        let peer = state.peer(address.ip());
+        let verdicts = Verdicts::find(state, &self.client, self.policy.as_deref(), &peer, address);
+        let from = if transparent { source(state, ends, address) } else { None };
+        let choice = Rc::new(Choice {
+            address,
+            peer,
+            verdicts,
+            from,
+            http1: OnceCell::new(),
+            http2: OnceCell::new(),
+            flow: OnceCell::new(),
+        });
+        if choices.len() < KEPT_VERDICTS {
+            choices.push(Rc::clone(&choice));
+        }
+        choice
+    }
+
+    /// Rate limits on the Service that was asked for.
+    pub(crate) fn limits(&self) -> &[Arc<RateLimiter>] {
+        match &self.target {
+            Target::Service(service) => &service.limits,
+            Target::Address(_) | Target::Listener(_) | Target::Refused(_) => &[],
+        }
+    }
+
+    /// What is spoken to an address that no cluster stands for.
+    pub(crate) fn protocol(&self) -> AppProtocol {
+        match &self.target {
+            Target::Service(service) => service.protocol,
+            Target::Address(_) | Target::Listener(_) | Target::Refused(_) => AppProtocol::Unknown,
+        }
+    }
+}
+
+impl std::fmt::Debug for Choice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut all = f.debug_struct("Choice");
+        all.field("address", &self.address).field("peer", &self.peer).field("verdicts", &self.verdicts);
+        all.field("from", &self.from).finish_non_exhaustive()
+    }
+}
+
+/// What a redirected connection is for. One of its ends is on this node, or it should not be here.
+fn redirected(state: &MeshState, client: &Peer, destination: SocketAddr) -> Target {
+    if state.revision == 0 {
+        return Target::Refused(Reason::NoState);
+    }
+    // The proxy's own listener is on the loopback address: who connects to it directly was not redirected.
+    if destination.ip().is_loopback() || destination.ip().is_unspecified() {
+        return Target::Refused(Reason::UnknownDestination);
+    }
+    let endpoint = state.peer(destination.ip());
+    if endpoint.place == Place::LocalPod {
+        return Target::Address(destination);
+    }
+    match client.place {
+        Place::LocalPod | Place::Host => {}
+        // Its own policy is not known, and nobody else has decided about it.
+        Place::Unknown => return Target::Refused(Reason::UnknownSource),
+        Place::RemotePod | Place::OtherNode | Place::Outside => {
+            return Target::Refused(Reason::UnknownDestination);
+        }
+    }
+    match state.service(destination) {
+        Some(service) => Target::Service(Arc::clone(service)),
+        None => Target::Address(destination),
+    }
+}
+
+/// The address to connect from, so that the endpoint sees the true client.
+fn source(state: &MeshState, ends: Ends, endpoint: SocketAddr) -> Option<IpAddr> {
+    let ipv6 = endpoint.is_ipv6();
+    match ends.entrance {
+        Entrance::Gateway(_) => state.ingress_address(ipv6),
+        // A connection of an address to itself would never leave the pod: it comes from the node instead.
+        Entrance::Redirected if ends.client.ip() == endpoint.ip() => state.node_address(ipv6),
+        Entrance::Redirected if ends.client.is_ipv6() == ipv6 => Some(ends.client.ip()),
+        Entrance::Redirected => state.node_address(ipv6),
+    }
+}
