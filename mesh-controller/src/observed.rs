@@ -41,9 +41,9 @@ pub struct Objects {
 /// How many objects there are of one kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ObjectCounts {
-    /// Their newest text is what is served.
+    /// They are served.
     pub accepted: u64,
-    /// Their newest text is refused or has a problem, whether or not an older one is served.
+    /// They are refused or have a problem.
     pub rejected: u64,
 }
 
@@ -93,7 +93,7 @@ pub(crate) fn count(
     let mut counts: BTreeMap<&'static str, ObjectCounts> = BTreeMap::new();
     for (key, entry) in store.objects() {
         let counts = counts.entry(key.kind.name()).or_default();
-        if entry.refused.is_some() || rejected.contains(key) {
+        if entry.refused().is_some() || rejected.contains(key) {
             counts.rejected += 1;
         } else {
             counts.accepted += 1;

@@ -31,9 +31,9 @@ pub enum ReconcileError {
     /// The source cannot be watched.
     #[error(transparent)]
     Watch(#[from] WatchError),
-    /// A file is not YAML at the start.
+    /// Nobody can tell what a document names at the start.
     #[error("{0}; nothing was published")]
-    NotYaml(String),
+    Unrecognized(String),
     /// The identities cannot be read, or not be written at the start.
     #[error(transparent)]
     Identities(#[from] IdentityFileError),
@@ -86,7 +86,7 @@ impl Reconciler {
     /// Reads the source for the first time and publishes it.
     ///
     /// # Errors
-    /// When a file cannot be read or is not YAML: what it names is not known, and so nothing is published.
+    /// When nobody can tell what a file or a document of one names, and so nothing is published.
     pub async fn start(config: ReconcilerConfig, handle: IrHandle) -> Result<Reconciler, ReconcileError> {
         // The watch comes first, so that no change falls between it and the scan.
         let watch = DirWatch::start(&config.source)?;
@@ -111,8 +111,8 @@ impl Reconciler {
         }
         reconciler.unread = problems(&scan.faults);
         reconciler.apply(scan.changed, scan.removed);
-        if let Some(problem) = reconciler.store.problems().iter().find(|problem| problem.unreadable) {
-            return Err(ReconcileError::NotYaml(problem.to_string()));
+        if let Some(problem) = reconciler.store.problems().find(|problem| problem.unreadable) {
+            return Err(ReconcileError::Unrecognized(problem.to_string()));
         }
         let translation = reconciler.translate();
         reconciler.save()?;
@@ -215,7 +215,7 @@ impl Reconciler {
         self.objects.counts =
             Arc::new(observed::count(&self.store, &translation.statuses, &translation.problems));
         self.set_problems(translation.problems);
-        self.book.translated(translation.statuses, revision);
+        self.book.translated(translation.statuses, &self.store.take_changes(), revision);
         self.report();
         Ok(())
     }

@@ -31,12 +31,13 @@ pub struct StatusBook {
 }
 
 impl StatusBook {
-    /// Takes the statuses of a translation that was published as this revision.
-    pub fn translated(&mut self, statuses: Vec<ObjectStatus>, revision: u64) {
+    /// Takes the statuses of a translation that was published as this revision, and the objects that
+    /// changed with it: an object may change while its status reads the same.
+    pub fn translated(&mut self, statuses: Vec<ObjectStatus>, changed: &BTreeSet<ObjectKey>, revision: u64) {
         let mut before = std::mem::take(&mut self.statuses);
         for ObjectStatus { object, status } in statuses {
             let since = match before.remove(&object) {
-                Some((same, since)) if same == status => since,
+                Some((same, since)) if same == status && !changed.contains(&object) => since,
                 Some(_) | None => revision,
             };
             self.statuses.insert(object, (status, since));
@@ -180,7 +181,7 @@ mod tests {
     #[test]
     fn a_gateway_is_programmed_once_every_connected_node_has_it() {
         let mut book = StatusBook::default();
-        book.translated(vec![gateway()], 7);
+        book.translated(vec![gateway()], &BTreeSet::new(), 7);
         assert_eq!(
             news(&mut book, &nodes(&[])),
             ["Gateway a/b  Programmed=Unknown Pending: no node is connected"]
@@ -190,16 +191,21 @@ mod tests {
             ["Gateway a/b  Programmed=Unknown Pending: waiting for n1, n2"]
         );
         assert_eq!(news(&mut book, &nodes(&[Some(7), Some(8)])), ["Gateway a/b  Programmed=True"]);
-        book.translated(vec![gateway()], 9);
+        book.translated(vec![gateway()], &BTreeSet::new(), 9);
         assert!(news(&mut book, &nodes(&[Some(7)])).is_empty(), "what did not change stays programmed");
-        book.translated(Vec::new(), 10);
+        book.translated(vec![gateway()], &BTreeSet::from([gateway().object]), 10);
+        assert_eq!(
+            news(&mut book, &nodes(&[Some(9)])),
+            ["Gateway a/b  Programmed=Unknown Pending: waiting for n0"]
+        );
+        book.translated(Vec::new(), &BTreeSet::new(), 11);
         assert_eq!(news(&mut book, &nodes(&[])), ["Gateway a/b  removed"]);
     }
 
     #[test]
     fn a_gateway_names_a_few_of_the_nodes_that_it_waits_for_and_the_overdue_first() {
         let mut book = StatusBook::default();
-        book.translated(vec![gateway()], 7);
+        book.translated(vec![gateway()], &BTreeSet::new(), 7);
         let mut nodes = nodes(&[Some(6); 9]);
         let since = tokio::time::Instant::now();
         nodes.waiting.insert("n7".into(), crate::serve_ir::Waiting { revision: 7, since, overdue: true });

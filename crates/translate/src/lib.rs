@@ -25,7 +25,7 @@ pub use diff::{Change, diff};
 pub use identity::Identities;
 pub use memo::Good;
 pub use preview::{Preview, PreviewFormat};
-pub use store::{Foreign, Problem, Store};
+pub use store::{Entry, Foreign, Problem, Refused, Store};
 pub use weft_ir::Resource;
 
 pub use translator::{ObjectStatus, Translation, Translator};

@@ -68,6 +68,12 @@ impl Good {
     }
 }
 
+impl PartialEq for Good {
+    fn eq(&self, other: &Good) -> bool {
+        std::ptr::eq(self, other) || self.decoded == other.decoded
+    }
+}
+
 impl Deref for Good {
     type Target = Decoded<Object>;
 

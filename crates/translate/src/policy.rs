@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Network policies, with exactly the meaning that Cilium and Kubernetes give them.
 //!
-//! A policy is translated as a whole or refused as a whole. A refused one that has no earlier
-//! version closes the directions that it names, for the workloads that it names.
+//! A policy is translated as a whole or refused as a whole. A refused one closes the directions that it
+//! names, for the workloads that it names.
 
 use std::sync::Arc;
 

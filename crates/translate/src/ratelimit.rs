@@ -55,7 +55,7 @@ fn target(namespace: &Arc<str>, target: &TargetRef) -> Result<RateLimitTarget, D
     }
 }
 
-/// What stands in for a refused policy that has no earlier version: no request reaches its target.
+/// What stands in for a refused policy: no request reaches its target.
 /// Nothing where the target cannot be read, since nobody can tell then what is to be held back.
 pub(crate) fn stand_in(key: &ObjectKey, value: &Value, generation: i64) -> Option<Candidate> {
     let named = decode_as::<TargetRef>(value.pointer("/spec/targetRef")?).ok()?;

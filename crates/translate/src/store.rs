@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The objects of all sources, and the last good version of each.
+//! The objects of all sources.
 //!
-//! A source is a file of a directory, or whatever else has a name. An object whose new text cannot be
-//! read keeps its last good version; everything else of its source goes on.
+//! A source is a file of a directory, or whatever else has a name. An object is valid or refused by its own
+//! text alone, whatever it was before: every store that was given the same texts holds the same. Only where
+//! nobody can tell what a document names does its source keep what it had.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
     sync::Arc,
 };
 
-use serde::{Serialize, Serializer};
 use serde_json::Value;
 use weft_api::object::{DecodeError, Kind, ObjectKey};
 
@@ -18,80 +17,59 @@ use crate::memo::Good;
 
 mod documents;
 
-use documents::Found;
+mod problems;
 
-/// Something that the user should know and that no status says.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Problem {
-    /// The source's name.
-    pub source: Arc<str>,
-    /// The line, from 1; 0 where the whole source is meant.
-    pub line: u32,
-    /// The object, where one could be named.
-    #[serde(serialize_with = "as_text", skip_serializing_if = "Option::is_none")]
-    pub object: Option<ObjectKey>,
-    /// What is wrong.
-    pub message: Arc<str>,
-    /// The text is not YAML, so that nobody can tell what it names.
-    pub unreadable: bool,
-}
+use documents::Source;
+pub use problems::Problem;
+use problems::ProblemSet;
 
-impl Problem {
-    /// A source that cannot be read, from a line on or, with line 0, at all.
-    pub fn unread(source: &str, line: u32, message: &str) -> Problem {
-        Problem { source: source.into(), line, object: None, message: message.into(), unreadable: true }
-    }
-}
-
-fn as_text<S: Serializer>(object: &Option<ObjectKey>, serializer: S) -> Result<S::Ok, S::Error> {
-    match object {
-        Some(object) => serializer.collect_str(object),
-        None => serializer.serialize_none(),
-    }
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.line {
-            0 => write!(f, "{}: ", self.source)?,
-            line => write!(f, "{}:{line}: ", self.source)?,
-        }
-        if let Some(object) = &self.object {
-            write!(f, "{object}: ")?;
-        }
-        f.write_str(&self.message)
-    }
-}
-
-/// An object of the store.
+/// An object of the store: valid, or refused, by nothing but its own text.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// The last version that could be read.
-    pub good: Option<Arc<Good>>,
-    /// The newest text, where it could not be read.
-    pub refused: Option<Refused>,
-    /// Counts the texts, or is what the object says itself.
-    pub generation: i64,
-    /// The newest text.
-    value: Arc<Value>,
+    content: Content,
     /// Where it is.
     place: (Arc<str>, u32),
 }
 
+/// What an object is.
+pub(crate) type Content = Result<Arc<Good>, Arc<Refused>>;
+
 impl Entry {
-    /// The source and line of the object's newest text.
+    /// The object, where it is valid.
+    pub fn good(&self) -> Option<&Good> {
+        self.content.as_deref().ok()
+    }
+
+    /// Its text and the error, where it is refused.
+    pub fn refused(&self) -> Option<&Refused> {
+        self.content.as_ref().err().map(AsRef::as_ref)
+    }
+
+    /// `metadata.generation`. An object of a file has none and counts as just made, which is 1: whatever
+    /// is said of it, is said of the only text there is.
+    pub fn generation(&self) -> i64 {
+        let stated = match &self.content {
+            Ok(good) => good.object.metadata().generation,
+            Err(refused) => refused.value.pointer("/metadata/generation").and_then(Value::as_i64),
+        };
+        stated.unwrap_or(1)
+    }
+
+    /// The source and line of the object.
     pub fn place(&self) -> (&Arc<str>, u32) {
         (&self.place.0, self.place.1)
     }
 }
 
-/// A text that could not be read.
-#[derive(Clone, Debug)]
+/// An object that is not valid.
+#[derive(Debug, PartialEq)]
 pub struct Refused {
-    /// What it holds; null where it is not YAML.
-    pub value: Arc<Value>,
+    /// What its text holds.
+    pub value: Value,
     /// Why.
     pub error: DecodeError,
+    /// The line of the field that is wrong, or of the object.
+    line: u32,
 }
 
 /// An object that Weft has no business with, such as a Deployment.
@@ -105,7 +83,7 @@ pub struct Foreign {
     pub kind: Arc<str>,
 }
 
-/// All objects. A change costs what it touches, and a look at every source.
+/// All objects. A change costs what the texts hold that it touches.
 #[derive(Debug, Default)]
 pub struct Store {
     sources: BTreeMap<Arc<str>, Source>,
@@ -114,25 +92,8 @@ pub struct Store {
     claims: BTreeMap<ObjectKey, Vec<Arc<str>>>,
     /// What is wrong with objects, besides what their sources say.
     of_objects: BTreeMap<ObjectKey, Vec<Problem>>,
-    problems: Vec<Problem>,
-}
-
-#[derive(Debug, Default)]
-struct Source {
-    found: Vec<Found>,
-    /// Where in `found` each object is, once or more.
-    places: BTreeMap<ObjectKey, Vec<usize>>,
-    problems: Vec<Problem>,
-    foreign: Vec<Foreign>,
-    /// Objects that an earlier text had, kept because a part of the newest cannot be read.
-    held: BTreeSet<ObjectKey>,
-}
-
-impl Source {
-    /// Every object that it names or keeps.
-    fn keys(&self) -> impl Iterator<Item = &ObjectKey> {
-        self.places.keys().chain(&self.held)
-    }
+    problems: ProblemSet,
+    changed: BTreeSet<ObjectKey>,
 }
 
 impl Store {
@@ -155,48 +116,38 @@ impl Store {
     ) {
         let mut touched = BTreeSet::new();
         for (source, text) in changed {
-            let new = self.read(source, text);
-            self.swap(source, Some(new), &mut touched);
+            self.replace(source, Some(text), &mut touched);
         }
         for source in removed {
-            self.swap(source, None, &mut touched);
+            self.replace(source, None, &mut touched);
         }
-        self.rebuild(touched);
+        for key in touched {
+            self.decide(key);
+        }
     }
 
-    fn read(&self, source: &str, text: &str) -> Source {
-        let name: Arc<str> = source.into();
-        let documents::Reading { found, problems, foreign, .. } = documents::read(&name, text);
-        let mut places: BTreeMap<ObjectKey, Vec<usize>> = BTreeMap::new();
-        for (place, found) in found.iter().enumerate() {
-            places.entry(found.key.clone()).or_default().push(place);
-        }
-        let mut held = BTreeSet::new();
-        if problems.iter().any(|problem| problem.unreadable && problem.object.is_none()) {
-            let before = self.sources.get(&name).into_iter().flat_map(Source::keys);
-            held = before.filter(|key| !places.contains_key(key)).cloned().collect();
-        }
-        Source { found, places, problems, foreign, held }
-    }
-
-    /// Puts a new text's content in the place of what a source had, and collects what either touches.
-    fn swap(&mut self, source: &str, new: Option<Source>, touched: &mut BTreeSet<ObjectKey>) {
-        if let Some(old) = self.sources.remove(source) {
-            for key in old.places.keys() {
-                if let Some(claims) = self.claims.get_mut(key) {
-                    claims.retain(|name| &**name != source);
-                }
+    /// Puts what a text holds in the place of what its source had, and collects what either touches.
+    fn replace(&mut self, source: &str, text: Option<&str>, touched: &mut BTreeSet<ObjectKey>) {
+        let (name, old) =
+            self.sources.remove_entry(source).unwrap_or_else(|| (source.into(), Source::default()));
+        self.problems.remove(&old.problems);
+        for key in old.found.keys() {
+            if let Some(claims) = self.claims.get_mut(key) {
+                claims.retain(|other| *other != name);
             }
-            touched.extend(old.keys().cloned());
+            touched.insert(key.clone());
         }
-        let Some(new) = new else { return };
-        let name: Arc<str> = source.into();
-        for key in new.places.keys() {
+        let Some(text) = text else { return };
+        let mut new = Source::read(&name, text, &self.objects);
+        if new.unrecognized {
+            new.keep(old);
+        }
+        self.problems.add(&new.problems);
+        for key in new.found.keys() {
             let claims = self.claims.entry(key.clone()).or_default();
-            let place = claims.partition_point(|other| *other < name);
-            claims.insert(place, name.clone());
+            claims.insert(claims.partition_point(|other| *other < name), name.clone());
+            touched.insert(key.clone());
         }
-        touched.extend(new.keys().cloned());
         self.sources.insert(name, new);
     }
 
@@ -222,90 +173,71 @@ impl Store {
     }
 
     /// What is wrong now, in the order of the sources and lines.
-    pub fn problems(&self) -> &[Problem] {
-        &self.problems
+    pub fn problems(&self) -> impl Iterator<Item = &Problem> {
+        self.problems.iter()
     }
 
-    /// Decides anew which source each of some objects comes from: of several the first by name, then by
-    /// line.
-    fn rebuild(&mut self, touched: BTreeSet<ObjectKey>) {
-        let holding: Vec<&Source> = self.sources.values().filter(|source| !source.held.is_empty()).collect();
-        for key in touched {
-            let before = self.objects.remove(&key);
-            let claims = self.claims.get(&key).map(Vec::as_slice).unwrap_or_default();
-            let (entry, problems) = decide(&self.sources, claims, &key, before);
-            let entry = entry
-                .filter(|_| !claims.is_empty() || holding.iter().any(|source| source.held.contains(&key)));
-            if claims.is_empty() {
-                self.claims.remove(&key);
-            }
-            match problems.is_empty() {
-                true => drop(self.of_objects.remove(&key)),
-                false => drop(self.of_objects.insert(key.clone(), problems)),
-            }
-            if let Some(entry) = entry {
-                self.objects.insert(key, entry);
-            }
-        }
-        self.problems = self.all_problems();
+    /// The objects that are new, gone or different since this was asked last. One that only moved, to
+    /// another line or source, is not among them.
+    pub fn take_changes(&mut self) -> BTreeSet<ObjectKey> {
+        std::mem::take(&mut self.changed)
     }
 
-    fn all_problems(&self) -> Vec<Problem> {
-        let of_sources = self.sources.values().flat_map(|source| &source.problems);
-        let mut problems: Vec<Problem> =
-            of_sources.chain(self.of_objects.values().flatten()).cloned().collect();
-        for problem in problems.iter_mut().filter(|problem| problem.unreadable) {
-            let kept = match &problem.object {
-                Some(key) => self.objects.get(key).is_some_and(|entry| entry.good.is_some()),
-                None => self.sources.get(&problem.source).is_some_and(|source| !source.held.is_empty()),
-            };
-            if kept {
-                problem.message = format!("{}; the last good version stays", problem.message).into();
-            }
+    /// Decides anew which source an object comes from: of several the first by name, then by line.
+    fn decide(&mut self, key: ObjectKey) {
+        let claims = self.claims.get(&key).map(Vec::as_slice).unwrap_or_default();
+        let (entry, problems) = used(&self.sources, claims, &key);
+        if claims.is_empty() {
+            self.claims.remove(&key);
         }
-        problems.sort();
-        problems
+        if let Some(before) = self.of_objects.remove(&key) {
+            self.problems.remove(&before);
+        }
+        if !problems.is_empty() {
+            self.problems.add(&problems);
+            self.of_objects.insert(key.clone(), problems);
+        }
+        let is_there = entry.is_some();
+        let before = match entry {
+            Some(entry) => self.objects.insert(key.clone(), entry),
+            None => self.objects.remove(&key),
+        };
+        let now = is_there.then(|| self.objects.get(&key)).flatten();
+        if before.map(|entry| entry.content) != now.map(|entry| entry.content.clone()) {
+            self.changed.insert(key);
+        }
     }
 }
 
-/// The entry of an object, given the sources that name it, and what is wrong with it; the entry of before
-/// where none does.
-fn decide(
+/// The entry of an object, given the sources that name it, and what is wrong with it.
+fn used(
     sources: &BTreeMap<Arc<str>, Source>,
     claims: &[Arc<str>],
     key: &ObjectKey,
-    mut before: Option<Entry>,
 ) -> (Option<Entry>, Vec<Problem>) {
+    let of_source = |name| sources.get(name).and_then(|source| Some((name, source.found.get(key)?)));
+    let mut found = claims
+        .iter()
+        .filter_map(of_source)
+        .flat_map(|(name, found)| found.iter().map(move |one| (name, one)));
+    let Some((source, first)) = found.next() else { return (None, Vec::new()) };
+    let problem = |source: &Arc<str>, line: u32, message: String| Problem {
+        source: source.clone(),
+        line,
+        object: Some(key.clone()),
+        message: message.into(),
+        unreadable: false,
+    };
     let mut problems = Vec::new();
-    let mut used: Option<Entry> = None;
-    let found =
-        claims.iter().filter_map(|name| Some((name, sources.get(name)?))).flat_map(|(name, source)| {
-            let places = source.places.get(key).into_iter().flatten();
-            places.filter_map(move |place| Some((name, source.found.get(*place)?)))
-        });
-    for (name, found) in found {
-        let problem = |message: String| Problem {
-            source: name.clone(),
-            line: found.error_line(),
-            object: Some(key.clone()),
-            message: message.into(),
-            unreadable: false,
-        };
-        if let Some(first) = &used {
-            let (source, line) = first.place();
-            problems.push(problem(format!("is also at {source}:{line}, which is used")));
-            continue;
-        }
-        let entry = found.entry(name, before.take());
-        if let Some(refused) = &entry.refused
-            && !refused.value.is_null()
-        {
-            let kept = if entry.good.is_some() { "; the last good version stays" } else { "" };
-            problems.push(problem(format!("{}{kept}", refused.error)));
-        }
-        used = Some(entry);
+    if let Err(refused) = &first.content {
+        problems.push(problem(source, refused.line, refused.error.to_string()));
     }
-    (used.or(before), problems)
+    let line = first.line;
+    let others = found.map(|(other, found)| {
+        problem(other, found.line, format!("is also at {source}:{line}, which is used"))
+    });
+    problems.extend(others);
+    (Some(Entry { content: first.content.clone(), place: (source.clone(), line) }), problems)
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use crate::{
     identity::{Exhausted, Identities, Labels},
     memo::{Good, Keyed, Placed},
     nodes, policy, ratelimit,
-    store::{Entry, Problem, Store},
+    store::{Entry, Problem, Refused, Store},
     workload,
 };
 
@@ -74,7 +74,7 @@ impl Translator {
     /// apart from them the result depends on the store alone.
     pub fn translate(&self, store: &Store, identities: &mut Identities, now: u64) -> Translation {
         let mut work = Work { store, translation: Translation::default() };
-        work.translation.problems = store.problems().to_vec();
+        work.translation.problems = store.problems().cloned().collect();
         work.bulk(&self.cluster, identities, now);
         work.add(Resource::MeshDefaults(self.defaults.clone()));
         work.policies();
@@ -109,10 +109,10 @@ impl<'a> Work<'a> {
         });
     }
 
-    /// Every object of a kind that has a good version.
+    /// Every valid object of a kind.
     fn good(&self, kind: Kind) -> impl Iterator<Item = (&'a ObjectKey, &'a Good, &'a Entry)> + use<'a> {
         let objects = self.store.of_kind(kind);
-        objects.filter_map(|(key, entry)| Some((key, entry.good.as_deref()?, entry)))
+        objects.filter_map(|(key, entry)| Some((key, entry.good()?, entry)))
     }
 
     /// The resources of objects that become one each, together in one step: they are nearly in order.
@@ -184,11 +184,8 @@ impl<'a> Work<'a> {
             for policy in policies.unwrap_or_else(|_error| policy::stand_in(key, &serde_json::Value::Null)) {
                 self.add(Resource::Policy(policy));
             }
-            if entry.refused.is_none() {
-                let valid =
-                    Condition::new("Valid", true, entry.generation, "Valid", "the policy is enforced");
-                self.conditions(key, vec![valid]);
-            }
+            let valid = Condition::new("Valid", true, entry.generation(), "Valid", "the policy is enforced");
+            self.conditions(key, vec![valid]);
         }
     }
 
@@ -199,7 +196,7 @@ impl<'a> Work<'a> {
             let created = object.metadata.created();
             let of_object = Decoded { object: object.clone(), unknown: decoded.unknown.clone() };
             if let Ok(limit) = ratelimit::translate(&of_object) {
-                candidates.push(ratelimit::Candidate { limit, created, generation: entry.generation });
+                candidates.push(ratelimit::Candidate { limit, created, generation: entry.generation() });
             }
         }
         let store = self.store;
@@ -210,7 +207,7 @@ impl<'a> Work<'a> {
                 self.add(Resource::RateLimit(limit));
             }
             // `refused` says what there is to say of the others.
-            if store.objects().get(&key).is_some_and(|entry| entry.good.is_some()) {
+            if store.objects().get(&key).is_some_and(|entry| entry.good().is_some()) {
                 self.conditions(&key, vec![condition]);
             }
         }
@@ -262,56 +259,48 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Closes what a refused object without a good version names, and says in the status of every
-    /// refused one why.
+    /// Closes what a refused object names, and says in its status why.
     fn refused(&mut self) {
         for (key, entry) in self.store.objects() {
-            let Some(refused) = &entry.refused else { continue };
+            let Some(refused) = entry.refused() else { continue };
             if is_policy(key.kind) {
-                let stand_in = match &entry.good {
-                    Some(_) => Vec::new(),
-                    None => policy::stand_in(key, &refused.value),
-                };
-                let kept = match (&entry.good, stand_in.is_empty()) {
-                    (Some(_), _) => "the last good version stays",
-                    (None, false) => "what it names is closed",
-                    (None, true) => "nothing enforces it",
-                };
-                for policy in stand_in {
-                    self.add(Resource::Policy(policy));
-                }
-                let message = format!("{}; {kept}", refused.error);
-                let valid = Condition::new("Valid", false, entry.generation, "Invalid", &message);
-                self.conditions(key, vec![valid]);
+                self.refused_policy(key, refused, entry.generation());
                 continue;
             }
-            let kept = match (&entry.good, key.kind) {
-                (Some(_), _) => "; the last good version stays",
-                (None, Kind::HttpRoute) => "; requests are answered with 500",
-                (None, Kind::RateLimitPolicy) if self.holds_back(key) => {
-                    "; requests to its target are answered with 429"
-                }
-                (None, _) => "",
+            let so = match self.holds_back(key) {
+                true => "; requests to its target are answered with 429",
+                false => "",
             };
-            let message = format!("{}{kept}", refused.error);
-            let accepted = Condition::new("Accepted", false, entry.generation, "Invalid", &message);
-            match self.translation.statuses.iter_mut().find(|status| status.object == *key) {
-                Some(status) => refused::overwrite(&mut status.status, &accepted),
-                None => match key.kind {
-                    Kind::GatewayClass | Kind::RateLimitPolicy => self.conditions(key, vec![accepted]),
-                    Kind::Gateway => {
-                        let status = GatewayStatus { conditions: vec![accepted], ..GatewayStatus::default() };
-                        let status = Status::Gateway(status);
-                        self.translation.statuses.push(ObjectStatus { object: key.clone(), status });
-                    }
-                    _ => {}
-                },
+            let message = format!("{}{so}", refused.error);
+            let accepted = Condition::new("Accepted", false, entry.generation(), "Invalid", &message);
+            match key.kind {
+                Kind::GatewayClass | Kind::RateLimitPolicy => self.conditions(key, vec![accepted]),
+                Kind::Gateway => {
+                    let status = GatewayStatus { conditions: vec![accepted], ..GatewayStatus::default() };
+                    let status = Status::Gateway(status);
+                    self.translation.statuses.push(ObjectStatus { object: key.clone(), status });
+                }
+                // A route has a status for each parent, which the translation of its stand-in has written.
+                _ => {}
             }
         }
     }
 
+    fn refused_policy(&mut self, key: &ObjectKey, refused: &Refused, generation: i64) {
+        let stand_in = policy::stand_in(key, &refused.value);
+        let so = if stand_in.is_empty() { "nothing enforces it" } else { "what it names is closed" };
+        for policy in stand_in {
+            self.add(Resource::Policy(policy));
+        }
+        let message = format!("{}; {so}", refused.error);
+        self.conditions(key, vec![Condition::new("Valid", false, generation, "Invalid", &message)]);
+    }
+
     /// Whether a rate limit of this policy is part of the state.
     fn holds_back(&self, key: &ObjectKey) -> bool {
+        if key.kind != Kind::RateLimitPolicy {
+            return false;
+        }
         let limit = ResourceKey::new("ratelimit", &[&key.namespace, &key.name]);
         self.translation.resources.contains_key(&limit)
     }
@@ -323,7 +312,7 @@ impl<'a> Work<'a> {
 }
 
 fn namespaces(store: &Store) -> BTreeMap<Arc<str>, Labels> {
-    let good = store.of_kind(Kind::Namespace).filter_map(|(_, entry)| entry.good.as_deref());
+    let good = store.of_kind(Kind::Namespace).filter_map(|(_, entry)| entry.good());
     good.filter_map(|good| match &good.object {
         Object::Namespace(object) => Some((object.metadata.name.clone(), object.metadata.labels.clone())),
         _ => None,
@@ -334,7 +323,7 @@ fn namespaces(store: &Store) -> BTreeMap<Arc<str>, Labels> {
 /// The labels of a pod's namespace, which the pod's identity has as well.
 fn namespace_labels(store: &Store, name: &Arc<str>) -> Labels {
     let key = ObjectKey { kind: Kind::Namespace, namespace: "".into(), name: name.clone() };
-    let good = store.objects().get(&key).and_then(|entry| entry.good.as_deref());
+    let good = store.objects().get(&key).and_then(|entry| entry.good());
     let mut labels = match good.map(|good| &good.object) {
         Some(Object::Namespace(object)) => object.metadata.labels.clone(),
         Some(_) | None => Labels::new(),
@@ -358,7 +347,7 @@ fn place(
 }
 
 fn item<'a, T>(object: &'a T, decoded: &'a Decoded<Object>, entry: &Entry) -> Item<'a, T> {
-    Item { object, unknown: &decoded.unknown, generation: entry.generation, refused: None }
+    Item { object, unknown: &decoded.unknown, generation: entry.generation(), refused: None }
 }
 
 fn is_policy(kind: Kind) -> bool {

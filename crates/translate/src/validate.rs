@@ -2,19 +2,29 @@
 //! What an object must satisfy by itself to be taken into the store. On Kubernetes the API server
 //! has checked most of it.
 
+use std::sync::Arc;
+
 use weft_api::object::{DecodeError, Decoded, Kind, Object, decode};
 use weft_gateway_api::{validate_gateway, validate_route};
 
-use crate::{nodes, policy, ratelimit};
+use crate::{memo::Good, nodes, policy, ratelimit};
 
-/// Reads an object and checks it. The error names the first field that is wrong.
-pub(crate) fn read(kind: Kind, value: &serde_json::Value) -> Result<Decoded<Object>, DecodeError> {
+/// Reads an object and checks it, unless it is the same as before. The error names the first field that
+/// is wrong.
+pub(crate) fn read(
+    kind: Kind,
+    value: &serde_json::Value,
+    before: Option<&Arc<Good>>,
+) -> Result<Arc<Good>, DecodeError> {
     let mut decoded = decode(kind, value)?;
     if kind.namespaced() {
         default_namespace(&mut decoded.object);
     }
+    if let Some(same) = before.filter(|before| ****before == decoded) {
+        return Ok(same.clone());
+    }
     check(&decoded)?;
-    Ok(decoded)
+    Ok(Arc::new(Good::new(decoded)))
 }
 
 fn check(decoded: &Decoded<Object>) -> Result<(), DecodeError> {

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What stands in for a policy that was refused and has no earlier version: the workloads that it
-//! names are closed in the directions that it names. What cannot be understood is taken in the
-//! widest sense.
+//! What stands in for a policy that was refused: the workloads that it names are closed in the
+//! directions that it names. What cannot be understood is taken in the widest sense.
 
 use serde_json::Value;
 use weft_api::{

@@ -1,94 +1,86 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The objects of one text.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::Value;
-use weft_api::object::{DecodeError, ObjectKey, Recognition, recognize};
+use weft_api::object::{ObjectKey, Recognition, recognize};
 
-use super::{Entry, Foreign, Problem, Refused};
+use super::{Content, Entry, Foreign, Problem, Refused};
 use crate::{
-    memo::Good,
     validate,
     yaml::{self, Lines},
 };
 
-/// An object of a text, read or not.
-#[derive(Debug)]
-pub(super) struct Found {
-    pub(super) key: ObjectKey,
-    line: u32,
-    /// The lines of the fields, where the object could not be read.
-    lines: Lines,
-    value: Arc<Value>,
-    content: Result<Arc<Good>, DecodeError>,
-}
-
-impl Found {
-    /// The line of the error, or of the object.
-    pub(super) fn error_line(&self) -> u32 {
-        match &self.content {
-            Ok(_) => self.line,
-            Err(error) => self.lines.of(&error.path).max(self.line),
-        }
-    }
-
-    /// The entry of the store, after the one before.
-    pub(super) fn entry(&self, source: &Arc<str>, before: Option<Entry>) -> Entry {
-        let stated = self.value.pointer("/metadata/generation").and_then(Value::as_i64);
-        let same = before.as_ref().is_some_and(|before| before.value == self.value);
-        let counted = before.as_ref().map_or(1, |before| before.generation + i64::from(!same));
-        let (good, refused) = match &self.content {
-            Ok(decoded) => (Some(decoded.clone()), None),
-            Err(error) => {
-                let refused = Refused { value: self.value.clone(), error: error.clone() };
-                (before.and_then(|before| before.good), Some(refused))
-            }
-        };
-        Entry {
-            good,
-            refused,
-            generation: stated.unwrap_or(counted),
-            value: self.value.clone(),
-            place: (source.clone(), self.line),
-        }
-    }
-}
-
-/// What a text holds.
-#[derive(Debug)]
-pub(super) struct Reading<'a> {
-    source: &'a Arc<str>,
-    pub(super) found: Vec<Found>,
+/// What a source holds.
+#[derive(Debug, Default)]
+pub(super) struct Source {
+    /// Its objects, each once or, wrongly, several times.
+    pub(super) found: BTreeMap<ObjectKey, Vec<Found>>,
     pub(super) problems: Vec<Problem>,
     pub(super) foreign: Vec<Foreign>,
+    /// Nobody can tell what a part of the text names.
+    pub(super) unrecognized: bool,
 }
 
-/// Reads every object of a text that is ours to read.
-pub(super) fn read<'a>(source: &'a Arc<str>, text: &str) -> Reading<'a> {
-    let mut reading = Reading { source, found: Vec::new(), problems: Vec::new(), foreign: Vec::new() };
-    for document in yaml::read(text) {
-        match document.content {
-            Ok(located) => reading.object(located.value, &located.lines, document.line),
-            Err(error) => reading.unreadable(&document.text, document.line, error),
+/// An object of a text.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) line: u32,
+    pub(super) content: Content,
+}
+
+impl Source {
+    /// Reads every object of a text that is ours to read. What is the same as in `objects` is not
+    /// checked again.
+    pub(super) fn read(name: &Arc<str>, text: &str, objects: &BTreeMap<ObjectKey, Entry>) -> Source {
+        let mut reading = Reading { name, objects, source: Source::default() };
+        for document in yaml::read(text) {
+            match document.content {
+                Ok(located) => reading.object(located.value, &located.lines, document.line),
+                Err(error) => reading.unrecognized(error.line, error.message),
+            }
         }
+        reading.source
     }
-    reading
+
+    /// Keeps the objects of an earlier text that this one does not name.
+    pub(super) fn keep(&mut self, old: Source) {
+        let kept = old.found.into_iter().filter(|(key, _)| !self.found.contains_key(key));
+        let kept: Vec<(ObjectKey, Vec<Found>)> = kept.collect();
+        if !kept.is_empty() {
+            for problem in self.problems.iter_mut().filter(|problem| problem.unreadable) {
+                problem.message = format!("{}; what was read before stays", problem.message).into();
+            }
+        }
+        self.found.extend(kept);
+    }
+}
+
+struct Reading<'a> {
+    name: &'a Arc<str>,
+    objects: &'a BTreeMap<ObjectKey, Entry>,
+    source: Source,
 }
 
 impl Reading<'_> {
-    fn problem(&mut self, line: u32, object: Option<ObjectKey>, message: String) -> &mut Problem {
-        let source = self.source.clone();
-        self.problems.push(Problem { source, line, object, message: message.into(), unreadable: false });
-        let last = self.problems.len() - 1;
-        &mut self.problems[last]
+    fn problem(&mut self, line: u32, message: String) {
+        let source = self.name.clone();
+        let problem = Problem { source, line, object: None, message: message.into(), unreadable: false };
+        self.source.problems.push(problem);
+    }
+
+    /// A part of which nobody can tell what it names.
+    fn unrecognized(&mut self, line: u32, message: String) {
+        self.source.problems.push(Problem::unread(self.name, line, &message));
+        self.source.unrecognized = true;
     }
 
     fn object(&mut self, value: Value, lines: &Lines, line: u32) {
         let text = |field: &str| value.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
         let (api_version, kind) = (text("apiVersion"), text("kind"));
         if api_version.is_empty() || kind.is_empty() {
-            self.problem(line, None, "apiVersion and kind are required".into());
+            self.unrecognized(line, "apiVersion and kind are required".into());
             return;
         }
         if api_version == "v1" && kind == "List" {
@@ -99,11 +91,15 @@ impl Reading<'_> {
         let kind = match recognized {
             Recognition::Read(kind) => kind,
             Recognition::Unsupported { api_version, kind } => {
-                self.problem(line, None, format!("{kind} of {api_version} is not supported"));
+                self.problem(line, format!("{kind} of {api_version} is not supported"));
                 return;
             }
             Recognition::Foreign => {
-                self.foreign.push(Foreign { line, api_version: api_version.into(), kind: kind.into() });
+                self.source.foreign.push(Foreign {
+                    line,
+                    api_version: api_version.into(),
+                    kind: kind.into(),
+                });
                 return;
             }
         };
@@ -111,7 +107,7 @@ impl Reading<'_> {
             value.pointer(field).and_then(Value::as_str).filter(|name| !name.is_empty()).map(Arc::from)
         };
         let Some(object_name) = name("/metadata/name") else {
-            self.problem(line, None, format!("{}: metadata.name is required", kind.name()));
+            self.unrecognized(line, format!("{}: metadata.name is required", kind.name()));
             return;
         };
         let namespace: Arc<str> = match kind.namespaced() {
@@ -119,10 +115,12 @@ impl Reading<'_> {
             false => "".into(),
         };
         let key = ObjectKey { kind, namespace, name: object_name };
-        let content = validate::read(kind, &value).map(|decoded| Arc::new(Good::new(decoded)));
-        // Whoever has no error never asks for the line of a field.
-        let lines = if content.is_ok() { Lines::at(line) } else { lines.clone() };
-        self.found.push(Found { key, line, lines, value: Arc::new(value), content });
+        let before = self.objects.get(&key).and_then(|entry| entry.content.as_ref().ok());
+        let content = validate::read(kind, &value, before).map_err(|error| {
+            let line = lines.of(&error.path).max(line);
+            Arc::new(Refused { value, error, line })
+        });
+        self.source.found.entry(key).or_default().push(Found { line, content });
     }
 
     fn list(&mut self, value: Value, lines: &Lines, line: u32) {
@@ -133,48 +131,4 @@ impl Reading<'_> {
             self.object(item.clone(), &item_lines, item_line);
         }
     }
-
-    /// A document that is no YAML. Where its first lines name an object, that object is refused and
-    /// the rest goes on; else nobody can tell what it names.
-    fn unreadable(&mut self, text: &str, line: u32, error: yaml::YamlError) {
-        let key = named_by(text);
-        let problem = self.problem(error.line, key.clone(), error.message.clone());
-        problem.unreadable = true;
-        if let Some(key) = key {
-            let lines = Lines::at(error.line);
-            let content = Err(DecodeError::new(format!("line {}", error.line), error.message));
-            self.found.push(Found { key, line, lines, value: Arc::new(Value::Null), content });
-        }
-    }
-}
-
-/// The object that the lines of a broken document name in block style.
-fn named_by(text: &str) -> Option<ObjectKey> {
-    let (mut api_version, mut kind, mut name, mut namespace) = (None, None, None, None);
-    let mut in_metadata = false;
-    for line in text.lines() {
-        let value = |line: &str, key: &str| {
-            let rest = line.strip_prefix(key)?.strip_prefix(':')?;
-            let rest = rest.split(" #").next().unwrap_or_default().trim().trim_matches(['"', '\'']);
-            (!rest.is_empty()).then(|| rest.to_owned())
-        };
-        let trimmed = line.trim_start();
-        if trimmed.is_empty() || trimmed.starts_with('#') {
-            continue;
-        }
-        if trimmed.len() == line.len() {
-            in_metadata = line.trim_end() == "metadata:";
-            api_version = api_version.or_else(|| value(line, "apiVersion"));
-            kind = kind.or_else(|| value(line, "kind"));
-        } else if in_metadata && line.len() - trimmed.len() == 2 {
-            name = name.or_else(|| value(trimmed, "name"));
-            namespace = namespace.or_else(|| value(trimmed, "namespace"));
-        }
-    }
-    let Recognition::Read(kind) = recognize(&api_version?, &kind?) else { return None };
-    let namespace: Arc<str> = match kind.namespaced() {
-        true => namespace.unwrap_or_else(|| "default".into()).into(),
-        false => "".into(),
-    };
-    Some(ObjectKey { kind, namespace, name: name?.into() })
 }

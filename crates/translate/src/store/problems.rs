@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What is wrong with sources and their objects.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use serde::{Serialize, Serializer};
+use weft_api::object::ObjectKey;
+
+/// Something that the user should know and that no status says.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Problem {
+    /// The source's name.
+    pub source: Arc<str>,
+    /// The line, from 1; 0 where the whole source is meant.
+    pub line: u32,
+    /// The object, where one could be named.
+    #[serde(serialize_with = "as_text", skip_serializing_if = "Option::is_none")]
+    pub object: Option<ObjectKey>,
+    /// What is wrong.
+    pub message: Arc<str>,
+    /// The text is not YAML, so that nobody can tell what it names.
+    pub unreadable: bool,
+}
+
+impl Problem {
+    /// A source that cannot be read, from a line on or, with line 0, at all.
+    pub fn unread(source: &str, line: u32, message: &str) -> Problem {
+        Problem { source: source.into(), line, object: None, message: message.into(), unreadable: true }
+    }
+}
+
+fn as_text<S: Serializer>(object: &Option<ObjectKey>, serializer: S) -> Result<S::Ok, S::Error> {
+    match object {
+        Some(object) => serializer.collect_str(object),
+        None => serializer.serialize_none(),
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            0 => write!(f, "{}: ", self.source)?,
+            line => write!(f, "{}:{line}: ", self.source)?,
+        }
+        if let Some(object) = &self.object {
+            write!(f, "{object}: ")?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+/// Problems in their order. Two may be the same; each is there until it was removed as often as added.
+#[derive(Debug, Default)]
+pub(super) struct ProblemSet(BTreeMap<Problem, usize>);
+
+impl ProblemSet {
+    pub(super) fn add(&mut self, problems: &[Problem]) {
+        for problem in problems {
+            *self.0.entry(problem.clone()).or_default() += 1;
+        }
+    }
+
+    pub(super) fn remove(&mut self, problems: &[Problem]) {
+        for problem in problems {
+            if let Some(times) = self.0.get_mut(problem) {
+                *times -= 1;
+                if *times == 0 {
+                    self.0.remove(problem);
+                }
+            }
+        }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Problem> {
+        self.0.keys()
+    }
+}
