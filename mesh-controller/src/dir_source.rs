@@ -1,26 +1,42 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Notices when a directory of manifests may have changed.
+//! Notices what may have changed in a directory of manifests.
 //!
-//! Every change leads to a scan of the whole directory (`weft_manifests`), so that lost events cannot
-//! leave it behind. Links are not watched: what is behind one is seen by the next regular scan.
+//! A change is told a few milliseconds after the last of those that come together: what is being written is
+//! waited for, and so is what follows at once. Now and then the whole directory is to be looked at, so that
+//! lost events cannot leave it behind. Links are not watched: what is behind one is seen then.
 
-use std::{path::Path, path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use notify::{
-    Config, EventKind, RecommendedWatcher, RecursiveMode, Watcher,
-    event::{AccessKind, AccessMode},
+    Config, Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher,
+    event::{AccessKind, AccessMode, CreateKind, ModifyKind},
 };
 use tokio::{
-    sync::mpsc::{self, error::TrySendError},
+    sync::Notify,
     time::{Instant, sleep_until},
 };
+use weft_manifests::is_manifest;
 
-/// How long nothing must change before a scan, so that a file is not read while it is written.
-const DEBOUNCE: Duration = Duration::from_millis(100);
-/// How long a stream of changes can put off a scan.
-const LONGEST_DEBOUNCE: Duration = Duration::from_secs(2);
-/// When a scan happens all the same: links may point to where no event comes from.
+/// How long nothing must change before a change is told, at least: events of one rename or of files that
+/// are written one after the other come within less.
+const QUIET: Duration = Duration::from_millis(3);
+/// How long nothing must change while a file is being written, and at most otherwise.
+const LONG_QUIET: Duration = Duration::from_millis(100);
+/// How long changes that keep coming can put one off.
+const LONGEST: Duration = Duration::from_millis(250);
+/// How long files that are being written can put off a change.
+const LONGEST_WRITING: Duration = Duration::from_secs(2);
+/// When everything is looked at all the same, at the soonest: links may point to where no event comes from.
 pub const RESCAN: Duration = Duration::from_secs(5);
+/// Looking at everything takes at most this part of the time.
+const RESCAN_SHARE: u32 = 200;
+/// With more changes than this, everything is looked at.
+const MAX_PATHS: usize = 4_096;
 
 /// The directory cannot be watched.
 #[derive(Debug, thiserror::Error)]
@@ -45,14 +61,37 @@ fn hint(error: &notify::Error) -> String {
     }
 }
 
-/// Tells when the directory may have changed.
+/// What is to be looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Changed {
+    /// Anything may have changed.
+    Everything,
+    /// These may have changed, have come or are gone.
+    Paths(BTreeSet<PathBuf>),
+}
+
+/// Tells what may have changed in a directory.
 #[derive(Debug)]
 pub struct DirWatch {
-    events: mpsc::Receiver<()>,
-    /// The first and the last event since the last scan.
-    dirty: Option<(Instant, Instant)>,
+    seen: Arc<Mutex<Seen>>,
+    wake: Arc<Notify>,
+    /// When the last change was told, and whether it was everything.
+    told: Option<(Instant, bool)>,
+    /// How long nothing must change now: as long as the last change took, so that one that comes meanwhile
+    /// with others does not come alone.
+    quiet: Duration,
     rescan: Instant,
     _watcher: RecommendedWatcher,
+}
+
+/// The events since the last change was told.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Whether each is being written.
+    paths: BTreeMap<PathBuf, bool>,
+    everything: bool,
+    /// The first and the last event.
+    times: Option<(Instant, Instant)>,
 }
 
 impl DirWatch {
@@ -62,50 +101,119 @@ impl DirWatch {
     /// When the directory does not exist, may not be read, or the kernel has no watches left.
     pub fn start(root: &Path) -> Result<DirWatch, WatchError> {
         let failed = |source| WatchError { path: root.to_owned(), source };
-        // One event is as good as many: a full channel already means that something changed.
-        let (sender, events) = mpsc::channel(1);
-        let notice = move |event: notify::Result<notify::Event>| {
-            // The scan itself opens and reads; only what may have changed something counts.
-            let reading = event.is_ok_and(|event| {
-                let closed = EventKind::Access(AccessKind::Close(AccessMode::Write));
-                event.kind.is_access() && event.kind != closed
-            });
-            if !reading && let Err(TrySendError::Closed(())) = sender.try_send(()) {
-                tracing::debug!("nobody watches the source any more");
+        let (seen, wake) = (Arc::new(Mutex::new(Seen::default())), Arc::new(Notify::new()));
+        let (seen_there, wake_there) = (seen.clone(), wake.clone());
+        let notice = move |event| {
+            if seen_there.lock().unwrap_or_else(PoisonError::into_inner).add(event, Instant::now()) {
+                wake_there.notify_one();
             }
         };
         // Links in a circle would be watched over and over.
         let config = Config::default().with_follow_symlinks(false);
         let mut watcher = RecommendedWatcher::new(notice, config).map_err(failed)?;
         watcher.watch(root, RecursiveMode::Recursive).map_err(failed)?;
-        Ok(DirWatch { events, dirty: None, rescan: Instant::now() + RESCAN, _watcher: watcher })
+        let rescan = Instant::now() + RESCAN;
+        Ok(DirWatch { seen, wake, told: None, quiet: QUIET, rescan, _watcher: watcher })
     }
 
     /// Waits until the directory may have changed and is quiet again. Cancel safe.
-    pub async fn changed(&mut self) {
+    pub async fn changed(&mut self) -> Changed {
+        if let Some((told, everything)) = self.told.take() {
+            let took = told.elapsed();
+            self.quiet = took.clamp(QUIET, LONG_QUIET);
+            if everything {
+                self.rescan = Instant::now() + RESCAN.max(took * RESCAN_SHARE);
+            }
+        }
         loop {
-            let scan = match self.dirty {
-                Some((first, last)) => (first + LONGEST_DEBOUNCE).min(last + DEBOUNCE),
-                None => self.rescan,
-            };
+            let due = self.lock(|seen| seen.due(self.quiet)).unwrap_or(self.rescan);
             tokio::select! {
-                Some(()) = self.events.recv() => {
+                () = self.wake.notified() => {}
+                // An event may have put it off since.
+                () = sleep_until(due) => {
                     let now = Instant::now();
-                    self.dirty = Some((self.dirty.map_or(now, |(first, _)| first), now));
-                }
-                () = sleep_until(scan) => {
-                    self.dirty = None;
-                    self.rescan = Instant::now() + RESCAN;
-                    return;
+                    if now >= self.rescan {
+                        self.lock(|seen| std::mem::take(seen));
+                        return self.tell(Changed::Everything);
+                    }
+                    if self.lock(|seen| seen.due(self.quiet)).is_some_and(|due| now >= due) {
+                        let seen = self.lock(|seen| std::mem::take(seen));
+                        return self.tell(seen.changed());
+                    }
                 }
             }
+        }
+    }
+
+    fn tell(&mut self, changed: Changed) -> Changed {
+        self.told = Some((Instant::now(), changed == Changed::Everything));
+        changed
+    }
+
+    fn lock<T>(&self, work: impl FnOnce(&mut Seen) -> T) -> T {
+        work(&mut self.seen.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Seen {
+    /// Takes an event, and tells whether something may have changed.
+    fn add(&mut self, event: notify::Result<Event>, now: Instant) -> bool {
+        let Ok(event) = event else {
+            self.everything = true;
+            self.at(now);
+            return true;
+        };
+        let closed = EventKind::Access(AccessKind::Close(AccessMode::Write));
+        // The scan itself opens and reads; only what may have changed something counts.
+        if event.kind.is_access() && event.kind != closed {
+            return false;
+        }
+        self.everything |= event.need_rescan() || event.paths.is_empty();
+        let writing = matches!(
+            event.kind,
+            EventKind::Create(CreateKind::File) | EventKind::Modify(ModifyKind::Data(_))
+        );
+        for path in event.paths {
+            let writing = writing && is_manifest(&path);
+            self.paths.insert(path, writing);
+        }
+        if self.paths.len() > MAX_PATHS {
+            self.everything = true;
+            self.paths.clear();
+        }
+        self.at(now);
+        true
+    }
+
+    fn at(&mut self, now: Instant) {
+        self.times = Some((self.times.map_or(now, |(first, _)| first), now));
+    }
+
+    /// When it is to be told; nothing where there is nothing to tell.
+    fn due(&self, quiet: Duration) -> Option<Instant> {
+        let (first, last) = self.times?;
+        let (quiet, longest) = match self.everything || self.paths.values().any(|writing| *writing) {
+            true => (LONG_QUIET, LONGEST_WRITING),
+            false => (quiet, LONGEST),
+        };
+        Some((first + longest).min(last + quiet))
+    }
+
+    fn changed(self) -> Changed {
+        match self.everything {
+            true => Changed::Everything,
+            false => Changed::Paths(self.paths.into_keys().collect()),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::symlink};
+    use std::{
+        fs::{self, File},
+        io::Write,
+        os::unix::fs::symlink,
+    };
 
     use tokio::time::timeout;
 
@@ -124,8 +232,63 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut watch = DirWatch::start(directory.path()).unwrap();
         fs::write(directory.path().join("a.yaml"), "a").unwrap();
-        let noticed = async { while timeout(DEBOUNCE / 10, watch.changed()).await.is_err() {} };
+        let noticed = async { while timeout(QUIET / 3, watch.changed()).await.is_err() {} };
         timeout(RESCAN / 2, noticed).await.expect("as when acknowledgements come all the time");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_being_written_is_waited_for_and_one_that_is_whole_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut watch = DirWatch::start(directory.path()).unwrap();
+        let path = directory.path().join("a.yaml");
+        let mut file = File::create(&path).unwrap();
+        file.write_all(b"a").unwrap();
+        let writing = Instant::now();
+        let changed = timeout(RESCAN / 2, watch.changed()).await.unwrap();
+        assert!(writing.elapsed() >= LONG_QUIET);
+        assert_eq!(changed, Changed::Paths([path.clone()].into()));
+        file.write_all(b"b").unwrap();
+        drop(file);
+        let told = Instant::now();
+        timeout(RESCAN / 2, watch.changed()).await.unwrap();
+        assert!(told.elapsed() < LONG_QUIET, "{:?}", told.elapsed());
+    }
+
+    fn event(kind: EventKind, path: &str) -> notify::Result<Event> {
+        Ok(Event::new(kind).add_path(path.into()))
+    }
+
+    #[test]
+    fn changes_that_keep_coming_put_one_off_for_a_bounded_time() {
+        let (start, mut seen) = (Instant::now(), Seen::default());
+        assert_eq!(seen.due(QUIET), None);
+        let moved = EventKind::Modify(ModifyKind::Any);
+        let mut now = start;
+        while now < start + LONGEST {
+            seen.add(event(moved, "a.yaml"), now);
+            assert!(seen.due(QUIET) <= Some(start + LONGEST));
+            now += QUIET / 2;
+        }
+        let data = EventKind::Modify(ModifyKind::Data(notify::event::DataChange::Any));
+        seen.add(event(data, "b.log"), now);
+        assert_eq!(seen.due(QUIET), Some(start + LONGEST), "what is no manifest keeps nobody waiting");
+        seen.add(event(data, "b.yaml"), now);
+        assert_eq!(seen.due(QUIET), Some(now + LONG_QUIET));
+        seen.add(event(EventKind::Access(AccessKind::Close(AccessMode::Write)), "b.yaml"), now);
+        assert_eq!(seen.due(QUIET), Some(start + LONGEST));
+    }
+
+    #[test]
+    fn too_many_changes_and_lost_events_are_everything() {
+        let mut seen = Seen::default();
+        for number in 0..=MAX_PATHS {
+            assert!(!seen.everything);
+            seen.add(event(EventKind::Any, &number.to_string()), Instant::now());
+        }
+        assert_eq!(seen.changed(), Changed::Everything);
+        let mut seen = Seen::default();
+        seen.add(Ok(Event::new(EventKind::Other).set_flag(notify::event::Flag::Rescan)), Instant::now());
+        assert_eq!(seen.changed(), Changed::Everything);
     }
 
     #[tokio::test]

@@ -12,7 +12,7 @@ use weft_manifests::{Fault, Manifests, Scan};
 use weft_translate::{Identities, Problem, Store, Translation, Translator};
 
 use crate::{
-    dir_source::{DirWatch, WatchError},
+    dir_source::{Changed, DirWatch, WatchError},
     identity_file::{self, IdentityFileError},
     observed::{self, Objects, Observed},
     serve_ir::{IrHandle, Stopped},
@@ -105,7 +105,7 @@ impl Reconciler {
             objects: Objects::default(),
             revision: 0,
         };
-        let scan = reconciler.scan().await?;
+        let scan = reconciler.scan(Changed::Everything).await?;
         if let Some(fault) = scan.faults.iter().find(|fault| fault.hides) {
             return Err(fault.clone().into());
         }
@@ -134,8 +134,8 @@ impl Reconciler {
         let rescan = self.config.rescan.clone();
         loop {
             tokio::select! {
-                () = self.watch.changed() => self.source_changed().await?,
-                () = rescan.notified() => self.source_changed().await?,
+                changed = self.watch.changed() => self.source_changed(changed).await?,
+                () = rescan.notified() => self.source_changed(Changed::Everything).await?,
                 changed = acks.changed() => {
                     changed.or(Err(Stopped))?;
                     self.report();
@@ -144,8 +144,8 @@ impl Reconciler {
         }
     }
 
-    async fn source_changed(&mut self) -> Result<(), ReconcileError> {
-        let scan = self.scan().await?;
+    async fn source_changed(&mut self, changed: Changed) -> Result<(), ReconcileError> {
+        let scan = self.scan(changed).await?;
         let unread = problems(&scan.faults);
         let same = unread == self.unread;
         self.unread = unread;
@@ -166,11 +166,14 @@ impl Reconciler {
         self.publish(translation).await
     }
 
-    async fn scan(&mut self) -> Result<Scan, ReconcileError> {
+    async fn scan(&mut self, changed: Changed) -> Result<Scan, ReconcileError> {
         let root = &self.config.source;
         let mut source = self.source.take().unwrap_or_else(|| Manifests::new([root.clone()]));
         let (source, scan) = tokio::task::spawn_blocking(move || {
-            let scan = source.scan();
+            let scan = match changed {
+                Changed::Everything => source.scan(),
+                Changed::Paths(paths) => source.look(&paths),
+            };
             (source, scan)
         })
         .await?;

@@ -1,23 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Manifest files on disk: what changed since the last scan, and what cannot be read.
 //!
-//! Every scan looks at the whole directory, so that renames, links that move (as those of a mounted
-//! ConfigMap) and lost events cannot leave it behind. Names that begin with a dot are left out. What
-//! cannot be read keeps the text that it had, and is a [`Fault`] until it can be read again; everything
-//! else goes on. The crate knows nothing of YAML.
+//! A scan looks at the whole directory, so that renames, links that move (as those of a mounted ConfigMap)
+//! and lost events cannot leave it behind. Whoever is told which files changed has only these looked at,
+//! where that is all that there is to see. Names that begin with a dot are left out. What cannot be read
+//! keeps the text that it had, and is a [`Fault`] until it can be read again; everything else goes on. The
+//! crate knows nothing of YAML, and keeps no text.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    hash::{BuildHasher, RandomState},
     path::{Path, PathBuf},
     time::SystemTime,
 };
 
+mod look;
 mod read;
 mod stamp;
 mod walk;
 
 use stamp::Stamp;
+pub use walk::is_manifest;
 
 /// The largest file that is read, in bytes: etcd holds no object above 1.5 MiB, and this is ten of them.
 pub const MAX_FILE_BYTES: u64 = 16 << 20;
@@ -74,17 +78,23 @@ impl Scan {
     }
 }
 
-/// The texts below some directories, and of some files.
+/// The files below some directories, and some files.
 #[derive(Debug)]
 pub struct Manifests {
     roots: Vec<PathBuf>,
-    texts: BTreeMap<String, Known>,
+    files: BTreeMap<String, Known>,
+    faults: BTreeSet<Fault>,
+    /// Whether the last scan came across a link: then a file may be read under another name as well.
+    links: bool,
+    /// Keyed by chance, so that nobody can write two texts of one digest.
+    digests: RandomState,
 }
 
-/// A text, and what its file looked like when it was read.
+/// What a file looked like when it was read.
 #[derive(Debug)]
 struct Known {
-    text: String,
+    /// Tells its text from another.
+    digest: u64,
     /// Nothing where the file may be written again without looking different.
     stamp: Option<Stamp>,
 }
@@ -93,61 +103,79 @@ impl Manifests {
     /// Nothing is read yet. A root that is a file is read whatever its name; below a directory every
     /// `.yaml` and `.yml` file is.
     pub fn new(roots: impl IntoIterator<Item = PathBuf>) -> Manifests {
-        Manifests { roots: roots.into_iter().collect(), texts: BTreeMap::new() }
+        Manifests {
+            roots: roots.into_iter().collect(),
+            files: BTreeMap::new(),
+            faults: BTreeSet::new(),
+            links: false,
+            digests: RandomState::new(),
+        }
     }
 
-    /// How many files have a text.
+    /// How many files were read.
     pub fn len(&self) -> usize {
-        self.texts.len()
+        self.files.len()
     }
 
-    /// Whether no file has a text.
+    /// Whether no file was read.
     pub fn is_empty(&self) -> bool {
-        self.texts.is_empty()
+        self.files.is_empty()
     }
 
-    /// Looks at everything, and tells what is different from the scan before. Blocks on the disk.
+    /// Looks at everything, and tells what is different from what was read before. Blocks on the disk.
     pub fn scan(&mut self) -> Scan {
         let found = walk::walk(&self.roots, |below| self.has_below(below));
-        let mut scan = Scan { faults: found.faults, ..Scan::default() };
+        let mut scan = Scan::default();
         let now = SystemTime::now();
+        self.links = found.links;
+        self.faults = found.faults.into_iter().collect();
         let mut names = BTreeSet::new();
         for (path, stamp) in &found.files {
             let Some(name) = path.to_str() else { continue };
             names.insert(name);
-            let known = self.texts.get_mut(name);
-            if known.as_ref().is_some_and(|known| known.stamp.as_ref() == Some(stamp)) {
-                continue;
-            }
-            // Whoever writes while it is read leaves another stamp than that of before the reading.
-            let stamp = stamp.is_settled(now).then_some(*stamp);
-            match (read::read(path), known) {
-                (Ok(Some(text)), Some(known)) if known.text == text => known.stamp = stamp,
-                (Ok(Some(text)), _) => {
-                    scan.changed.push((name.to_owned(), text.clone()));
-                    self.texts.insert(name.to_owned(), Known { text, stamp });
-                }
-                // Gone since it was listed: the scan that follows that event says so.
-                (Ok(None), _) => {}
-                (Err(fault), _) => scan.faults.push(fault),
-            }
+            self.read(name, *stamp, now, &mut scan);
         }
         let stays = |name: &str| {
             names.contains(name) || found.unknown.iter().any(|place| Path::new(name).starts_with(place))
         };
-        scan.removed = self.texts.keys().filter(|name| !stays(name)).cloned().collect();
+        scan.removed = self.files.keys().filter(|name| !stays(name)).cloned().collect();
         for name in &scan.removed {
-            self.texts.remove(name);
+            self.files.remove(name);
         }
-        scan.faults.sort();
+        scan.faults = self.faults.iter().cloned().collect();
         scan
     }
 
-    /// Whether a text is known of a path, or of something below it.
+    /// Reads a file, unless it looks as it did when it was read last.
+    fn read(&mut self, name: &str, stamp: Stamp, now: SystemTime, scan: &mut Scan) {
+        let known = self.files.get_mut(name);
+        if known.as_ref().is_some_and(|known| known.stamp == Some(stamp)) {
+            return;
+        }
+        // Whoever writes while it is read leaves another stamp than that of before the reading.
+        let stamp = stamp.is_settled(now).then_some(stamp);
+        match read::read(Path::new(name)) {
+            Ok(Some(text)) => {
+                let digest = self.digests.hash_one(&text);
+                match known {
+                    Some(known) if known.digest == digest => known.stamp = stamp,
+                    Some(_) | None => {
+                        self.files.insert(name.to_owned(), Known { digest, stamp });
+                        scan.changed.push((name.to_owned(), text));
+                    }
+                }
+            }
+            // Gone since it was listed: the scan that follows that event says so.
+            Ok(None) => {}
+            Err(fault) => drop(self.faults.insert(fault)),
+        }
+    }
+
+    /// Whether a file was read at a path, or below it.
     fn has_below(&self, path: &Path) -> bool {
         let Some(name) = path.to_str() else { return false };
         // Names below the path follow it, and so do some that only begin as it does.
-        let mut from = self.texts.range(name.to_owned()..).map(|(name, _)| name);
+        let mut from = self.files.range(name.to_owned()..).map(|(name, _)| name);
         from.by_ref()
             .take_while(|found| found.starts_with(name))
             .any(|found| Path::new(found).starts_with(path))

@@ -152,12 +152,12 @@ fn a_directory_that_moves_behind_a_link_leaves_no_old_text() {
 }
 
 #[test]
-fn a_file_that_is_too_large_is_named_and_not_held_in_memory() {
+fn a_file_that_is_too_large_is_named_and_changes_nothing() {
     let mut place = Place::new(&[("a.yaml", "a")]);
     place.scan();
     File::options().write(true).open(place.path("a.yaml")).unwrap().set_len(100 << 20).unwrap();
     assert_eq!(place.scan().2, texts(&["a.yaml: is larger than 16 MiB: split it into several files"]));
-    assert_eq!(place.manifests.texts.values().map(|known| known.text.len()).sum::<usize>(), 1);
+    assert_eq!(place.manifests.scan().changed, []);
 }
 
 #[test]
@@ -191,11 +191,67 @@ fn a_file_is_read_again_only_after_it_was_written() {
     age(&file, 60);
     place.scan();
     let name = file.to_str().unwrap();
-    assert!(place.manifests.texts[name].stamp.is_none(), "its status was changed just now");
+    assert!(place.manifests.files[name].stamp.is_none(), "its status was changed just now");
     // As if it had settled: then a write of the same length must still be seen.
-    place.manifests.texts.get_mut(name).unwrap().stamp = Some(Stamp::new(&fs::metadata(&file).unwrap()));
+    place.manifests.files.get_mut(name).unwrap().stamp = Some(Stamp::new(&fs::metadata(&file).unwrap()));
     assert!(place.manifests.scan().is_empty());
     std::thread::sleep(std::time::Duration::from_millis(20));
     fs::write(&file, "b").unwrap();
     assert_eq!(place.scan().0, texts(&["a.yaml"]));
+}
+
+/// What a step does to the files, and whether all that it touches can be looked at alone.
+type Step = (fn(&Place), &'static [&'static str]);
+
+#[test]
+fn a_look_at_what_changed_sees_what_a_scan_sees() {
+    let steps: [Step; 14] = [
+        (|place| fs::write(place.path("a.yaml"), "a2").unwrap(), &["a.yaml"]),
+        (|place| fs::write(place.path("new"), "a3").unwrap(), &["new"]),
+        (|place| fs::rename(place.path("new"), place.path("a.yaml")).unwrap(), &["new", "a.yaml"]),
+        (|place| fs::write(place.path(".a.yaml.swp"), "no").unwrap(), &[".a.yaml.swp"]),
+        (|place| fs::write(place.path("a.yaml"), b"\xff").unwrap(), &["a.yaml"]),
+        (|place| fs::write(place.path("sub/b.yml"), "b2").unwrap(), &["sub/b.yml"]),
+        (|place| fs::write(place.path("a.yaml"), "a4").unwrap(), &["a.yaml"]),
+        (|place| fs::remove_file(place.path("sub/b.yml")).unwrap(), &["sub/b.yml"]),
+        (|place| fs::rename(place.path("sub"), place.path("other")).unwrap(), &["sub", "other"]),
+        (|place| fs::write(place.path("other/c.yaml"), "c").unwrap(), &["other/c.yaml"]),
+        (|place| fs::rename(place.path("other"), place.path("x.yaml")).unwrap(), &["other", "x.yaml"]),
+        (|place| symlink("a.yaml", place.path("link.yaml")).unwrap(), &["link.yaml"]),
+        (|place| fs::write(place.path("a.yaml"), "a5").unwrap(), &["a.yaml"]),
+        (|place| fs::remove_dir_all(place.path("x.yaml")).unwrap(), &["x.yaml/c.yaml", "x.yaml"]),
+    ];
+    let mut place = Place::new(&[("a.yaml", "a"), ("sub/b.yml", "b")]);
+    let mut texts: BTreeMap<String, String> = BTreeMap::new();
+    let apply = |texts: &mut BTreeMap<String, String>, scan: Scan| {
+        texts.extend(scan.changed);
+        texts.retain(|name, _| !scan.removed.contains(name));
+        scan.faults
+    };
+    let scan = place.manifests.scan();
+    apply(&mut texts, scan);
+    for (number, (step, paths)) in steps.into_iter().enumerate() {
+        step(&place);
+        let paths = paths.iter().map(|path| place.path(path)).collect();
+        let scan = place.manifests.look(&paths);
+        let faults = apply(&mut texts, scan);
+        let mut all = Manifests::new([place.directory.path().to_owned()]);
+        let scan = all.scan();
+        assert_eq!(faults, scan.faults, "step {number}");
+        let mut kept = texts.clone();
+        // A new scan has no text from before.
+        kept.retain(|name, _| !faults.iter().any(|fault| fault.path == Path::new(name)));
+        assert_eq!(kept, scan.changed.into_iter().collect(), "step {number}");
+    }
+}
+
+#[test]
+fn a_look_at_one_file_looks_at_no_other() {
+    let mut place = Place::new(&[("a.yaml", "a"), ("b.yaml", "b")]);
+    place.scan();
+    fs::write(place.path("a.yaml"), "a2").unwrap();
+    fs::write(place.path("b.yaml"), "b2").unwrap();
+    let scan = place.manifests.look(&[place.path("b.yaml"), place.path("c.txt")].into());
+    assert_eq!(scan.changed, [(place.path("b.yaml").to_str().unwrap().to_owned(), "b2".to_owned())]);
+    assert_eq!(place.scan().0, texts(&["a.yaml"]), "a scan sees what nobody told of");
 }

@@ -15,6 +15,8 @@ use crate::{Fault, MAX_ENTRIES, stamp::Stamp};
 pub(crate) struct Found {
     pub(crate) files: BTreeMap<PathBuf, Stamp>,
     pub(crate) faults: Vec<Fault>,
+    /// Whether there is a link among them.
+    pub(crate) links: bool,
     /// Files and directories of which nobody knows what they hold now.
     pub(crate) unknown: Vec<PathBuf>,
 }
@@ -31,11 +33,17 @@ struct Walk<K> {
     entries: usize,
 }
 
+/// Whether a file of this name is read where its directory is.
+pub fn is_manifest(path: &Path) -> bool {
+    path.extension().is_some_and(|end| end == "yaml" || end == "yml")
+}
+
 /// Lists every root. `is_known` tells whether something was read at or below a path before.
 pub(crate) fn walk(roots: &[PathBuf], is_known: impl Fn(&Path) -> bool) -> Found {
     let mut walk =
         Walk { found: Found::default(), is_known, seen: BTreeMap::new(), links: VecDeque::new(), entries: 0 };
     for root in roots {
+        walk.found.links |= root.is_symlink();
         match fs::metadata(root) {
             Ok(found) if found.is_dir() => walk.tree(root),
             Ok(found) => {
@@ -94,7 +102,8 @@ impl<K: Fn(&Path) -> bool> Walk<K> {
     }
 
     fn entry(&mut self, path: PathBuf, is_link: bool, open: &mut Vec<PathBuf>) {
-        let is_manifest = path.extension().is_some_and(|end| end == "yaml" || end == "yml");
+        let is_manifest = is_manifest(&path);
+        self.found.links |= is_link;
         match fs::metadata(&path) {
             Ok(found) if found.is_dir() && is_link => self.links.push_back(path),
             Ok(found) if found.is_dir() => open.push(path),
