@@ -12,7 +12,7 @@ use std::{
 
 use socket2::{Domain, Socket, Type};
 use weft_ebpf_redirect::{DEFAULT_MARK, DEFAULT_PORTS, sync::Changes};
-use weft_ir::{HttpRule, Peer, PolicyDirection, PolicyPort, PolicyRule, PortRule, Protocol};
+use weft_ir::{HttpRule, L7Rules, Peer, PolicyDirection, PolicyPort, PolicyRule, PortRule, Protocol};
 
 #[path = "support/lab.rs"]
 mod lab;
@@ -175,8 +175,9 @@ fn http_rule() -> PolicyDirection {
         ports: vec![PortRule {
             port: PolicyPort::Range(TARGET, TARGET),
             protocol: Some(Protocol::Tcp),
-            http: Some(vec![HttpRule::default()]),
+            l7: Some(L7Rules::Http(vec![HttpRule::default()])),
         }],
+        authenticate: false,
     }])
 }
 
@@ -364,7 +365,8 @@ fn kernel_connections_outlive_the_daemon_and_are_taken_over() {
     let lab = Lab::new(Shape::Routed, 2);
     let mut state = State::new(&lab.pods);
     // Only what is asked for may come in, so that a lost table would cut the connection.
-    let rule = PolicyRule { peers: vec![Peer::Selector(lab::pod_selector(0))], ports: vec![] };
+    let rule =
+        PolicyRule { peers: vec![Peer::Selector(lab::pod_selector(0))], ports: vec![], authenticate: false };
     state.policy("peer", 1, only(vec![rule]), PolicyDirection::default());
     let running = Running::start(&lab, &state, Vec::new);
     let to = SocketAddr::new(lab.pods[1].addresses[0], TARGET);

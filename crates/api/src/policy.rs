@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use ipnet::IpNet;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use crate::{core::L4Protocol, meta::Metadata};
 
@@ -140,7 +140,8 @@ pub struct CidrRule {
 pub struct CiliumPortRule {
     /// The ports.
     pub ports: Vec<CiliumPort>,
-    /// What may be said on them.
+    /// What may be said on them; nothing where no protocol has a rule.
+    #[serde(deserialize_with = "l7_rules")]
     pub rules: Option<CiliumL7Rules>,
 }
 
@@ -156,12 +157,23 @@ pub struct CiliumPort {
     pub protocol: Option<Arc<str>>,
 }
 
-/// `rules` of `toPorts`.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default)]
-pub struct CiliumL7Rules {
-    /// HTTP rules; an empty list is no rule.
-    pub http: Vec<CiliumHttpRule>,
+/// `rules` of `toPorts`: those of one protocol.
+#[derive(Clone, Debug, PartialEq)]
+pub enum CiliumL7Rules {
+    /// HTTP rules; at least one.
+    Http(Vec<CiliumHttpRule>),
+}
+
+/// `rules` as it is written: one list for each protocol. An empty list is no rule.
+fn l7_rules<'de, D: Deserializer<'de>>(from: D) -> Result<Option<CiliumL7Rules>, D::Error> {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Written {
+        http: Vec<CiliumHttpRule>,
+    }
+    // Every list is named here, so that one more asks what two of them mean.
+    let Written { http } = Option::deserialize(from)?.unwrap_or_default();
+    Ok(if http.is_empty() { None } else { Some(CiliumL7Rules::Http(http)) })
 }
 
 /// An HTTP rule; all conditions must hold.

@@ -7,10 +7,10 @@ use std::{
 };
 
 use weft_ebpf_common::identity;
-use weft_ir::{HttpRule, IdentityNumber, PolicyPort, PortRule, Protocol as IrProtocol};
+use weft_ir::{IdentityNumber, L7Rules, PolicyPort, PortRule, Protocol as IrProtocol};
 
 use crate::{
-    Direction, Protocol, Warning,
+    Direction, Protocol, Warning, l7,
     rules::{CompiledPolicy, CompiledRule, PeerSet, PortName, RuleSet},
 };
 
@@ -30,8 +30,8 @@ pub(crate) struct Effect {
 pub(crate) enum Action {
     Deny,
     Allow,
-    /// Any of these requests.
-    Http(Arc<[HttpRule]>),
+    /// What these rules allow to be said.
+    L7(Arc<L7Rules>),
 }
 
 const EVERY_PORT: (u16, u16) = (0, u16::MAX);
@@ -101,15 +101,17 @@ impl Effects<'_> {
         }
     }
 
-    /// The protocols of a port; HTTP rules speak about TCP only.
+    /// The protocols of a port; L7 rules speak about their own transport only.
     fn protocols(&mut self, policy: &CompiledPolicy, port: &PortRule) -> Vec<Protocol> {
         let number = |protocol: IrProtocol| Protocol::Number(protocol.number());
-        match (port.protocol, &port.http) {
-            (Some(IrProtocol::Udp | IrProtocol::Sctp), Some(_)) => {
-                self.warnings.insert(Warning::HttpRulesNeedTcp { policy: policy.name.clone() });
+        let carried = port.l7.as_ref().map(l7::transport);
+        match (port.protocol, carried) {
+            (Some(protocol), Some(transport)) if protocol != transport => {
+                self.warnings
+                    .insert(Warning::L7RulesNeedTransport { policy: policy.name.clone(), transport });
                 Vec::new()
             }
-            (_, Some(_)) => vec![number(IrProtocol::Tcp)],
+            (_, Some(transport)) => vec![number(transport)],
             (Some(protocol), None) => vec![number(protocol)],
             (None, None) => TRANSPORTS.into_iter().map(number).collect(),
         }
@@ -164,33 +166,33 @@ impl Effects<'_> {
     }
 }
 
-/// What an allow rule says about a port. HTTP rules of a policy that does not close its direction get a
+/// What an allow rule says about a port. L7 rules of a policy that does not close its direction get a
 /// rule that every request matches, as Cilium does: that is how requests are made visible but not held back.
 fn allow_action(port: Option<&PortRule>, default_deny: bool) -> Action {
-    match port.and_then(|port| port.http.as_ref()) {
+    match port.and_then(|port| port.l7.as_ref()) {
         None => Action::Allow,
-        Some(rules) if default_deny => Action::Http(rules.as_slice().into()),
-        Some(rules) => Action::Http(rules.iter().cloned().chain([HttpRule::default()]).collect()),
+        Some(rules) if default_deny => Action::L7(Arc::new(rules.clone())),
+        Some(rules) => Action::L7(Arc::new(l7::with_wildcard(rules))),
     }
 }
 
-/// HTTP rules that decide nothing, because an L4-only rule allows all of their peers on their ports.
-pub(crate) fn ignored_http_rules(effects: &[Effect], direction: Direction) -> BTreeSet<Warning> {
+/// L7 rules that decide nothing, because an L4-only rule allows all of their peers on their ports.
+pub(crate) fn ignored_l7_rules(effects: &[Effect], direction: Direction) -> BTreeSet<Warning> {
     let mut warnings = BTreeSet::new();
     let allows: Vec<&Effect> = effects
         .iter()
         .filter(|e| matches!(e.action, Action::Allow) && &*e.policy != ALLOW_LOCALHOST)
         .collect();
-    for http in effects.iter().filter(|effect| matches!(effect.action, Action::Http(_))) {
+    for l7 in effects.iter().filter(|effect| matches!(effect.action, Action::L7(_))) {
         let wins = |allow: &&&Effect| {
-            (allow.protocol == Protocol::Any || allow.protocol == http.protocol)
-                && allow.ports.0 <= http.ports.0
-                && allow.ports.1 >= http.ports.1
-                && allow.peers.covers(&http.peers)
+            (allow.protocol == Protocol::Any || allow.protocol == l7.protocol)
+                && allow.ports.0 <= l7.ports.0
+                && allow.ports.1 >= l7.ports.1
+                && allow.peers.covers(&l7.peers)
         };
         if let Some(allow) = allows.iter().find(wins) {
-            warnings.insert(Warning::HttpRulesIgnored {
-                http: http.policy.clone(),
+            warnings.insert(Warning::L7RulesIgnored {
+                l7: l7.policy.clone(),
                 allowed_by: allow.policy.clone(),
                 direction,
             });

@@ -7,8 +7,9 @@ use weft_ebpf_common::{identity, reason::Reason};
 use weft_ir::IdentityNumber;
 
 use crate::{
-    HttpRules, KernelEntry, KernelVerdict, L4Verdict, Warning,
-    effect::{Effects, ignored_http_rules},
+    KernelEntry, L4Verdict, L7Policy, Warning,
+    effect::{Effects, ignored_l7_rules},
+    l7::RangeRules,
     rules::{CompiledPolicy, PortName, RuleSet},
     selector::is_allocated,
     table::{Cell, Tables},
@@ -133,8 +134,8 @@ fn direction(
         effects.add_allow_localhost();
     }
     let Effects { found, warnings: mut said, .. } = effects;
-    said.extend(ignored_http_rules(&found, direction));
-    let tables = Tables::build(&found, &mut |sources| rules.http.compile(sources, &mut said));
+    said.extend(ignored_l7_rules(&found, direction));
+    let tables = Tables::build(&found, &mut |sources| RangeRules::compile(&rules.http, sources, &mut said));
     *warnings = said;
     DirectionPolicy { enforced, tables }
 }
@@ -154,20 +155,23 @@ impl DirectionPolicy {
     /// protocol has none).
     pub fn l4(&self, peer: IdentityNumber, protocol: u8, port: u16) -> L4Verdict {
         let mut allowed_by = None;
-        let mut http = HttpRules::default();
+        let mut l7: Option<L7Policy> = None;
         for cell in self.tables.find(peer, protocol, port) {
             match cell {
                 Cell::Deny(policy) => return L4Verdict::Deny(Reason::DeniedByRule, Some(policy.clone())),
                 Cell::Allow(policy) => allowed_by = Some(policy.clone()),
-                Cell::Http(rules) => http.add(rules.clone()),
+                Cell::L7(rules) => match &mut l7 {
+                    Some(all) => all.add(rules),
+                    None => l7 = Some(L7Policy::of(rules)),
+                },
             }
         }
-        match (&self.enforced, allowed_by) {
-            (_, Some(policy)) => L4Verdict::Allow(Some(policy)),
-            (_, None) if !http.is_empty() => L4Verdict::Http(http),
-            (Enforced::No, None) => L4Verdict::Allow(None),
-            (Enforced::By(policy), None) => L4Verdict::Deny(Reason::PolicyDenied, Some(policy.clone())),
-            (Enforced::NoPolicy, None) => L4Verdict::Deny(Reason::NoPolicyConfig, None),
+        match (allowed_by, l7, &self.enforced) {
+            (Some(policy), ..) => L4Verdict::Allow(Some(policy)),
+            (None, Some(l7), _) => L4Verdict::L7(l7),
+            (None, None, Enforced::No) => L4Verdict::Allow(None),
+            (None, None, Enforced::By(policy)) => L4Verdict::Deny(Reason::PolicyDenied, Some(policy.clone())),
+            (None, None, Enforced::NoPolicy) => L4Verdict::Deny(Reason::NoPolicyConfig, None),
         }
     }
 
@@ -184,10 +188,5 @@ impl DirectionPolicy {
             Enforced::By(_) => Some(Reason::PolicyDenied),
             Enforced::NoPolicy => Some(Reason::NoPolicyConfig),
         }
-    }
-
-    /// Whether any traffic must be seen by the proxy.
-    pub fn has_http(&self) -> bool {
-        self.kernel_entries().iter().any(|entry| entry.verdict == KernelVerdict::Redirect)
     }
 }

@@ -82,10 +82,6 @@ impl HttpRules {
             *free = Some(set);
         }
     }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.sets[0].is_none()
-    }
 }
 
 /// The HTTP rules that one policy rule has for a port.

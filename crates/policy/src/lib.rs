@@ -2,19 +2,20 @@
 //! Network policy: which identities may talk to which, on which ports, and with which HTTP requests.
 //!
 //! One engine serves both enforcers. The kernel gets [`DirectionPolicy::kernel_entries`], the proxy
-//! asks [`DirectionPolicy::l4`] and [`HttpRules::decide`]; both come from the same tables, and
+//! asks [`DirectionPolicy::l4`] and the [`L7Policy`] that it names; both come from the same tables, and
 //! `tests/equivalence` holds them to a plain evaluator that reads the IR rule by rule.
 //!
 //! The crate does no I/O, reads no clock and knows no Kubernetes type. What it cannot understand it
 //! denies: an identity without labels, a policy that was rejected, an expression that does not compile.
 //!
 //! Read `set` first (what is compiled from a state), then `endpoint` (one workload's tables), `table`
-//! (how rules become disjoint port ranges) and `http`.
+//! (how rules become disjoint port ranges), `l7` and `http`.
 
 mod addresses;
 mod effect;
 mod endpoint;
 mod http;
+mod l7;
 mod rejected;
 mod rules;
 mod selector;
@@ -28,6 +29,7 @@ pub use http::{
     HttpDecision, HttpRequest, HttpRules,
     pattern::{PatternError, check_pattern},
 };
+pub use l7::L7Policy;
 pub use selector::Labels;
 pub use set::PolicySet;
 pub use table::{KernelEntry, KernelVerdict, L4Verdict, Peer, Ports, Protocol};

@@ -3,7 +3,7 @@
 //!
 //! A question is answered by at most four lookups: the peer's identity and anybody, each with the
 //! protocol and with any protocol. In one such list the ranges do not overlap, so that a longest-prefix
-//! lookup finds the only one. Between the lists a deny wins over an allow, an allow over HTTP rules.
+//! lookup finds the only one. Between the lists a deny wins over an allow, an allow over L7 rules.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -14,9 +14,9 @@ use weft_ebpf_common::{identity::HOST, reason::Reason};
 use weft_ir::IdentityNumber;
 
 use crate::{
-    HttpRules,
+    L7Policy,
     effect::{ALLOW_LOCALHOST, Action, Effect},
-    http::{HttpSource, RequestRules},
+    l7::{L7Source, RangeRules},
     rules::PeerSet,
 };
 
@@ -27,8 +27,8 @@ pub enum L4Verdict {
     Allow(Option<Arc<str>>),
     /// It may not; by which policy: the one with the deny rule, or the first that closes the direction.
     Deny(Reason, Option<Arc<str>>),
-    /// Each of its requests is to be decided.
-    Http(HttpRules),
+    /// What is said on it is to be decided.
+    L7(L7Policy),
 }
 
 /// Whom an entry is about.
@@ -109,7 +109,7 @@ pub struct KernelEntry {
 pub(crate) enum Cell {
     Deny(Arc<str>),
     Allow(Arc<str>),
-    Http(Arc<RequestRules>),
+    L7(RangeRules),
 }
 
 #[derive(Clone, Debug)]
@@ -133,11 +133,8 @@ pub(crate) struct Tables {
 }
 
 impl Tables {
-    /// Builds the tables; `http` compiles the HTTP rules that meet on one range.
-    pub(crate) fn build(
-        effects: &[Effect],
-        http: &mut dyn FnMut(Vec<HttpSource>) -> Arc<RequestRules>,
-    ) -> Tables {
+    /// Builds the tables; `l7` compiles the L7 rules that meet on one range.
+    pub(crate) fn build(effects: &[Effect], l7: Compile<'_>) -> Tables {
         let mut any = Vec::new();
         let mut by_identity: BTreeMap<IdentityNumber, Vec<usize>> = BTreeMap::new();
         for (index, effect) in effects.iter().enumerate() {
@@ -151,13 +148,13 @@ impl Tables {
             }
         }
         let mut shared: HashMap<Vec<usize>, Arc<PeerTable>> = HashMap::new();
-        let any = Arc::new(PeerTable::build(effects, &any, http));
+        let any = Arc::new(PeerTable::build(effects, &any, l7));
         let mut identities = HashMap::with_capacity(by_identity.len());
         for (number, indices) in by_identity {
             let table = match shared.get(&indices) {
                 Some(table) => table.clone(),
                 None => {
-                    let table = Arc::new(PeerTable::build(effects, &indices, http));
+                    let table = Arc::new(PeerTable::build(effects, &indices, l7));
                     shared.insert(indices, table.clone());
                     table
                 }
@@ -198,16 +195,12 @@ impl Tables {
 }
 
 impl PeerTable {
-    fn build(
-        effects: &[Effect],
-        indices: &[usize],
-        http: &mut dyn FnMut(Vec<HttpSource>) -> Arc<RequestRules>,
-    ) -> PeerTable {
+    fn build(effects: &[Effect], indices: &[usize], l7: Compile<'_>) -> PeerTable {
         let mut by_protocol: BTreeMap<Protocol, Vec<&Effect>> = BTreeMap::new();
         for effect in indices.iter().filter_map(|index| effects.get(*index)) {
             by_protocol.entry(effect.protocol).or_default().push(effect);
         }
-        let segments = |(protocol, effects): (Protocol, Vec<&Effect>)| (protocol, sweep(&effects, http));
+        let segments = |(protocol, effects): (Protocol, Vec<&Effect>)| (protocol, sweep(&effects, l7));
         PeerTable { protocols: by_protocol.into_iter().map(segments).collect() }
     }
 
@@ -240,7 +233,7 @@ fn merged(segments: &[Segment]) -> Vec<(u16, u16, KernelVerdict)> {
         let verdict = match segment.cell {
             Cell::Deny(_) => KernelVerdict::Deny,
             Cell::Allow(_) => KernelVerdict::Allow,
-            Cell::Http(_) => KernelVerdict::Redirect,
+            Cell::L7(_) => KernelVerdict::Redirect,
         };
         match ranges.last_mut() {
             Some((_, last, same)) if *same == verdict && last.checked_add(1) == Some(segment.first) => {
@@ -252,8 +245,11 @@ fn merged(segments: &[Segment]) -> Vec<(u16, u16, KernelVerdict)> {
     ranges
 }
 
+/// Compiles the L7 rules that meet on one port range.
+type Compile<'a> = &'a mut dyn FnMut(&[L7Source]) -> RangeRules;
+
 /// Cuts overlapping ranges into disjoint ones, each with what wins there.
-fn sweep(effects: &[&Effect], http: &mut dyn FnMut(Vec<HttpSource>) -> Arc<RequestRules>) -> Vec<Segment> {
+fn sweep(effects: &[&Effect], l7: Compile<'_>) -> Vec<Segment> {
     // Ports as u32, so that one past the last port can be said.
     let mut changes: BTreeMap<u32, Vec<(usize, bool)>> = BTreeMap::new();
     for (index, effect) in effects.iter().enumerate() {
@@ -272,7 +268,7 @@ fn sweep(effects: &[&Effect], http: &mut dyn FnMut(Vec<HttpSource>) -> Arc<Reque
             };
         }
         let Some((end, _)) = starts.peek() else { break };
-        if let Some(cell) = cell_of(effects, &active, http) {
+        if let Some(cell) = cell_of(effects, &active, l7) {
             // Both are ports: a start has an effect that begins there, an end is at most 65536.
             segments.push(Segment { first: *start as u16, last: (**end - 1) as u16, cell });
         }
@@ -280,12 +276,8 @@ fn sweep(effects: &[&Effect], http: &mut dyn FnMut(Vec<HttpSource>) -> Arc<Reque
     segments
 }
 
-/// Deny beats allow, and an allow without HTTP rules beats HTTP rules, since rules add up.
-fn cell_of(
-    effects: &[&Effect],
-    active: &BTreeSet<usize>,
-    http: &mut dyn FnMut(Vec<HttpSource>) -> Arc<RequestRules>,
-) -> Option<Cell> {
+/// Deny beats allow, and an allow without L7 rules beats L7 rules, since rules add up.
+fn cell_of(effects: &[&Effect], active: &BTreeSet<usize>, l7: Compile<'_>) -> Option<Cell> {
     let active = || active.iter().filter_map(|index| effects.get(*index));
     if let Some(deny) = active().find(|effect| matches!(effect.action, Action::Deny)) {
         return Some(Cell::Deny(deny.policy.clone()));
@@ -293,11 +285,11 @@ fn cell_of(
     if let Some(allow) = active().find(|effect| matches!(effect.action, Action::Allow)) {
         return Some(Cell::Allow(allow.policy.clone()));
     }
-    let sources: Vec<HttpSource> = active()
+    let sources: Vec<L7Source> = active()
         .filter_map(|effect| match &effect.action {
-            Action::Http(rules) => Some(HttpSource { policy: effect.policy.clone(), rules: rules.clone() }),
+            Action::L7(rules) => Some(L7Source { policy: effect.policy.clone(), rules: rules.clone() }),
             Action::Deny | Action::Allow => None,
         })
         .collect();
-    if sources.is_empty() { None } else { Some(Cell::Http(http(sources))) }
+    if sources.is_empty() { None } else { Some(Cell::L7(l7(&sources))) }
 }

@@ -9,20 +9,22 @@ use crate::{Direction, PatternError};
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Warning {
-    /// The HTTP rules of one policy have no effect, because another allows the same peers and port
+    /// The L7 rules of one policy have no effect, because another allows the same peers and port
     /// without any (Cilium decides the same way, silently).
-    HttpRulesIgnored {
-        /// The policy with the HTTP rules.
-        http: Arc<str>,
+    L7RulesIgnored {
+        /// The policy with the L7 rules.
+        l7: Arc<str>,
         /// The policy that allows without.
         allowed_by: Arc<str>,
         /// The direction of both.
         direction: Direction,
     },
-    /// HTTP rules on a port that is not TCP allow nothing.
-    HttpRulesNeedTcp {
+    /// L7 rules on a port of another transport allow nothing.
+    L7RulesNeedTransport {
         /// The policy.
         policy: Arc<str>,
+        /// The transport that carries what the rules are about.
+        transport: weft_ir::Protocol,
     },
     /// An HTTP rule with an expression that does not compile allows nothing.
     Pattern {
@@ -41,13 +43,13 @@ pub enum Warning {
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Warning::HttpRulesIgnored { http, allowed_by, direction } => write!(
+            Warning::L7RulesIgnored { l7, allowed_by, direction } => write!(
                 f,
-                "the {direction} http rules of {http} have no effect: {allowed_by} allows the same peers and \
-                 port without http rules"
+                "the {direction} L7 rules of {l7} have no effect: {allowed_by} allows the same peers and \
+                 port without any"
             ),
-            Warning::HttpRulesNeedTcp { policy } => {
-                write!(f, "{policy} has http rules on a port that is not tcp: they allow nothing")
+            Warning::L7RulesNeedTransport { policy, transport } => {
+                write!(f, "{policy} has L7 rules on a port that is not {transport:?}: they allow nothing")
             }
             Warning::Pattern { policy, error } => {
                 write!(f, "an http rule of {policy} allows nothing: {error}")

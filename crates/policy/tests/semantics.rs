@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use weft_ebpf_common::{identity, reason::Reason};
 use weft_ir::{
-    Entity, HttpRule, Identity, IdentityNumber, NamedPort, ObjectName, Operator, Peer, Policy,
+    Entity, HttpRule, Identity, IdentityNumber, L7Rules, NamedPort, ObjectName, Operator, Peer, Policy,
     PolicyDirection, PolicyKind, PolicyPort, PolicyRule, PortRule, Protocol, Requirement, Resource,
-    ResourceKey, Selector, Snapshot, Workload,
+    ResourceKey, Selector, Snapshot, Tier, Workload,
 };
 use weft_policy::{
-    Direction, EndpointPolicy, HttpDecision, HttpRequest, KernelEntry, KernelVerdict, L4Verdict, PolicySet,
-    Ports, Warning,
+    Direction, EndpointPolicy, HttpDecision, HttpRequest, KernelEntry, KernelVerdict, L4Verdict, L7Policy,
+    PolicySet, Ports, Warning,
 };
 
 const CLIENT: u32 = 256;
@@ -29,11 +29,11 @@ fn app(name: &str) -> Selector {
 }
 
 fn port(port: u16) -> PortRule {
-    PortRule { port: PolicyPort::Range(port, port), protocol: Some(Protocol::Tcp), http: None }
+    PortRule { port: PolicyPort::Range(port, port), protocol: Some(Protocol::Tcp), l7: None }
 }
 
 fn http(number: u16, rules: Vec<HttpRule>) -> PortRule {
-    PortRule { http: Some(rules), ..port(number) }
+    PortRule { l7: Some(L7Rules::Http(rules)), ..port(number) }
 }
 
 fn get(path: &str) -> HttpRule {
@@ -41,7 +41,7 @@ fn get(path: &str) -> HttpRule {
 }
 
 fn rule(peers: Vec<Peer>, ports: Vec<PortRule>) -> PolicyRule {
-    PolicyRule { peers, ports }
+    PolicyRule { peers, ports, authenticate: false }
 }
 
 fn closed(allow: Vec<PolicyRule>, deny: Vec<PolicyRule>) -> PolicyDirection {
@@ -54,6 +54,8 @@ fn ingress(name: &str, ingress: PolicyDirection) -> Policy {
         kind: PolicyKind::CiliumNetworkPolicy,
         name: ObjectName::new("shop", name),
         index: 0,
+        tier: Tier::Normal,
+        priority: 0,
         subject: app("server"),
         ingress,
         egress: PolicyDirection::default(),
@@ -96,7 +98,7 @@ fn says(policy: &EndpointPolicy, peer: u32, port: u16) -> String {
         L4Verdict::Allow(None) => "allow".to_owned(),
         L4Verdict::Deny(reason, Some(name)) => format!("{reason} by {name}"),
         L4Verdict::Deny(reason, None) => reason.to_string(),
-        L4Verdict::Http(rules) => {
+        L4Verdict::L7(L7Policy::Http(rules)) => {
             let header = |_: &str| None;
             let decide = |method: &'static [u8]| {
                 rules.decide(&HttpRequest { method, authority: b"server", target: b"/a", header: &header })
@@ -191,8 +193,8 @@ fn http_rules_beside_a_plain_rule_for_the_same_peers_and_port_have_no_effect_and
     let l4 = ingress("l4", closed(vec![rule(select("client"), vec![port(80)])], Vec::new()));
     let policy = server(vec![l7.clone(), l4]);
     assert_eq!(says(&policy, CLIENT, 80), "allow by shop/l4");
-    let expected = Warning::HttpRulesIgnored {
-        http: "shop/l7".into(),
+    let expected = Warning::L7RulesIgnored {
+        l7: "shop/l7".into(),
         allowed_by: "shop/l4".into(),
         direction: Direction::Ingress,
     };
@@ -210,7 +212,7 @@ fn an_empty_http_rule_allows_any_request_but_through_the_proxy() {
     let allow = vec![rule(select("client"), vec![http(80, vec![HttpRule::default()])])];
     let policy = server(vec![ingress("p", closed(allow, Vec::new()))]);
     assert_eq!(says(&policy, CLIENT, 80), "any request");
-    assert!(policy.ingress.has_http());
+    assert!(policy.ingress.kernel_entries().iter().any(|entry| entry.verdict == KernelVerdict::Redirect));
 }
 
 #[test]
@@ -227,7 +229,10 @@ fn http_rules_hold_for_tcp_only() {
     let udp = PortRule { protocol: Some(Protocol::Udp), ..http(80, vec![get("/a")]) };
     let policy = server(vec![ingress("p", closed(vec![rule(select("client"), vec![udp])], Vec::new()))]);
     assert!(matches!(policy.ingress.l4(IdentityNumber(CLIENT), 17, 80), L4Verdict::Deny(..)));
-    assert_eq!(policy.warnings, [Warning::HttpRulesNeedTcp { policy: "shop/p".into() }]);
+    assert_eq!(
+        policy.warnings,
+        [Warning::L7RulesNeedTransport { policy: "shop/p".into(), transport: Protocol::Tcp }]
+    );
     let any = PortRule { protocol: None, ..http(80, vec![get("/a")]) };
     let policy = server(vec![ingress("p", closed(vec![rule(select("client"), vec![any])], Vec::new()))]);
     assert_eq!(says(&policy, CLIENT, 80), "GET /a");
@@ -240,7 +245,7 @@ fn without_ports_every_protocol_is_meant_and_a_port_means_the_three_transports()
         let policy = server(vec![ingress("p", closed(vec![rule(select("client"), ports)], Vec::new()))]);
         matches!(policy.ingress.l4(IdentityNumber(CLIENT), protocol, 0), L4Verdict::Allow(_))
     };
-    let any_port = || vec![PortRule { port: PolicyPort::Any, protocol: None, http: None }];
+    let any_port = || vec![PortRule { port: PolicyPort::Any, protocol: None, l7: None }];
     assert!(reaches(Vec::new(), 1));
     assert!(!reaches(any_port(), 1), "ICMP has no ports");
     assert!([6, 17, 132].into_iter().all(|protocol| reaches(any_port(), protocol)));
@@ -272,7 +277,7 @@ fn an_unknown_address_is_let_in_by_rules_for_everybody_only() {
 
 #[test]
 fn named_ports_are_those_of_the_workload_that_receives() {
-    let named = PortRule { port: PolicyPort::Named("web".into()), protocol: Some(Protocol::Tcp), http: None };
+    let named = PortRule { port: PolicyPort::Named("web".into()), protocol: Some(Protocol::Tcp), l7: None };
     let policy =
         server(vec![ingress("p", closed(vec![rule(select("client"), vec![named.clone()])], Vec::new()))]);
     assert_eq!(says(&policy, CLIENT, 8080), "allow by shop/p");

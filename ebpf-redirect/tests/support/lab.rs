@@ -22,7 +22,7 @@ use weft_ebpf_redirect::{Applied, Attachment, Counters, Datapath, DatapathConfig
 use weft_ir::{
     AppProtocol, Endpoint, EndpointPort, Endpoints, Identity, IdentityNumber, MeshDefaults, Node, ObjectName,
     PathMatch, Policy, PolicyDirection, PolicyKind, PolicyRule, Protocol, Resource, Route, RouteAction,
-    RouteMatch, RouteParent, RouteTimeouts, Selector, Service, ServicePort, Snapshot, Workload,
+    RouteMatch, RouteParent, RouteTimeouts, Selector, Service, ServicePort, Snapshot, Tier, Workload,
 };
 use weft_policy::PolicySet;
 
@@ -315,6 +315,8 @@ impl State {
             kind: PolicyKind::CiliumNetworkPolicy,
             name: ObjectName::new("shop", name),
             index: 0,
+            tier: Tier::Normal,
+            priority: 0,
             subject: pod_selector(subject),
             ingress,
             egress,

@@ -12,7 +12,7 @@ use http::HeaderName;
 use weft_codec::message::RequestHead;
 use weft_ebpf_common::reason::Reason;
 use weft_ir::Protocol;
-use weft_policy::{Direction, EndpointPolicy, HttpDecision, HttpRequest, L4Verdict};
+use weft_policy::{Direction, EndpointPolicy, HttpDecision, HttpRequest, L4Verdict, L7Policy};
 
 use crate::state::{MeshState, Peer, Place};
 
@@ -87,8 +87,10 @@ impl Verdicts {
 
     /// Whether each request has to be decided.
     pub(crate) fn need_requests(&self) -> bool {
-        let http = |verdict: &L4Verdict| matches!(verdict, L4Verdict::Http(_));
-        http(&self.egress) || http(&self.ingress)
+        [&self.egress, &self.ingress].into_iter().any(|verdict| match verdict {
+            L4Verdict::L7(L7Policy::Http(_)) => true,
+            L4Verdict::Allow(_) | L4Verdict::Deny(..) => false,
+        })
     }
 
     /// Decides about a connection that is relayed as bytes. Rules about requests allow none.
@@ -98,7 +100,9 @@ impl Verdicts {
             L4Verdict::Deny(reason, policy) => {
                 Err(Denial { reason: *reason, direction, policy: policy.clone() })
             }
-            L4Verdict::Http(_) => Err(Denial { reason: Reason::HttpPolicyDenied, direction, policy: None }),
+            L4Verdict::L7(L7Policy::Http(_)) => {
+                Err(Denial { reason: Reason::HttpPolicyDenied, direction, policy: None })
+            }
         };
         let egress = bytes(&self.egress, Direction::Egress)?;
         Ok(Permit { egress, ingress: bytes(&self.ingress, Direction::Ingress)? })
@@ -130,7 +134,7 @@ fn request(
     match verdict {
         L4Verdict::Allow(policy) => Ok(policy.clone()),
         L4Verdict::Deny(reason, policy) => Err(Denial { reason: *reason, direction, policy: policy.clone() }),
-        L4Verdict::Http(rules) => {
+        L4Verdict::L7(L7Policy::Http(rules)) => {
             let header = |name: &str| combined(head, name);
             let request = HttpRequest {
                 method: head.method.as_str().as_bytes(),

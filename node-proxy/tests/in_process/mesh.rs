@@ -30,9 +30,9 @@ use weft_codec::{
 use weft_ebpf_common::reason::Reason;
 use weft_ir::{
     AppProtocol, Endpoint, EndpointPort, Endpoints, HeaderChanges, HttpRule, Identity, IdentityNumber,
-    MeshDefaults, Node, Operator, PathChange, Peer, Policy, PolicyDirection, PolicyKind, PolicyPort,
+    L7Rules, MeshDefaults, Node, Operator, PathChange, Peer, Policy, PolicyDirection, PolicyKind, PolicyPort,
     PolicyRule, PortRule, Protocol, Requirement, Resource, Rewrite, RouteFilter, RouteParent, Selector,
-    Service, ServicePort, Snapshot, Workload,
+    Service, ServicePort, Snapshot, Tier, Workload,
 };
 use weft_node_proxy::{
     Compiler, Connection, ConnectionRecord, DialConfig, Dialer, Ends, Entrance, Pools, Record, RecordSink,
@@ -159,8 +159,8 @@ fn app(app: &str) -> Selector {
 
 /// A policy for the pods of an app: what it may do with another, in one direction.
 fn policy(policy: &str, subject: &str, ingress: bool, peer: &str, http: Option<Vec<HttpRule>>) -> Resource {
-    let port = PortRule { port: PolicyPort::Any, protocol: Some(Protocol::Tcp), http };
-    let rule = PolicyRule { peers: vec![Peer::Selector(app(peer))], ports: vec![port] };
+    let port = PortRule { port: PolicyPort::Any, protocol: Some(Protocol::Tcp), l7: http.map(L7Rules::Http) };
+    let rule = PolicyRule { peers: vec![Peer::Selector(app(peer))], ports: vec![port], authenticate: false };
     let direction = PolicyDirection { default_deny: true, allow: vec![rule], deny: vec![] };
     let (ingress, egress) = match ingress {
         true => (direction, PolicyDirection::default()),
@@ -170,6 +170,8 @@ fn policy(policy: &str, subject: &str, ingress: bool, peer: &str, http: Option<V
         kind: PolicyKind::CiliumNetworkPolicy,
         name: name(policy),
         index: 0,
+        tier: Tier::Normal,
+        priority: 0,
         subject: app(subject),
         ingress,
         egress,

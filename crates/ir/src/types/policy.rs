@@ -16,12 +16,30 @@ pub struct Policy {
     pub name: ObjectName,
     /// Index of the rule in its object.
     pub index: u32,
+    /// Its tier: what a policy of a higher one decides, no lower one can change.
+    pub tier: Tier,
+    /// Its place within the tier, 0 to [`MAX_PRIORITY`]: the lower number decides first.
+    pub priority: u16,
     /// The workloads that it speaks about. Scoping to the namespace is already part of it.
     pub subject: Selector,
     /// What may come in.
     pub ingress: PolicyDirection,
     /// What may go out.
     pub egress: PolicyDirection,
+}
+
+/// The last priority within a tier (`priority` of AdminNetworkPolicy and ClusterNetworkPolicy: 0 to 1000).
+pub const MAX_PRIORITY: u16 = 1000;
+
+/// The tiers, in the order in which they decide (ClusterNetworkPolicy of `policy.networking.k8s.io`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Tier {
+    /// Of administrators, in front of everybody else's.
+    Admin,
+    /// Of namespaces: NetworkPolicy and CiliumNetworkPolicy.
+    Normal,
+    /// Of administrators, for what no other policy decides.
+    Baseline,
 }
 
 /// The kind of a policy object.
@@ -61,6 +79,8 @@ pub struct PolicyRule {
     pub peers: Vec<Peer>,
     /// Any of these; every port and protocol when empty.
     pub ports: Vec<PortRule>,
+    /// What is allowed must come from a peer that has proved who it is. Allow rules only.
+    pub authenticate: bool,
 }
 
 /// Whom a rule speaks about.
@@ -138,8 +158,15 @@ pub struct PortRule {
     pub port: PolicyPort,
     /// Its protocol; TCP, UDP and SCTP when absent.
     pub protocol: Option<Protocol>,
-    /// HTTP rules, any of which allows; absent means no L7 rule. Allow rules only.
-    pub http: Option<Vec<HttpRule>>,
+    /// What may be said; absent means anything. Allow rules only.
+    pub l7: Option<L7Rules>,
+}
+
+/// Rules about what is said on a port, any of which allows. An empty list allows nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum L7Rules {
+    /// HTTP requests.
+    Http(Vec<HttpRule>),
 }
 
 /// A port of a rule.

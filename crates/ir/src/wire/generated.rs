@@ -513,6 +513,11 @@ pub struct Policy {
     pub ingress: ::core::option::Option<PolicyDirection>,
     #[prost(message, optional, tag = "6")]
     pub egress: ::core::option::Option<PolicyDirection>,
+    #[prost(enumeration = "PolicyTier", tag = "7")]
+    pub tier: i32,
+    /// 0 to 1000; the lower number decides first.
+    #[prost(uint32, tag = "8")]
+    pub priority: u32,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PolicyDirection {
@@ -529,6 +534,8 @@ pub struct PolicyRule {
     pub peers: ::prost::alloc::vec::Vec<Peer>,
     #[prost(message, repeated, tag = "2")]
     pub ports: ::prost::alloc::vec::Vec<PortRule>,
+    #[prost(bool, tag = "3")]
+    pub authenticate: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Peer {
@@ -578,11 +585,11 @@ pub struct PortRule {
     /// Absent means TCP, UDP and SCTP.
     #[prost(enumeration = "Protocol", optional, tag = "4")]
     pub protocol: ::core::option::Option<i32>,
-    /// Absent means no L7 rule; present and empty allows no request.
-    #[prost(message, optional, tag = "5")]
-    pub http: ::core::option::Option<HttpRules>,
     #[prost(oneof = "port_rule::Port", tags = "1, 2, 3")]
     pub port: ::core::option::Option<port_rule::Port>,
+    /// Always set, so that a node which does not know a protocol refuses the policy.
+    #[prost(oneof = "port_rule::L7", tags = "5, 6")]
+    pub l7: ::core::option::Option<port_rule::L7>,
 }
 /// Nested message and enum types in `PortRule`.
 pub mod port_rule {
@@ -595,7 +602,17 @@ pub mod port_rule {
         #[prost(string, tag = "3")]
         Named(::prost::alloc::string::String),
     }
+    /// Always set, so that a node which does not know a protocol refuses the policy.
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum L7 {
+        #[prost(message, tag = "5")]
+        Anything(super::AnyPayload),
+        #[prost(message, tag = "6")]
+        Http(super::HttpRules),
+    }
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AnyPayload {}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AnyPort {}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -605,6 +622,7 @@ pub struct PortRange {
     #[prost(uint32, tag = "2")]
     pub last: u32,
 }
+/// Any of these; none allows no request.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct HttpRules {
     #[prost(message, repeated, tag = "1")]
@@ -719,6 +737,38 @@ impl AppProtocol {
             "APP_PROTOCOL_HTTP" => Some(Self::Http),
             "APP_PROTOCOL_HTTP2" => Some(Self::Http2),
             "APP_PROTOCOL_TCP" => Some(Self::Tcp),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum PolicyTier {
+    Unspecified = 0,
+    Admin = 1,
+    Normal = 2,
+    Baseline = 3,
+}
+impl PolicyTier {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "POLICY_TIER_UNSPECIFIED",
+            Self::Admin => "POLICY_TIER_ADMIN",
+            Self::Normal => "POLICY_TIER_NORMAL",
+            Self::Baseline => "POLICY_TIER_BASELINE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "POLICY_TIER_UNSPECIFIED" => Some(Self::Unspecified),
+            "POLICY_TIER_ADMIN" => Some(Self::Admin),
+            "POLICY_TIER_NORMAL" => Some(Self::Normal),
+            "POLICY_TIER_BASELINE" => Some(Self::Baseline),
             _ => None,
         }
     }

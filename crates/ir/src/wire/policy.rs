@@ -10,8 +10,8 @@ use super::{
     generated::{self as pb, peer, port_rule},
 };
 use crate::{
-    Entity, HttpRule, Operator, Peer, Policy, PolicyDirection, PolicyKind, PolicyPort, PolicyRule, PortRule,
-    Requirement, Selector,
+    Entity, HttpRule, L7Rules, MAX_PRIORITY, Operator, Peer, Policy, PolicyDirection, PolicyKind, PolicyPort,
+    PolicyRule, PortRule, Requirement, Selector, Tier,
 };
 
 pub(super) fn to_wire(from: &Policy) -> pb::Policy {
@@ -23,6 +23,8 @@ pub(super) fn to_wire(from: &Policy) -> pb::Policy {
         kind: kind.into(),
         name: object_name(&from.name),
         index: from.index,
+        tier: tier(from.tier).into(),
+        priority: from.priority.into(),
         subject: Some(selector(&from.subject)),
         ingress: Some(direction(&from.ingress)),
         egress: Some(direction(&from.egress)),
@@ -41,10 +43,39 @@ pub(super) fn parse(from: pb::Policy) -> Result<Policy, WireError> {
         kind,
         name: parse_object_name(from.name, "policy.name")?,
         index: from.index,
+        tier: parse_tier(from.tier)?,
+        priority: parse_priority(from.priority)?,
         subject: parse_selector(required(from.subject, "policy.subject")?)?,
         ingress: parse_direction(required(from.ingress, "policy.ingress")?)?,
         egress: parse_direction(required(from.egress, "policy.egress")?)?,
     })
+}
+
+fn tier(from: Tier) -> pb::PolicyTier {
+    match from {
+        Tier::Admin => pb::PolicyTier::Admin,
+        Tier::Normal => pb::PolicyTier::Normal,
+        Tier::Baseline => pb::PolicyTier::Baseline,
+    }
+}
+
+fn parse_tier(from: i32) -> Result<Tier, WireError> {
+    Ok(match pb::PolicyTier::try_from(from) {
+        Ok(pb::PolicyTier::Admin) => Tier::Admin,
+        Ok(pb::PolicyTier::Normal) => Tier::Normal,
+        Ok(pb::PolicyTier::Baseline) => Tier::Baseline,
+        Ok(pb::PolicyTier::Unspecified) | Err(_) => {
+            return Err(WireError::UnknownEnum { field: "policy.tier", value: from });
+        }
+    })
+}
+
+fn parse_priority(from: u32) -> Result<u16, WireError> {
+    let priority = small(from, "policy.priority")?;
+    if priority > MAX_PRIORITY {
+        return Err(WireError::OutOfRange { field: "policy.priority", value: from.into() });
+    }
+    Ok(priority)
 }
 
 fn direction(from: &PolicyDirection) -> pb::PolicyDirection {
@@ -67,11 +98,16 @@ fn rule(from: &PolicyRule) -> pb::PolicyRule {
     pb::PolicyRule {
         peers: from.peers.iter().map(peer_to_wire).collect(),
         ports: from.ports.iter().map(port_rule_to_wire).collect(),
+        authenticate: from.authenticate,
     }
 }
 
 fn parse_rule(from: pb::PolicyRule) -> Result<PolicyRule, WireError> {
-    Ok(PolicyRule { peers: all(from.peers, parse_peer)?, ports: all(from.ports, parse_port_rule)? })
+    Ok(PolicyRule {
+        peers: all(from.peers, parse_peer)?,
+        ports: all(from.ports, parse_port_rule)?,
+        authenticate: from.authenticate,
+    })
 }
 
 fn peer_to_wire(from: &Peer) -> pb::Peer {
@@ -167,20 +203,31 @@ fn port_rule_to_wire(from: &PortRule) -> pb::PortRule {
         }
         PolicyPort::Named(name) => port_rule::Port::Named(name.to_string()),
     };
-    let http = from.http.as_ref().map(|rules| pb::HttpRules { rules: rules.iter().map(http_rule).collect() });
-    pb::PortRule { port: Some(port), protocol: from.protocol.map(protocol), http }
+    let l7 = match &from.l7 {
+        None => port_rule::L7::Anything(pb::AnyPayload {}),
+        Some(L7Rules::Http(rules)) => {
+            port_rule::L7::Http(pb::HttpRules { rules: rules.iter().map(http_rule).collect() })
+        }
+    };
+    pb::PortRule { port: Some(port), protocol: from.protocol.map(protocol), l7: Some(l7) }
 }
 
-fn parse_port_rule(from: pb::PortRule) -> Result<PortRule, WireError> {
+pub(super) fn parse_port_rule(from: pb::PortRule) -> Result<PortRule, WireError> {
     let port = match required(from.port, "port_rule.port")? {
         port_rule::Port::Any(pb::AnyPort {}) => PolicyPort::Any,
         port_rule::Port::Range(range) => parse_range(range)?,
         port_rule::Port::Named(name) => PolicyPort::Named(name.into()),
     };
+    let l7 = match required(from.l7, "port_rule.l7")? {
+        port_rule::L7::Anything(pb::AnyPayload {}) => None,
+        port_rule::L7::Http(rules) => {
+            Some(L7Rules::Http(rules.rules.into_iter().map(parse_http_rule).collect()))
+        }
+    };
     Ok(PortRule {
         port,
         protocol: from.protocol.map(|p| parse_protocol(p, "port_rule.protocol")).transpose()?,
-        http: from.http.map(|rules| rules.rules.into_iter().map(parse_http_rule).collect()),
+        l7,
     })
 }
 

@@ -227,9 +227,14 @@ fn policy_rule() -> impl Strategy<Value = PolicyRule> {
         any::<[u16; 2]>().prop_map(|[a, b]| PolicyPort::Range(a.min(b), a.max(b))),
         text().prop_map(PolicyPort::Named)
     ];
-    let port = (port, option::of(protocol()), option::of(vec(http, 0..3)))
-        .prop_map(|(port, protocol, http)| PortRule { port, protocol, http });
-    (vec(peer, 0..3), vec(port, 0..3)).prop_map(|(peers, ports)| PolicyRule { peers, ports })
+    let l7 = option::of(vec(http, 0..3).prop_map(L7Rules::Http));
+    let port =
+        (port, option::of(protocol()), l7).prop_map(|(port, protocol, l7)| PortRule { port, protocol, l7 });
+    (vec(peer, 0..3), vec(port, 0..3), any::<bool>()).prop_map(|(peers, ports, authenticate)| PolicyRule {
+        peers,
+        ports,
+        authenticate,
+    })
 }
 
 fn policy() -> impl Strategy<Value = Resource> {
@@ -238,9 +243,10 @@ fn policy() -> impl Strategy<Value = Resource> {
             .prop_map(|(default_deny, allow, deny)| PolicyDirection { default_deny, allow, deny })
     };
     let kind = prop_oneof![Just(PolicyKind::CiliumNetworkPolicy), Just(PolicyKind::NetworkPolicy)];
-    (kind, name(), any::<u32>(), selector(), direction(), direction()).prop_map(
-        |(kind, name, index, subject, ingress, egress)| {
-            Resource::Policy(Policy { kind, name, index, subject, ingress, egress })
+    let place = (prop_oneof![Just(Tier::Admin), Just(Tier::Normal), Just(Tier::Baseline)], 0..=MAX_PRIORITY);
+    (kind, name(), any::<u32>(), place, selector(), direction(), direction()).prop_map(
+        |(kind, name, index, (tier, priority), subject, ingress, egress)| {
+            Resource::Policy(Policy { kind, name, index, tier, priority, subject, ingress, egress })
         },
     )
 }
@@ -300,6 +306,21 @@ fn an_unknown_enum_value_names_its_field() {
     let mut unspecified = service;
     unspecified.ports[0].protocol = 0;
     assert_eq!(decode(&bytes(unspecified)), unknown(0));
+}
+
+/// A later version may know rules about other protocols. Without them the port would be open.
+#[test]
+fn l7_rules_of_a_protocol_that_is_not_known_refuse_the_policy() {
+    let port = generated::PortRule {
+        port: Some(generated::port_rule::Port::Any(generated::AnyPort {})),
+        protocol: None,
+        l7: None,
+    };
+    let mut bytes = port.encode_to_vec();
+    // Field 60, length-delimited and empty: rules about a protocol that this version does not know.
+    bytes.extend([0xe2, 0x03, 0x00]);
+    let port = generated::PortRule::decode(&bytes[..]).unwrap();
+    assert_eq!(policy::parse_port_rule(port), Err(WireError::Missing { field: "port_rule.l7" }));
 }
 
 #[test]

@@ -7,11 +7,13 @@ use super::*;
 
 fn policy(name: &str, cidrs: &[&str]) -> Resource {
     let cidr = |text: &&str| Peer::Cidr { cidr: text.parse().unwrap(), except: Vec::new() };
-    let rule = PolicyRule { peers: cidrs.iter().map(cidr).collect(), ports: Vec::new() };
+    let rule = PolicyRule { peers: cidrs.iter().map(cidr).collect(), ports: Vec::new(), authenticate: false };
     Resource::Policy(Policy {
         kind: PolicyKind::CiliumNetworkPolicy,
         name: ObjectName::new("shop", name),
         index: 0,
+        tier: weft_ir::Tier::Normal,
+        priority: 0,
         subject: Selector::default(),
         ingress: PolicyDirection::default(),
         egress: PolicyDirection { default_deny: true, allow: vec![rule], deny: Vec::new() },

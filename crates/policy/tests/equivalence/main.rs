@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use weft_ir::IdentityNumber;
 use weft_policy::{
     Direction, DirectionPolicy, HttpDecision, HttpRequest, HttpRules, KernelEntry, KernelVerdict, L4Verdict,
-    Peer, PolicySet, Protocol,
+    L7Policy, Peer, PolicySet, Protocol,
 };
 
 use reference::{Answer, Question};
@@ -84,7 +84,7 @@ fn engine(verdict: &L4Verdict) -> Decided {
     match verdict {
         L4Verdict::Allow(_) => Decided::Allow,
         L4Verdict::Deny(..) => Decided::Deny,
-        L4Verdict::Http(_) => Decided::Redirect,
+        L4Verdict::L7(_) => Decided::Redirect,
     }
 }
 
@@ -131,7 +131,7 @@ fn check(world: &World) {
                     );
                     match (asked.answer(), &verdict) {
                         (Answer::Allow, L4Verdict::Allow(_)) | (Answer::Deny, L4Verdict::Deny(..)) => {}
-                        (Answer::Requests(expected), L4Verdict::Http(rules)) => {
+                        (Answer::Requests(expected), L4Verdict::L7(L7Policy::Http(rules))) => {
                             assert_eq!(allowed_requests(rules), expected, "{}", context());
                         }
                         (expected, _) => panic!("the rules say {expected:?}: {}", context()),

@@ -4,8 +4,8 @@
 use std::net::IpAddr;
 
 use weft_ir::{
-    Entity, HttpRule, Operator, Peer, Policy, PolicyDirection, PolicyPort, PolicyRule, PortRule, Requirement,
-    Selector, Workload,
+    Entity, HttpRule, L7Rules, Operator, Peer, Policy, PolicyDirection, PolicyPort, PolicyRule, PortRule,
+    Requirement, Selector, Workload,
 };
 use weft_policy::Direction;
 
@@ -56,7 +56,9 @@ impl Question<'_> {
         let mut requests: Option<Vec<bool>> = None;
         for section in &sections {
             for port in section.allow.iter().filter_map(|rule| self.names(rule)).flatten() {
-                let Some(http) = port.and_then(|port| port.http.as_ref()) else { return Answer::Allow };
+                let Some(L7Rules::Http(http)) = port.and_then(|port| port.l7.as_ref()) else {
+                    return Answer::Allow;
+                };
                 let allowed = requests.get_or_insert_with(|| vec![false; REQUESTS.len()]);
                 for (allowed, request) in allowed.iter_mut().zip(REQUESTS) {
                     let sane = !request.method.contains('\n');
@@ -103,7 +105,7 @@ impl Question<'_> {
             Some(weft_ir::Protocol::Udp) => &[17],
             Some(weft_ir::Protocol::Sctp) => &[132],
         };
-        let http_over_tcp = rule.http.is_none() || self.protocol == 6;
+        let http_over_tcp = rule.l7.is_none() || self.protocol == 6;
         let port = match &rule.port {
             PolicyPort::Any => true,
             PolicyPort::Range(first, last) => *first <= self.port && self.port <= *last,

@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use proptest::{collection::vec, prelude::*, sample::select};
 use weft_ir::{
-    Endpoint, Endpoints, Entity, HttpRule, Identity, IdentityNumber, MeshDefaults, NamedPort, Node,
+    Endpoint, Endpoints, Entity, HttpRule, Identity, IdentityNumber, L7Rules, MeshDefaults, NamedPort, Node,
     ObjectName, Operator, Peer, Policy, PolicyDirection, PolicyKind, PolicyPort, PolicyRule, PortRule,
-    Protocol, Requirement, Resource, Selector, Snapshot, Workload,
+    Protocol, Requirement, Resource, Selector, Snapshot, Tier, Workload,
 };
 
 pub(crate) const NODE: &str = "n1";
@@ -147,6 +147,8 @@ pub(crate) fn world() -> impl Strategy<Value = World> {
             kind: PolicyKind::CiliumNetworkPolicy,
             name: ObjectName::new("a", &format!("p{index}")),
             index: 0,
+            tier: Tier::Normal,
+            priority: 0,
             subject,
             ingress,
             egress,
@@ -162,7 +164,11 @@ fn section() -> impl Strategy<Value = PolicyDirection> {
 }
 
 fn rule(http: bool) -> impl Strategy<Value = PolicyRule> {
-    (vec(peer(), 0..3), vec(port_rule(http), 0..3)).prop_map(|(peers, ports)| PolicyRule { peers, ports })
+    (vec(peer(), 0..3), vec(port_rule(http), 0..3)).prop_map(|(peers, ports)| PolicyRule {
+        peers,
+        ports,
+        authenticate: false,
+    })
 }
 
 fn peer() -> impl Strategy<Value = Peer> {
@@ -226,11 +232,12 @@ fn port_rule(http: bool) -> impl Strategy<Value = PortRule> {
     ];
     let protocol = select(vec![None, Some(Protocol::Tcp), Some(Protocol::Udp), Some(Protocol::Sctp)]);
     let rules = if http {
-        prop_oneof![1 => Just(None), 1 => vec(http_rule(), 0..3).prop_map(Some)].boxed()
+        prop_oneof![1 => Just(None), 1 => vec(http_rule(), 0..3).prop_map(|rules| Some(L7Rules::Http(rules)))]
+            .boxed()
     } else {
         Just(None).boxed()
     };
-    (port, protocol, rules).prop_map(|(port, protocol, http)| PortRule { port, protocol, http })
+    (port, protocol, rules).prop_map(|(port, protocol, l7)| PortRule { port, protocol, l7 })
 }
 
 fn http_rule() -> impl Strategy<Value = HttpRule> {

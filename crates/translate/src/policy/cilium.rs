@@ -10,7 +10,7 @@ use weft_api::{
         CidrRule, CiliumEgress, CiliumIngress, CiliumNetworkPolicy, CiliumPortRule, CiliumRule, LabelSelector,
     },
 };
-use weft_ir::{Entity, ObjectName, Peer, Policy, PolicyDirection, PolicyKind, PolicyRule};
+use weft_ir::{Entity, ObjectName, Peer, Policy, PolicyDirection, PolicyKind, PolicyRule, Tier};
 
 use super::{cilium_ports, object_name, selectors};
 
@@ -73,6 +73,8 @@ fn translate_rule(
         kind: PolicyKind::CiliumNetworkPolicy,
         name: name.clone(),
         index,
+        tier: Tier::Normal,
+        priority: 0,
         subject: selectors::subject(&format!("{path}.endpointSelector"), namespace, subject)?,
         ingress: PolicyDirection {
             default_deny: rule.enable_default_deny.ingress.unwrap_or(names_ingress),
@@ -142,6 +144,8 @@ fn rule(
     Ok(PolicyRule {
         peers: peers.translate(namespace, path)?,
         ports: cilium_ports::translate(path, ports, verdict)?,
+        // `authentication` is refused: nothing could prove who a peer is.
+        authenticate: false,
     })
 }
 

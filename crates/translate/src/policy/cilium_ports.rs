@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `toPorts` of a CiliumNetworkPolicy: ports and HTTP rules.
+//! `toPorts` of a CiliumNetworkPolicy: ports and L7 rules.
 
 use std::sync::Arc;
 
 use weft_api::{
     object::DecodeError,
-    policy::{CiliumHttpRule, CiliumPort, CiliumPortRule},
+    policy::{CiliumHttpRule, CiliumL7Rules, CiliumPort, CiliumPortRule},
 };
 use weft_gateway_api::pattern;
-use weft_ir::{HttpRule, PolicyPort, PortRule, Protocol};
+use weft_ir::{HttpRule, L7Rules, PolicyPort, PortRule, Protocol};
 
 use super::cilium::Verdict;
 
@@ -27,18 +27,18 @@ pub(super) fn translate(
         if rule.ports.is_empty() || rule.ports.len() > MAX_PORTS {
             return Err(DecodeError::new(format!("{path}.ports"), format!("needs 1 to {MAX_PORTS} ports")));
         }
-        let http = http_rules(&path, rule)?;
-        if http.is_some() && verdict == Verdict::Deny {
-            return Err(DecodeError::new(format!("{path}.rules"), "a deny rule cannot have HTTP rules"));
+        let l7 = rule.rules.as_ref().map(|rules| l7_rules(&format!("{path}.rules"), rules)).transpose()?;
+        if l7.is_some() && verdict == Verdict::Deny {
+            return Err(DecodeError::new(format!("{path}.rules"), "a deny rule cannot have L7 rules"));
         }
         for (at, port) in rule.ports.iter().enumerate() {
-            found.push(port_rule(&format!("{path}.ports[{at}]"), port, http.clone())?);
+            found.push(port_rule(&format!("{path}.ports[{at}]"), port, l7.clone())?);
         }
     }
     Ok(found)
 }
 
-fn port_rule(path: &str, port: &CiliumPort, http: Option<Vec<HttpRule>>) -> Result<PortRule, DecodeError> {
+fn port_rule(path: &str, port: &CiliumPort, l7: Option<L7Rules>) -> Result<PortRule, DecodeError> {
     let protocol = match port.protocol.as_deref() {
         None | Some("" | "ANY") => None,
         Some("TCP") => Some(Protocol::Tcp),
@@ -50,13 +50,16 @@ fn port_rule(path: &str, port: &CiliumPort, http: Option<Vec<HttpRule>>) -> Resu
         }
     };
     let number = policy_port(path, port)?;
-    if http.is_some() && protocol != Some(Protocol::Tcp) {
-        return Err(DecodeError::new(format!("{path}.protocol"), "HTTP rules need `protocol: TCP`"));
+    match &l7 {
+        Some(L7Rules::Http(_)) if protocol != Some(Protocol::Tcp) => {
+            return Err(DecodeError::new(format!("{path}.protocol"), "HTTP rules need `protocol: TCP`"));
+        }
+        Some(L7Rules::Http(_)) if number == PolicyPort::Any => {
+            return Err(DecodeError::new(format!("{path}.port"), "HTTP rules need a port"));
+        }
+        Some(L7Rules::Http(_)) | None => {}
     }
-    if http.is_some() && number == PolicyPort::Any {
-        return Err(DecodeError::new(format!("{path}.port"), "HTTP rules need a port"));
-    }
-    Ok(PortRule { port: number, protocol, http })
+    Ok(PortRule { port: number, protocol, l7 })
 }
 
 fn policy_port(path: &str, port: &CiliumPort) -> Result<PolicyPort, DecodeError> {
@@ -113,14 +116,14 @@ fn service_name(text: &str) -> bool {
         && !text.contains("--")
 }
 
-/// The HTTP rules of an entry. An empty list is no rule, a rule without conditions is one.
-fn http_rules(path: &str, rule: &CiliumPortRule) -> Result<Option<Vec<HttpRule>>, DecodeError> {
-    let Some(rules) = &rule.rules else { return Ok(None) };
-    if rules.http.is_empty() {
-        return Ok(None);
+/// The L7 rules of an entry. A rule without conditions is one too.
+fn l7_rules(path: &str, rules: &CiliumL7Rules) -> Result<L7Rules, DecodeError> {
+    match rules {
+        CiliumL7Rules::Http(rules) => {
+            let translate = |(at, rule)| http_rule(&format!("{path}.http[{at}]"), rule);
+            rules.iter().enumerate().map(translate).collect::<Result<_, _>>().map(L7Rules::Http)
+        }
     }
-    let translate = |(at, rule)| http_rule(&format!("{path}.rules.http[{at}]"), rule);
-    rules.http.iter().enumerate().map(translate).collect::<Result<Vec<_>, _>>().map(Some)
 }
 
 fn http_rule(path: &str, rule: &CiliumHttpRule) -> Result<HttpRule, DecodeError> {

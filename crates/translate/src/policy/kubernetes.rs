@@ -8,7 +8,7 @@ use weft_api::{
 };
 use weft_ir::{
     Operator, Peer, Policy, PolicyDirection, PolicyKind, PolicyPort, PolicyRule, PortRule, Protocol,
-    Requirement, Selector,
+    Requirement, Selector, Tier,
 };
 
 use super::{cilium::cidr_set, object_name, selectors};
@@ -46,6 +46,8 @@ pub(super) fn translate(policy: &NetworkPolicy) -> Result<Vec<Policy>, DecodeErr
         kind: PolicyKind::NetworkPolicy,
         name: name.clone(),
         index: 0,
+        tier: Tier::Normal,
+        priority: 0,
         subject: Selector { requirements: subject },
         ingress,
         egress,
@@ -65,7 +67,8 @@ fn rule(
     if found.is_empty() {
         found.push(Peer::Any);
     }
-    Ok(PolicyRule { peers: found, ports: ports.iter().enumerate().map(one_port).collect::<Result<_, _>>()? })
+    let ports = ports.iter().enumerate().map(one_port).collect::<Result<_, _>>()?;
+    Ok(PolicyRule { peers: found, ports, authenticate: false })
 }
 
 fn peer(namespace: &str, path: &str, peer: &NetworkPolicyPeer) -> Result<Peer, DecodeError> {
@@ -125,5 +128,5 @@ fn port(path: &str, port: &NetworkPolicyPort) -> Result<PortRule, DecodeError> {
             }
         }
     };
-    Ok(PortRule { port: found, protocol: Some(protocol), http: None })
+    Ok(PortRule { port: found, protocol: Some(protocol), l7: None })
 }

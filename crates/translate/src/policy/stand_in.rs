@@ -7,7 +7,7 @@ use weft_api::{
     object::{Kind, ObjectKey, decode_as},
     policy::LabelSelector,
 };
-use weft_ir::{ObjectName, Operator, Policy, PolicyDirection, PolicyKind, Requirement, Selector};
+use weft_ir::{ObjectName, Operator, Policy, PolicyDirection, PolicyKind, Requirement, Selector, Tier};
 
 use super::selectors;
 use crate::workload::NAMESPACE_LABEL;
@@ -38,6 +38,8 @@ pub fn stand_in(key: &ObjectKey, value: &Value) -> Vec<Policy> {
                 kind,
                 name: ObjectName { namespace: key.namespace.clone(), name: key.name.clone() },
                 index,
+                tier: Tier::Normal,
+                priority: 0,
                 subject: subject(kind, &key.namespace, rule),
                 ingress: PolicyDirection { default_deny: ingress, ..PolicyDirection::default() },
                 egress: PolicyDirection { default_deny: egress, ..PolicyDirection::default() },
