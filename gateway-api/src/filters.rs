@@ -7,8 +7,9 @@ use weft_api::httproute::{
     HeaderModifier, HttpHeader, HttpRouteFilter, PathModifier, RequestRedirect, UrlRewrite,
 };
 use weft_ir::{HeaderChanges, PathChange, Redirect, Rewrite, RouteFilter};
+use weft_matching::hostname;
 
-use crate::{hostname, validate};
+use crate::validate;
 
 /// Headers that say how a message is framed or what the connection does (RFC 9110 section 7.6.1, RFC 9112
 /// section 6): the proxy writes them for each connection itself, and so no filter changes them.

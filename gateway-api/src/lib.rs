@@ -9,11 +9,9 @@
 
 mod filters;
 mod gateway;
-pub mod hostname;
 mod httproute;
 pub mod input;
 mod parents;
-pub mod pattern;
 mod rules;
 pub mod selector;
 mod validate;

@@ -9,8 +9,9 @@ use weft_api::{
     httproute::{HttpRoute, ParentReference},
 };
 use weft_ir::{ObjectName, RouteParent};
+use weft_matching::hostname;
 
-use crate::{gateway::GatewayState, hostname, input::Input, selector};
+use crate::{gateway::GatewayState, input::Input, selector};
 
 /// What came of one parent reference.
 pub(crate) enum Attachment {

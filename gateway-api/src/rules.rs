@@ -14,7 +14,7 @@ use weft_ir::{
     RouteTimeouts, StringMatch, ValueMatch,
 };
 
-use crate::{filters, input::Input, pattern};
+use crate::{filters, input::Input};
 
 /// How often a request is tried again where the object does not say (GEP-1731 leaves it open).
 const DEFAULT_RETRY_ATTEMPTS: u32 = 1;
@@ -104,10 +104,10 @@ fn translate_match(path: &str, wanted: &HttpRouteMatch, refuse: &mut impl FnMut(
     let path_match = match given.kind {
         PathMatchType::Exact => PathMatch::Exact(given.value),
         PathMatchType::PathPrefix => PathMatch::Prefix(given.value),
-        PathMatchType::RegularExpression => match pattern::check(&given.value) {
+        PathMatchType::RegularExpression => match weft_matching::check(&given.value) {
             Ok(()) => PathMatch::Regex(given.value),
-            Err(message) => {
-                refuse(format!("{path}.path.value: {message}"));
+            Err(error) => {
+                refuse(format!("{path}.path.value: {error}"));
                 PathMatch::Prefix("/".into())
             }
         },
@@ -136,10 +136,10 @@ fn values(
         }
         let value = match one.kind {
             ValueMatchType::Exact => StringMatch::Exact(one.value.clone()),
-            ValueMatchType::RegularExpression => match pattern::check(&one.value) {
+            ValueMatchType::RegularExpression => match weft_matching::check(&one.value) {
                 Ok(()) => StringMatch::Regex(one.value.clone()),
-                Err(message) => {
-                    refuse(format!("{path}[{at}].value: {message}"));
+                Err(error) => {
+                    refuse(format!("{path}[{at}].value: {error}"));
                     continue;
                 }
             },

@@ -8,8 +8,9 @@ use weft_api::{
     httproute::{HeaderModifier, HttpBackendRef, HttpRoute, HttpRouteFilter, HttpRouteRule, PathMatchType},
     object::DecodeError,
 };
+use weft_matching::hostname;
 
-use crate::{hostname, selector};
+use crate::selector;
 
 /// Checks a Gateway as its CRD does.
 pub fn validate_gateway(gateway: &Gateway) -> Result<(), DecodeError> {

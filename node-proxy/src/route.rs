@@ -9,8 +9,9 @@
 //! Read [`RouteTable::find`] first; [`path`] holds the index that makes it independent of the number
 //! of routes, [`conditions`] what is left to check for each candidate.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{borrow::Cow, sync::Arc};
 
+mod closed;
 mod conditions;
 pub(crate) mod filter;
 mod path;
@@ -20,12 +21,13 @@ pub(crate) mod slots;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use conditions::BadExpression;
+pub(crate) use conditions::BadMatch;
 
 use conditions::Conditions;
 use path::PathIndex;
 use weft_codec::message::RequestHead;
 use weft_ir::{PathMatch, Route};
+use weft_matching::{Expression, HostMap};
 
 use crate::route::rule::Rule;
 
@@ -33,10 +35,7 @@ use crate::route::rule::Rule;
 #[derive(Debug, Default)]
 pub(crate) struct RouteTable {
     entries: Vec<Entry>,
-    exact_hosts: HashMap<Box<[u8]>, PathIndex>,
-    /// By the suffix after `*.`.
-    wildcard_hosts: HashMap<Box<[u8]>, PathIndex>,
-    any_host: PathIndex,
+    hosts: HostMap<PathIndex>,
 }
 
 /// One match of one rule.
@@ -57,12 +56,20 @@ pub(crate) struct Matched<'a> {
     pub(crate) prefix: Option<usize>,
 }
 
-/// Whether all expressions and header names of a route can be used.
-pub(crate) fn check(route: &Route) -> Result<(), BadExpression> {
+/// The route as it is to be served, and what is wrong with it: as it is where all of it can be used, and
+/// otherwise one that answers with an error what it would have matched.
+pub(crate) fn usable(route: &Route) -> (Cow<'_, Route>, Option<BadMatch>) {
+    match check(route) {
+        Ok(()) => (Cow::Borrowed(route), None),
+        Err(error) => (Cow::Owned(closed::closed(route)), Some(error)),
+    }
+}
+
+fn check(route: &Route) -> Result<(), BadMatch> {
     for wanted in &route.matches {
         Conditions::compile(wanted)?;
-        if let PathMatch::Regex(expression) = &wanted.path {
-            conditions::anchored(expression)?;
+        if let PathMatch::Regex(text) = &wanted.path {
+            Expression::parse(text)?.compile()?;
         }
     }
     Ok(())
@@ -78,37 +85,34 @@ pub(crate) enum Hostnames {
 }
 
 impl RouteTable {
-    /// Builds the table. Matches whose expressions are not valid are left out and returned.
-    pub(crate) fn build(
-        routes: &[(&Route, Arc<Rule>)],
-        hostnames: Hostnames,
-    ) -> (RouteTable, Vec<BadExpression>) {
-        let mut bad = Vec::new();
+    /// Builds the table of routes that were found [`usable`].
+    pub(crate) fn build(routes: &[(&Route, Arc<Rule>)], hostnames: Hostnames) -> RouteTable {
         let mut candidates = Vec::new();
         for (route, rule) in routes {
             for (index, wanted) in route.matches.iter().enumerate() {
-                match Conditions::compile(wanted) {
-                    Ok(conditions) => {
-                        candidates.push(Candidate { route, rule, index, path: &wanted.path, conditions });
-                    }
-                    Err(error) => bad.push(error),
-                }
+                let Ok(conditions) = Conditions::compile(wanted) else { continue };
+                candidates.push(Candidate { route, rule, index, path: &wanted.path, conditions });
             }
         }
         // Positions in `entries` follow the precedence, so that an index only keeps numbers in order.
         candidates.sort_by(|a, b| a.rank().cmp(&b.rank()));
         let mut table = RouteTable::default();
-        let mut indexed = IndexBuilder::default();
+        let mut hosts: HostMap<path::Builder> = HostMap::default();
         for Candidate { route, rule, path, conditions, .. } in candidates {
-            indexed.add(route, path, table.entries.len() as u32, hostnames);
+            let number = table.entries.len() as u32;
+            if hostnames == Hostnames::Ignored || route.hostnames.is_empty() {
+                hosts.entry("").add(path, number);
+            } else {
+                route.hostnames.iter().for_each(|hostname| hosts.entry(hostname).add(path, number));
+            }
             let prefix = match path {
                 PathMatch::Prefix(prefix) => Some(prefix.trim_end_matches('/').len()),
                 PathMatch::Exact(_) | PathMatch::Regex(_) => None,
             };
             table.entries.push(Entry { rule: Arc::clone(rule), conditions, prefix });
         }
-        indexed.finish(&mut table, &mut bad);
-        (table, bad)
+        table.hosts = hosts.map(path::Builder::finish);
+        table
     }
 
     /// The rule for a request to `host`, which is in lower case and has no port.
@@ -117,30 +121,9 @@ impl RouteTable {
         let accepts = |number: u32| {
             self.entries.get(number as usize).is_some_and(|entry| entry.conditions.hold(request))
         };
-        let number = self
-            .exact_hosts
-            .get(host)
-            .and_then(|index| index.first(path, accepts))
-            .or_else(|| self.find_wildcard(host, path, accepts))
-            .or_else(|| self.any_host.first(path, accepts))?;
+        let number = self.hosts.covering(host).find_map(|index| index.first(path, accepts))?;
         let entry = self.entries.get(number as usize)?;
         Some(Matched { rule: &entry.rule, prefix: entry.prefix })
-    }
-
-    /// Tries the suffixes of the host, the longest first: `*.x` stands for one label or more.
-    fn find_wildcard(&self, host: &[u8], path: &[u8], accepts: impl Fn(u32) -> bool) -> Option<u32> {
-        if self.wildcard_hosts.is_empty() {
-            return None;
-        }
-        let mut rest = host;
-        while let Some(dot) = rest.iter().position(|byte| *byte == b'.') {
-            rest = rest.get(dot + 1..)?;
-            let found = self.wildcard_hosts.get(rest).and_then(|index| index.first(path, &accepts));
-            if found.is_some() {
-                return found;
-            }
-        }
-        None
     }
 }
 
@@ -158,39 +141,5 @@ impl Candidate<'_> {
     fn rank(&self) -> (conditions::Rank, i64, &weft_ir::ObjectName, u32, usize) {
         let age = if self.route.created == 0 { i64::MAX } else { self.route.created };
         (self.conditions.rank(), age, &self.route.origin, self.route.rule, self.index)
-    }
-}
-
-/// Collects the indices by hostname until all matches are known.
-#[derive(Default)]
-struct IndexBuilder {
-    exact: HashMap<Box<[u8]>, path::Builder>,
-    wildcard: HashMap<Box<[u8]>, path::Builder>,
-    any: path::Builder,
-}
-
-impl IndexBuilder {
-    fn add(&mut self, route: &Route, wanted: &PathMatch, number: u32, hostnames: Hostnames) {
-        if hostnames == Hostnames::Ignored || route.hostnames.is_empty() {
-            self.any.add(wanted, number);
-            return;
-        }
-        for hostname in &route.hostnames {
-            let hostname = hostname.to_ascii_lowercase();
-            let builder = match hostname.strip_prefix("*.") {
-                Some(suffix) => self.wildcard.entry(suffix.as_bytes().into()),
-                None => self.exact.entry(hostname.as_bytes().into()),
-            };
-            builder.or_default().add(wanted, number);
-        }
-    }
-
-    fn finish(self, table: &mut RouteTable, bad: &mut Vec<BadExpression>) {
-        let mut all = |builders: HashMap<Box<[u8]>, path::Builder>| {
-            builders.into_iter().map(|(host, builder)| (host, builder.finish(bad))).collect::<HashMap<_, _>>()
-        };
-        table.exact_hosts = all(self.exact);
-        table.wildcard_hosts = all(self.wildcard);
-        table.any_host = self.any.finish(bad);
     }
 }

@@ -25,10 +25,7 @@ mod warning;
 
 pub use addresses::AddressTable;
 pub use endpoint::{Direction, DirectionPolicy, EndpointPolicy};
-pub use http::{
-    HttpDecision, HttpRequest, HttpRules,
-    pattern::{PatternError, check_pattern},
-};
+pub use http::{HttpDecision, HttpRequest, HttpRules};
 pub use l7::L7Policy;
 pub use selector::Labels;
 pub use set::PolicySet;

@@ -3,7 +3,9 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::{Direction, PatternError};
+use weft_matching::ExpressionError;
+
+use crate::Direction;
 
 /// Something a user should be told about a policy. Names are `namespace/name`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,7 +33,7 @@ pub enum Warning {
         /// The policy.
         policy: Arc<str>,
         /// The expression and what is wrong with it.
-        error: PatternError,
+        error: ExpressionError,
     },
     /// The HTTP rules that meet on one port are too large together: every request is denied.
     HttpRulesTooLarge {

@@ -12,6 +12,7 @@ const RANKS: &[(&str, u8)] = &[
     ("weft-api", 0),
     ("weft-ir", 0),
     ("weft-manifests", 0),
+    ("weft-matching", 0),
     ("weft-runtime", 0),
     ("weft-ebpf-common", 0),
     ("weft-codec", 1),
@@ -29,7 +30,8 @@ const RANKS: &[(&str, u8)] = &[
 ];
 
 /// Packages that do no I/O and hold no connection.
-const PURE: [&str; 5] = ["weft-api", "weft-ir", "weft-policy", "weft-gateway-api", "weft-translate"];
+const PURE: [&str; 6] =
+    ["weft-api", "weft-ir", "weft-matching", "weft-policy", "weft-gateway-api", "weft-translate"];
 
 /// What a pure package must not pull in, at any depth.
 const IMPURE: [&str; 10] =

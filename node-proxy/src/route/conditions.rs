@@ -4,28 +4,18 @@
 use std::{borrow::Cow, cmp::Reverse};
 
 use http::HeaderName;
-use regex::bytes::{Regex, RegexBuilder};
 use thiserror::Error;
 use weft_codec::{headers::Headers, message::RequestHead};
 use weft_ir::{RouteMatch, StringMatch, ValueMatch};
+use weft_matching::{Expression, ExpressionError, Matcher};
 
-/// Limit for one compiled expression, in bytes: the default of the regex crate is 10 MiB, which a
-/// thousand routes would make 10 GiB.
-const EXPRESSION_SIZE: usize = 1 << 20;
-
-/// A match that cannot be used. The controller refuses these; a node that meets one all the same
-/// leaves the match out and reports the resource as rejected.
+/// A match that cannot be used. The controller refuses these; a node that meets one all the same closes
+/// what it named and reports the resource as rejected.
 #[derive(Debug, Error)]
-pub(crate) enum BadExpression {
-    /// Not an expression of the RE2 syntax, or too large once compiled.
-    #[error("the expression {expression:?} cannot be used; write it in RE2 syntax: {source}")]
-    Expression {
-        /// The expression, as written.
-        expression: Box<str>,
-        /// Why.
-        #[source]
-        source: Box<regex::Error>,
-    },
+pub(crate) enum BadMatch {
+    /// Not an expression of the RE2 syntax, or too large.
+    #[error(transparent)]
+    Expression(#[from] ExpressionError),
     /// Not the name of a header.
     #[error("{name:?} is not the name of a header: {source}")]
     HeaderName {
@@ -48,18 +38,18 @@ pub(super) struct Conditions {
 #[derive(Debug)]
 enum Wanted {
     Exact(Box<[u8]>),
-    Expression(Box<Regex>),
+    Expression(Box<Matcher>),
 }
 
 /// Sorts the better match first.
 pub(super) type Rank = (Reverse<bool>, Reverse<usize>, Reverse<usize>);
 
 impl Conditions {
-    pub(super) fn compile(wanted: &RouteMatch) -> Result<Conditions, BadExpression> {
+    pub(super) fn compile(wanted: &RouteMatch) -> Result<Conditions, BadMatch> {
         let mut headers = Vec::with_capacity(wanted.headers.len());
         for (name, value) in distinct(&wanted.headers)? {
             let name = HeaderName::from_bytes(name.as_bytes())
-                .map_err(|source| BadExpression::HeaderName { name, source })?;
+                .map_err(|source| BadMatch::HeaderName { name, source })?;
             headers.push((name, value));
         }
         Ok(Conditions {
@@ -114,7 +104,7 @@ impl Wanted {
 }
 
 /// Of several conditions on one name only the first counts (HTTPHeaderMatch, HTTPQueryParamMatch).
-fn distinct(values: &[ValueMatch]) -> Result<Vec<(Box<str>, Wanted)>, BadExpression> {
+fn distinct(values: &[ValueMatch]) -> Result<Vec<(Box<str>, Wanted)>, BadMatch> {
     let mut distinct: Vec<(Box<str>, Wanted)> = Vec::with_capacity(values.len());
     for value in values {
         if distinct.iter().any(|(known, _)| **known == *value.name) {
@@ -122,24 +112,13 @@ fn distinct(values: &[ValueMatch]) -> Result<Vec<(Box<str>, Wanted)>, BadExpress
         }
         let wanted = match &value.value {
             StringMatch::Exact(text) => Wanted::Exact(text.as_bytes().into()),
-            StringMatch::Regex(expression) => Wanted::Expression(Box::new(anchored(expression)?)),
+            StringMatch::Regex(expression) => {
+                Wanted::Expression(Box::new(Expression::parse(expression)?.compile()?))
+            }
         };
         distinct.push(((*value.name).into(), wanted));
     }
     Ok(distinct)
-}
-
-/// Compiles an expression that has to match the whole value.
-pub(crate) fn anchored(expression: &str) -> Result<Regex, BadExpression> {
-    let bad = |source| BadExpression::Expression { expression: expression.into(), source: Box::new(source) };
-    // On its own first: `a)|(?:b` is only an expression between our brackets.
-    RegexBuilder::new(expression).size_limit(EXPRESSION_SIZE).build().map_err(bad)?;
-    RegexBuilder::new(&whole(expression)).size_limit(EXPRESSION_SIZE).build().map_err(bad)
-}
-
-/// The text of an expression that has to match the whole value.
-pub(super) fn whole(expression: &str) -> String {
-    format!(r"\A(?:{expression})\z")
 }
 
 /// The first value of a query parameter, decoded.

@@ -4,13 +4,8 @@
 
 use std::collections::HashMap;
 
-use regex::bytes::{RegexSet, RegexSetBuilder};
 use weft_ir::PathMatch;
-
-use super::conditions::{BadExpression, anchored, whole};
-
-/// Limit for the automaton of all expressions of one table and hostname, in bytes.
-const SET_SIZE: usize = 64 << 20;
+use weft_matching::{Expression, MatcherSet};
 
 /// Numbers of entries by path, the best first.
 #[derive(Debug, Default)]
@@ -23,7 +18,7 @@ pub(super) struct PathIndex {
 
 #[derive(Debug)]
 struct Expressions {
-    set: RegexSet,
+    set: MatcherSet,
     /// The entry of each expression of the set, in order of precedence.
     entries: Vec<u32>,
 }
@@ -78,7 +73,7 @@ impl PathIndex {
 impl Expressions {
     fn first(&self, path: &[u8], accepts: impl Fn(u32) -> bool) -> Option<u32> {
         let matched = self.set.matches(path);
-        matched.iter().filter_map(|index| self.entries.get(index).copied()).find(|number| accepts(*number))
+        matched.filter_map(|index| self.entries.get(index).copied()).find(|number| accepts(*number))
     }
 }
 
@@ -86,7 +81,7 @@ impl Expressions {
 #[derive(Debug, Default)]
 pub(super) struct Builder {
     exact: HashMap<Box<[u8]>, Vec<u32>>,
-    expressions: Vec<(String, u32)>,
+    expressions: Vec<(Expression, u32)>,
     nodes: Vec<Node>,
 }
 
@@ -94,7 +89,10 @@ impl Builder {
     pub(super) fn add(&mut self, path: &PathMatch, number: u32) {
         match path {
             PathMatch::Exact(path) => self.exact.entry(path.as_bytes().into()).or_default().push(number),
-            PathMatch::Regex(expression) => self.expressions.push((expression.to_string(), number)),
+            // One that cannot be used was closed before (`super::closed`).
+            PathMatch::Regex(text) => {
+                self.expressions.extend(Expression::parse(text).ok().map(|expression| (expression, number)));
+            }
             PathMatch::Prefix(prefix) => self.add_prefix(prefix, number),
         }
     }
@@ -116,34 +114,12 @@ impl Builder {
         self.nodes[at].entries.push(number);
     }
 
-    pub(super) fn finish(mut self, bad: &mut Vec<BadExpression>) -> PathIndex {
+    pub(super) fn finish(mut self) -> PathIndex {
         link_shorter(&mut self.nodes);
-        let mut usable = Vec::with_capacity(self.expressions.len());
-        for (expression, number) in self.expressions {
-            match anchored(&expression) {
-                Ok(_) => usable.push((expression, number)),
-                Err(error) => bad.push(error),
-            }
-        }
-        let expressions = build_set(&usable, bad);
+        let (expressions, entries): (Vec<Expression>, Vec<u32>) = self.expressions.into_iter().unzip();
+        let any = !entries.is_empty();
+        let expressions = any.then(|| Expressions { set: MatcherSet::build(&expressions), entries });
         PathIndex { exact: self.exact, expressions, nodes: self.nodes }
-    }
-}
-
-fn build_set(usable: &[(String, u32)], bad: &mut Vec<BadExpression>) -> Option<Expressions> {
-    if usable.is_empty() {
-        return None;
-    }
-    let texts = usable.iter().map(|(expression, _)| whole(expression));
-    match RegexSetBuilder::new(texts).size_limit(SET_SIZE).build() {
-        Ok(set) => Some(Expressions { set, entries: usable.iter().map(|(_, number)| *number).collect() }),
-        Err(error) => {
-            bad.push(BadExpression::Expression {
-                expression: format!("all {} path expressions together", usable.len()).into(),
-                source: Box::new(error),
-            });
-            None
-        }
     }
 }
 

@@ -216,21 +216,25 @@ impl Compiler {
         let mut last_rejected = std::mem::take(&mut self.rejected);
         for (key, resource) in routes {
             let Resource::Route(route) = resource.as_ref() else { continue };
-            let error = match last.get(*key) {
-                Some(compiled) if Arc::ptr_eq(&compiled.resource, resource) => last_rejected.remove(*key),
-                _ => route::check(route).err().map(|error| error.to_string()),
-            };
-            self.rejected.extend(error.map(|error| ((*key).clone(), error)));
             let limits = limits.get(&RateLimitTarget::Route(route.origin.clone()));
             let limits = limits.map(Vec::as_slice).unwrap_or_default();
-            let compiled = match last.remove(*key) {
-                Some(compiled) if compiled.is_made_from(resource, limits) => compiled,
+            let (compiled, error) = match last.remove(*key) {
+                Some(compiled) if compiled.is_made_from(resource, limits) => {
+                    (compiled, last_rejected.remove(*key))
+                }
                 _ => {
+                    let (usable, error) = route::usable(route);
                     let slots = &mut self.cluster_slots;
-                    let rule = Rule::compile(route, limits.to_vec(), |service| slots.assign(service));
-                    CompiledRoute { resource: Arc::clone(resource), rule: Arc::new(rule) }
+                    let rule = Rule::compile(&usable, limits.to_vec(), |service| slots.assign(service));
+                    let closed = error.is_some().then(|| Arc::new(usable.into_owned()));
+                    let resource = Arc::clone(resource);
+                    (
+                        CompiledRoute { resource, closed, rule: Arc::new(rule) },
+                        error.map(|error| error.to_string()),
+                    )
                 }
             };
+            self.rejected.extend(error.map(|error| ((*key).clone(), error)));
             self.routes.insert((*key).clone(), compiled);
         }
     }

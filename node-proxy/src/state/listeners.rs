@@ -2,22 +2,20 @@
 //! The listeners of Gateways, by address and hostname.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
 };
 
 use weft_ir::Listener;
+use weft_matching::HostMap;
 
 use crate::route::RouteTable;
 
 /// One address and port on which Gateways listen.
 #[derive(Debug, Default)]
 pub(crate) struct ListenPoint {
-    exact: HashMap<Box<[u8]>, Arc<VirtualHost>>,
-    /// By the suffix after `*.`.
-    wildcard: HashMap<Box<[u8]>, Arc<VirtualHost>>,
-    any: Option<Arc<VirtualHost>>,
+    hosts: HostMap<Option<Arc<VirtualHost>>>,
 }
 
 /// What is served for one hostname of a listen point.
@@ -32,33 +30,11 @@ impl ListenPoint {
     /// port. No other listener serves the request, even when this one has no rule for it (listener
     /// isolation).
     pub(crate) fn find(&self, host: &[u8]) -> Option<&Arc<VirtualHost>> {
-        self.exact.get(host).or_else(|| self.find_wildcard(host)).or(self.any.as_ref())
-    }
-
-    fn find_wildcard(&self, host: &[u8]) -> Option<&Arc<VirtualHost>> {
-        if self.wildcard.is_empty() {
-            return None;
-        }
-        let mut rest = host;
-        while let Some(dot) = rest.iter().position(|byte| *byte == b'.') {
-            rest = rest.get(dot + 1..)?;
-            if let Some(found) = self.wildcard.get(rest) {
-                return Some(found);
-            }
-        }
-        None
+        self.hosts.covering(host).flatten().next()
     }
 
     pub(super) fn add(&mut self, hostname: &str, host: Arc<VirtualHost>) {
-        match hostname.strip_prefix("*.") {
-            Some(suffix) => {
-                self.wildcard.insert(suffix.as_bytes().into(), host);
-            }
-            None if hostname.is_empty() => self.any = Some(host),
-            None => {
-                self.exact.insert(hostname.as_bytes().into(), host);
-            }
-        }
+        *self.hosts.entry(hostname) = Some(host);
     }
 }
 

@@ -11,15 +11,18 @@ use crate::route::{Hostnames, RouteTable, ratelimit::RateLimiter, rule::Rule};
 #[derive(Clone, Debug)]
 pub(super) struct CompiledRoute {
     pub(super) resource: Arc<Resource>,
+    /// What is served in its place where a part of it cannot be used.
+    pub(super) closed: Option<Arc<Route>>,
     pub(super) rule: Arc<Rule>,
 }
 
 impl CompiledRoute {
     /// The route; the resource was checked to be one when this was made.
     pub(super) fn route(&self) -> Option<&Route> {
-        match self.resource.as_ref() {
-            Resource::Route(route) => Some(route),
-            _ => None,
+        match (&self.closed, self.resource.as_ref()) {
+            (Some(closed), _) => Some(closed),
+            (None, Resource::Route(route)) => Some(route),
+            (None, _) => None,
         }
     }
 
@@ -73,8 +76,7 @@ impl<K: Eq + Hash> Tables<K> {
                     .iter()
                     .filter_map(|compiled| Some((compiled.route()?, Arc::clone(&compiled.rule))))
                     .collect();
-                // What is not valid was reported when the route was compiled.
-                let (table, _) = RouteTable::build(&parts, hostnames);
+                let table = RouteTable::build(&parts, hostnames);
                 Built { routes, table: Arc::new(table) }
             }
         };

@@ -1,66 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Regular expressions of HTTP rules: RE2's meaning (what Cilium's Envoy uses), bounded in size.
+//! One pattern for a whole HTTP rule.
 
-use std::sync::Arc;
+use regex_syntax::hir::{Class, ClassBytes, ClassBytesRange, Hir, HirKind, Look, Repetition};
+use weft_matching::{Expression, ExpressionError, expression::cost};
 
-use regex_syntax::{
-    Parser, ParserBuilder,
-    hir::{Class, ClassBytes, ClassBytesRange, Hir, HirKind, Look, Repetition},
-};
-use thiserror::Error;
-
-/// The size that one expression may have, in automaton states by a rough count. The largest that
-/// Envoy's RE2 takes by default is of the same order (`re2.max_program_size`, 100 instructions, is only
-/// a warning there).
-const MAX_PATTERN_COST: u64 = 10_000;
-
-/// The size that all rules of one port may have together, by the same count: 5,000 rules of 400 each.
+/// The size that all rules of one port may have together, by the count of [`cost`]: 5,000 rules of 400
+/// each.
 pub(crate) const MAX_SET_COST: u64 = 2_000_000;
 
-/// Depth of nested groups and repetitions.
-const MAX_NESTING: u32 = 64;
-
-/// Why an expression is refused.
-#[derive(Clone, Debug, Error, PartialEq, Eq, PartialOrd, Ord)]
-#[error("the expression `{pattern}` {problem}")]
-pub struct PatternError {
-    /// The expression.
-    pub pattern: Arc<str>,
-    /// What is wrong with it.
-    pub problem: Arc<str>,
-}
-
-/// Checks that a rule with this expression will be enforced as written.
-///
-/// Fails for what is not valid RE2 syntax and for what would need too large an automaton.
-pub fn check_pattern(pattern: &str) -> Result<(), PatternError> {
-    parse(pattern).map(|_| ())
-}
-
-/// Parses an expression. Classes such as `\d` are ASCII, as in RE2; expressions that cannot be said
-/// without Unicode (`\p{Greek}`, `[é]`) are read with it.
-pub(crate) fn parse(pattern: &str) -> Result<Hir, PatternError> {
-    let refuse = |problem: &str| PatternError { pattern: pattern.into(), problem: problem.into() };
-    let parsed = match parser(false).parse(pattern) {
-        Ok(hir) => Ok(hir),
-        Err(_) => parser(true).parse(pattern),
-    };
-    let hir = parsed.map_err(|error| {
-        let problem = match &error {
-            regex_syntax::Error::Parse(error) => error.kind().to_string(),
-            regex_syntax::Error::Translate(error) => error.kind().to_string(),
-            other => other.to_string(),
-        };
-        refuse(&format!("is not valid: {problem}"))
-    })?;
-    if cost(&hir) > MAX_PATTERN_COST {
-        return Err(refuse("is too large: use fewer or smaller repetitions"));
-    }
-    Ok(of_one_line(hir))
-}
-
-fn parser(unicode: bool) -> Parser {
-    ParserBuilder::new().unicode(unicode).utf8(false).nest_limit(MAX_NESTING).build()
+/// Reads an expression that is to match one line of a text.
+pub(crate) fn parse(text: &str) -> Result<Hir, ExpressionError> {
+    Expression::parse(text).map(|expression| of_one_line(expression.hir().clone()))
 }
 
 /// Makes `^` and `$` mean the ends of a line, since the part becomes one line of a text. Groups need no
@@ -113,22 +63,4 @@ fn any_text() -> Hir {
         greedy: true,
         sub: Box::new(Hir::class(Class::Bytes(class))),
     })
-}
-
-/// A rough count of the automaton's states: repetitions are written out.
-fn cost(hir: &Hir) -> u64 {
-    match hir.kind() {
-        HirKind::Empty | HirKind::Look(_) => 1,
-        HirKind::Literal(literal) => literal.0.len() as u64,
-        HirKind::Class(Class::Bytes(_)) => 1,
-        HirKind::Class(Class::Unicode(class)) => class.ranges().len() as u64 * 4,
-        HirKind::Repetition(repetition) => {
-            let times = repetition.max.unwrap_or(repetition.min.saturating_add(1)).max(1);
-            cost(&repetition.sub).saturating_add(1).saturating_mul(u64::from(times))
-        }
-        HirKind::Capture(capture) => cost(&capture.sub).saturating_add(1),
-        HirKind::Concat(parts) | HirKind::Alternation(parts) => {
-            parts.iter().fold(1, |sum, part| sum.saturating_add(cost(part)))
-        }
-    }
 }

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::*;
-use crate::check_pattern;
 
 fn rule(method: &str, path: &str) -> HttpRule {
     HttpRule { method: Some(method.into()), path: Some(path.into()), ..HttpRule::default() }
@@ -111,24 +110,13 @@ fn an_expression_that_does_not_compile_allows_nothing_and_is_reported() {
     let [Warning::Pattern { policy, error }] = rules.warnings.as_slice() else {
         panic!("{:?}", rules.warnings)
     };
-    assert_eq!((&**policy, &*error.pattern), ("shop/checkout", "("));
+    assert_eq!((&**policy, &*error.expression), ("shop/checkout", "("));
     assert!(matches!(decide(rules, "GET", "", "/a", &[]), HttpDecision::Allow(_)));
     assert!(matches!(decide(compile(&[rule("GET", "(")]), "GET", "", "(", &[]), HttpDecision::Deny(..)));
 }
 
 #[test]
 fn sizes_are_bounded() {
-    for pattern in ["(a{1000}){1000}", "((((a{50}){50}){50}){50}){50}", "\\p{L}{1000}", &"(".repeat(100_000)]
-    {
-        let begin = Instant::now();
-        assert!(check_pattern(pattern).is_err());
-        assert!(begin.elapsed() < Duration::from_secs(5));
-    }
-    for pattern in ["/[a-z]{1,63}/\\d{1,20}", "/.*", "(GET|POST|PUT)"] {
-        assert_eq!(check_pattern(pattern), Ok(()));
-    }
-    let error = check_pattern("a{20000}").unwrap_err().to_string();
-    assert!(error.contains("too large"), "{error}");
     let many: Vec<HttpRule> = (0..400).map(|n| rule("GET", &format!("/{n}/[a-f]{{4900}}"))).collect();
     let rules = compile(&many);
     assert_eq!(rules.warnings, [Warning::HttpRulesTooLarge { policy: "shop/checkout".into() }]);

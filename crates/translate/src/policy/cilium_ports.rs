@@ -7,7 +7,6 @@ use weft_api::{
     object::DecodeError,
     policy::{CiliumHttpRule, CiliumL7Rules, CiliumPort, CiliumPortRule},
 };
-use weft_gateway_api::pattern;
 use weft_ir::{HttpRule, L7Rules, PolicyPort, PortRule, Protocol};
 
 use super::cilium::Verdict;
@@ -131,9 +130,9 @@ fn http_rule(path: &str, rule: &CiliumHttpRule) -> Result<HttpRule, DecodeError>
         if text.is_empty() {
             return Ok(None);
         }
-        match pattern::check(text) {
+        match weft_matching::check(text) {
             Ok(()) => Ok(Some(text.clone())),
-            Err(message) => Err(DecodeError::new(format!("{path}.{field}"), message)),
+            Err(error) => Err(DecodeError::new(format!("{path}.{field}"), error.to_string())),
         }
     };
     let header = |text: &Arc<str>| match text.split_once(' ') {
