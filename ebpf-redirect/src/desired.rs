@@ -14,8 +14,8 @@ use weft_ebpf_common::layout::{
 };
 use weft_ebpf_common::{Reason, identity};
 use weft_ir::{
-    AppProtocol, Endpoints, ObjectName, Protocol, RateLimitTarget, Resource, RouteParent, Service,
-    ServicePort, Snapshot, Workload,
+    AppProtocol, Endpoints, ObjectName, Protocol, RateLimitTarget, RouteParent, Service, ServicePort,
+    Snapshot, Workload,
 };
 use weft_policy::{DirectionPolicy, KernelVerdict, Peer, PolicySet};
 
@@ -91,12 +91,8 @@ impl Desired {
         for (prefix, number) in policy.addresses().iter() {
             desired.identities.insert(address_prefix(prefix), number.0);
         }
-        for (_, resource) in snapshot.of_kind("node") {
-            if let Resource::Node(found) = resource
-                && *found.name == *node
-            {
-                desired.node_addresses = found.addresses.clone();
-            }
+        if let Some(found) = snapshot.nodes().find(|found| *found.name == *node) {
+            desired.node_addresses = found.addresses.clone();
         }
         desired
     }
@@ -134,15 +130,12 @@ pub fn address_prefix(prefix: IpNet) -> Prefix<Address> {
 
 fn services(snapshot: &Snapshot, desired: &mut Desired) {
     let mut slices: BTreeMap<ObjectName, Vec<&Endpoints>> = BTreeMap::new();
-    for (_, resource) in snapshot.of_kind("endpoints") {
-        if let Resource::Endpoints(slice) = resource {
-            let service = ObjectName::new(&slice.name.namespace, &slice.service);
-            slices.entry(service).or_default().push(slice);
-        }
+    for slice in snapshot.endpoints() {
+        let service = ObjectName::new(&slice.name.namespace, &slice.service);
+        slices.entry(service).or_default().push(slice);
     }
     let kept = Kept::of(snapshot);
-    for (_, resource) in snapshot.of_kind("service") {
-        let Resource::Service(service) = resource else { continue };
+    for service in snapshot.services() {
         let slices = slices.get(&service.name).map(Vec::as_slice).unwrap_or_default();
         desired.service_addresses.extend(&service.addresses);
         for port in &service.ports {
@@ -201,18 +194,15 @@ struct Kept {
 impl Kept {
     fn of(snapshot: &Snapshot) -> Kept {
         let mut kept = Kept::default();
-        for (_, resource) in snapshot.of_kind("route") {
-            let Resource::Route(route) = resource else { continue };
+        for route in snapshot.routes() {
             for parent in &route.parents {
                 if let RouteParent::Service { service, port } = parent {
                     kept.routed.insert((service.clone(), *port));
                 }
             }
         }
-        for (_, resource) in snapshot.of_kind("ratelimit") {
-            if let Resource::RateLimit(limit) = resource
-                && let RateLimitTarget::Service(service) = &limit.target
-            {
+        for limit in snapshot.rate_limits() {
+            if let RateLimitTarget::Service(service) = &limit.target {
                 kept.limited.insert(service.clone());
             }
         }
@@ -227,11 +217,8 @@ impl Kept {
 }
 
 fn pod_prefixes(snapshot: &Snapshot) -> BTreeSet<IpNet> {
-    let defaults = snapshot.of_kind("defaults").filter_map(|(_, resource)| match resource {
-        Resource::MeshDefaults(defaults) => Some(&defaults.pod_cidrs),
-        _ => None,
-    });
-    defaults.flatten().map(IpNet::trunc).collect()
+    let defaults = snapshot.mesh_defaults().into_iter();
+    defaults.flat_map(|defaults| &defaults.pod_cidrs).map(IpNet::trunc).collect()
 }
 
 fn workloads(snapshot: &Snapshot, node: &str, policy: &PolicySet, desired: &mut Desired) {
@@ -239,8 +226,7 @@ fn workloads(snapshot: &Snapshot, node: &str, policy: &PolicySet, desired: &mut 
     // Prefixes say it in one entry for all, however many pods there are.
     let prefixes = pod_prefixes(snapshot);
     desired.cluster.extend(&prefixes);
-    for (_, resource) in snapshot.of_kind("workload") {
-        let Resource::Workload(workload) = resource else { continue };
+    for workload in snapshot.workloads() {
         if !workload.host_network {
             let outside = |address: &&IpAddr| !prefixes.iter().any(|prefix| prefix.contains(*address));
             desired.cluster.extend(workload.addresses.iter().filter(outside).copied().map(IpNet::from));

@@ -8,7 +8,7 @@ use weft_api::{
     object::{Kind, ObjectKey},
     status::{Condition, ConditionsStatus, GatewayStatus, ListenerStatus, Status, Truth},
 };
-use weft_ir::{ObjectName, Resource};
+use weft_ir::{ListenerParent, ListenerParentKind, ObjectName, Resource};
 
 use crate::{
     CONTROLLER_NAME,
@@ -136,7 +136,7 @@ impl<'a> GatewayState<'a> {
         for (listener, served) in self.listeners.iter().zip(&served) {
             if *served {
                 output.resources.push(Resource::Listener(weft_ir::Listener {
-                    gateway: self.name.clone(),
+                    parent: ListenerParent { kind: ListenerParentKind::Gateway, name: self.name.clone() },
                     name: listener.spec.name.clone(),
                     addresses: self.listen_addresses.clone(),
                     port: listener.spec.port,

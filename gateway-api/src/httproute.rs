@@ -13,7 +13,7 @@ use weft_api::{
     status::{Condition, RouteParentStatus, RouteStatus, Status, Truth},
 };
 use weft_ir::{
-    ObjectName, Resource, Route, RouteAction, RouteFilter, RouteMatch, RouteParent, RouteTimeouts,
+    ObjectName, Resource, Route, RouteAction, RouteFilter, RouteKind, RouteMatch, RouteParent, RouteTimeouts,
 };
 
 use crate::{
@@ -77,6 +77,7 @@ pub(crate) fn translate(
     if !parents.is_empty() {
         for (rule, (matches, action)) in actions.into_iter().enumerate() {
             output.resources.push(Resource::Route(Route {
+                kind: RouteKind::HttpRoute,
                 origin: origin.clone(),
                 rule: u32::try_from(rule).unwrap_or(u32::MAX),
                 created: metadata.created(),

@@ -8,7 +8,7 @@ use weft_api::{
     gateway::{self as api, FromNamespaces},
     httproute::{HttpRoute, ParentReference},
 };
-use weft_ir::{ObjectName, RouteParent};
+use weft_ir::{ListenerParent, ListenerParentKind, ObjectName, RouteParent};
 use weft_matching::hostname;
 
 use crate::{gateway::GatewayState, input::Input, selector};
@@ -105,7 +105,7 @@ fn to_gateway(
     let served = attached.iter().filter(|index| gateway.serves(**index));
     let parents = served
         .map(|index| RouteParent::Listener {
-            gateway: gateway.name.clone(),
+            parent: ListenerParent { kind: ListenerParentKind::Gateway, name: gateway.name.clone() },
             listener: gateway.listeners[*index].spec.name.clone(),
         })
         .collect();

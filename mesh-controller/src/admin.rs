@@ -125,7 +125,8 @@ fn node_answers(report: &IrReport) -> BTreeMap<Arc<str>, NodeAnswer> {
             seconds: age(waiting),
             overdue: waiting.overdue,
         });
-        let rejected = node.rejected.iter().map(|one| (one.key.0.clone(), one.message.clone())).collect();
+        let rejected =
+            node.rejected.iter().map(|one| (one.key.to_string().into(), one.message.clone())).collect();
         let (connected, applied, omitted) = (node.connected, node.applied, node.omitted);
         (name.clone(), NodeAnswer { connected, applied, waiting, rejected, omitted })
     };
@@ -162,7 +163,7 @@ mod tests {
         let since = Instant::now();
         tokio::time::advance(std::time::Duration::from_secs(31)).await;
         report.waiting.insert("b".into(), Waiting { revision: 7, since, overdue: true });
-        let rejection = Rejection { key: ResourceKey("route/x/y/0".into()), message: "no".into() };
+        let rejection = Rejection { key: ResourceKey::parse("service/x/y"), message: "no".into() };
         for node in report.nodes.values_mut() {
             node.rejected = vec![rejection.clone()];
         }
@@ -172,15 +173,15 @@ mod tests {
             status.attention,
             [
                 "node b has not acknowledged revision 7 for 31 s",
-                "node a cannot use route/x/y/0: no",
-                "node b cannot use route/x/y/0: no",
+                "node a cannot use service/x/y: no",
+                "node b cannot use service/x/y: no",
                 "a.yaml:3: wrong",
             ]
         );
         assert_eq!((status.counters["nodes overdue"], status.counters["files with a problem"]), (1, 1));
         let json = serde_json::to_value(node_answers(&report)).unwrap();
         assert_eq!(json["b"]["waiting"]["seconds"], 31);
-        assert_eq!(json["a"]["rejected"]["route/x/y/0"], "no");
+        assert_eq!(json["a"]["rejected"]["service/x/y"], "no");
     }
 
     #[test]

@@ -206,7 +206,7 @@ async fn an_acknowledgement_larger_than_any_node_sends_ends_the_stream() {
     controller.server.handle().publish(state(1)).await.unwrap();
     let first = stream.commit(&mut node).await;
     let rejection =
-        weft_ir::stream::Rejection { key: ResourceKey("x".into()), message: "x".repeat(1 << 20).into() };
+        weft_ir::stream::Rejection { key: ResourceKey::parse("x"), message: "x".repeat(1 << 20).into() };
     let ack = Ack { revision: first.position.revision, rejected: vec![rejection], omitted: 0 };
     stream.outbound.send(FromNode::Ack(ack)).await.unwrap();
     let report = controller.stands(|report| !report.nodes["big"].connected).await;

@@ -14,5 +14,5 @@ pub mod subscribe;
 pub mod types;
 pub mod wire;
 
-pub use state::Snapshot;
+pub use state::{Changed, Changes, Snapshot};
 pub use types::*;

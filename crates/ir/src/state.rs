@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The whole state at one revision.
+//! The whole state at one revision, and the difference between two of them.
 
 use std::sync::Arc;
 
-use imbl::OrdMap;
+use imbl::{OrdMap, ordmap::DiffItem};
 
-use crate::{Resource, ResourceKey};
+use crate::{
+    Endpoints, Identity, IdentityNumber, Listener, ListenerParent, ListenerParentKind, MeshDefaults, Node,
+    ObjectName, Policy, PolicyKind, RateLimit, Resource, ResourceKey, Route, RouteKind, Service, Workload,
+};
 
 /// The whole state at one revision. A clone shares everything with the original.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -16,17 +19,165 @@ pub struct Snapshot {
     pub resources: OrdMap<ResourceKey, Arc<Resource>>,
 }
 
-impl Snapshot {
-    /// The resources of one kind (`route`, `policy`, ...), in the order of their keys.
-    pub fn of_kind<'a>(&'a self, kind: &str) -> impl Iterator<Item = (&'a ResourceKey, &'a Resource)> {
-        let first = ResourceKey(format!("{kind}/").into());
-        // '0' follows '/' in ASCII, so this is the first key that is not of the kind.
-        let end = ResourceKey(format!("{kind}0").into());
-        self.resources.range(first..end).map(|(key, resource)| (key, resource.as_ref()))
-    }
+/// What differs between two snapshots, in the order of the keys.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Changes(Vec<Changed>);
 
+/// A key under which two snapshots hold different resources.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Changed {
+    /// The key.
+    pub key: ResourceKey,
+    /// What was there; nothing where it is new.
+    pub old: Option<Arc<Resource>>,
+    /// What is there now; nothing where it is gone.
+    pub new: Option<Arc<Resource>>,
+}
+
+impl Snapshot {
     /// Adds or replaces a resource.
     pub fn insert(&mut self, resource: Resource) {
         self.resources.insert(resource.key(), Arc::new(resource));
     }
+
+    /// The settings of the mesh.
+    pub fn mesh_defaults(&self) -> Option<&MeshDefaults> {
+        self.resources.get(&ResourceKey::MeshDefaults).and_then(|resource| as_mesh_defaults(resource))
+    }
+
+    /// The resources from a key on, as long as they are of one kind.
+    fn range<'a, T: 'a>(
+        &'a self,
+        first: ResourceKey,
+        kind: impl Fn(&'a Resource) -> Option<&'a T>,
+    ) -> impl Iterator<Item = &'a T> {
+        self.resources.range(first..).map_while(move |(_, resource)| kind(resource))
+    }
 }
+
+impl Changes {
+    /// Compares two snapshots. What they share is skipped: the cost is that of the change.
+    pub fn between(old: &Snapshot, new: &Snapshot) -> Changes {
+        let of = |item: DiffItem<'_, '_, ResourceKey, Arc<Resource>>| match item {
+            DiffItem::Add(key, new) => Changed { key: key.clone(), old: None, new: Some(new.clone()) },
+            DiffItem::Remove(key, old) => Changed { key: key.clone(), old: Some(old.clone()), new: None },
+            DiffItem::Update { old: (key, old), new: (_, new) } => {
+                Changed { key: key.clone(), old: Some(old.clone()), new: Some(new.clone()) }
+            }
+        };
+        Changes(old.resources.diff(&new.resources).map(of).collect())
+    }
+
+    /// Whether nothing differs.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// How many keys differ.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Everything that differs.
+    pub fn iter(&self) -> impl Iterator<Item = &Changed> {
+        self.0.iter()
+    }
+
+    /// What differs under a key.
+    pub fn find(&self, key: &ResourceKey) -> Option<&Changed> {
+        self.0.binary_search_by(|changed| changed.key.cmp(key)).ok().map(|at| &self.0[at])
+    }
+
+    /// The settings of the mesh, before and after, if they differ.
+    pub fn mesh_defaults(&self) -> Option<(Option<&MeshDefaults>, Option<&MeshDefaults>)> {
+        self.range(ResourceKey::MeshDefaults, as_mesh_defaults).next()
+    }
+
+    fn range<'a, T: 'a>(
+        &'a self,
+        first: ResourceKey,
+        kind: impl Fn(&'a Resource) -> Option<&'a T>,
+    ) -> impl Iterator<Item = (Option<&'a T>, Option<&'a T>)> {
+        let from = self.0.partition_point(|changed| changed.key < first);
+        let pairs = self.0[from..].iter().map(move |changed| {
+            let of = |resource: &'a Option<Arc<Resource>>| resource.as_deref().and_then(&kind);
+            (of(&changed.old), of(&changed.new))
+        });
+        pairs.take_while(|(old, new)| old.is_some() || new.is_some())
+    }
+}
+
+impl<'a> IntoIterator for &'a Changes {
+    type Item = &'a Changed;
+    type IntoIter = std::slice::Iter<'a, Changed>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.iter()
+    }
+}
+
+/// For one kind of resource: the conversion, and its iterators over a state and over a difference.
+macro_rules! kinds {
+    ($($all:ident, $as:ident, $kind:ident, $first:expr, $doc:literal;)*) => {
+        impl Snapshot {
+            $(
+                #[doc = concat!($doc, ", in the order of their keys.")]
+                pub fn $all(&self) -> impl Iterator<Item = &$kind> {
+                    self.range($first, $as)
+                }
+            )*
+        }
+
+        impl Changes {
+            $(
+                #[doc = concat!($doc, " that differ, as they were and as they are.")]
+                pub fn $all(&self) -> impl Iterator<Item = (Option<&$kind>, Option<&$kind>)> {
+                    self.range($first, $as)
+                }
+            )*
+        }
+
+        $(
+            fn $as(resource: &Resource) -> Option<&$kind> {
+                if let Resource::$kind(found) = resource { Some(found) } else { None }
+            }
+        )*
+    };
+}
+
+kinds! {
+    nodes, as_node, Node, ResourceKey::Node(Arc::default()), "Nodes";
+    identities, as_identity, Identity, ResourceKey::Identity(IdentityNumber(0)), "Identities";
+    workloads, as_workload, Workload, ResourceKey::Workload(least_name()), "Workloads";
+    services, as_service, Service, ResourceKey::Service(least_name()), "Services";
+    endpoints, as_endpoints, Endpoints, ResourceKey::Endpoints(least_name()), "EndpointSlices";
+    listeners, as_listener, Listener, least_listener(), "Listeners";
+    routes, as_route, Route, least_route(), "Rules of routes";
+    rate_limits, as_rate_limit, RateLimit, ResourceKey::RateLimit(least_name()), "Rate limits";
+    policies, as_policy, Policy, least_policy(), "Rules of policies";
+}
+
+fn as_mesh_defaults(resource: &Resource) -> Option<&MeshDefaults> {
+    if let Resource::MeshDefaults(found) = resource { Some(found) } else { None }
+}
+
+/// The first name there can be.
+fn least_name() -> ObjectName {
+    ObjectName { namespace: Arc::default(), name: Arc::default() }
+}
+
+fn least_listener() -> ResourceKey {
+    let parent = ListenerParent { kind: ListenerParentKind::ALL[0], name: least_name() };
+    ResourceKey::Listener { parent, listener: Arc::default() }
+}
+
+fn least_route() -> ResourceKey {
+    ResourceKey::Route { kind: RouteKind::ALL[0], origin: least_name(), rule: 0 }
+}
+
+fn least_policy() -> ResourceKey {
+    ResourceKey::Policy { kind: PolicyKind::ALL[0], name: least_name(), index: 0 }
+}
+
+#[cfg(test)]
+mod tests;

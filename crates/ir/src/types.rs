@@ -1,70 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The resources. Plain data: what cannot be said here cannot reach a node.
 
-use std::{fmt, net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
+mod key;
+mod name;
 mod policy;
 mod route;
 mod service;
 mod workload;
 
+pub use key::*;
+pub use name::*;
 pub use policy::*;
 pub use route::*;
 pub use service::*;
 pub use workload::*;
-
-/// Names a resource: `kind/namespace/name` and, where one object yields several, an index:
-/// `route/shop/checkout/0`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct ResourceKey(pub Arc<str>);
-
-impl ResourceKey {
-    /// Joins the parts with `/`.
-    pub fn new(kind: &str, parts: &[&str]) -> ResourceKey {
-        let mut key = String::from(kind);
-        for part in parts {
-            key.push('/');
-            key.push_str(part);
-        }
-        ResourceKey(key.into())
-    }
-
-    /// The part before the first `/`.
-    pub fn kind(&self) -> &str {
-        self.0.split('/').next().unwrap_or_default()
-    }
-}
-
-impl fmt::Display for ResourceKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// Namespace and name of a Kubernetes object.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct ObjectName {
-    /// The namespace; empty for objects of the cluster.
-    pub namespace: Arc<str>,
-    /// The name.
-    pub name: Arc<str>,
-}
-
-impl ObjectName {
-    /// Both parts, as given.
-    pub fn new(namespace: &str, name: &str) -> ObjectName {
-        ObjectName { namespace: namespace.into(), name: name.into() }
-    }
-}
-
-impl fmt::Display for ObjectName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
-}
 
 /// Layer 4 protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -130,27 +83,17 @@ pub enum Resource {
 impl Resource {
     /// The key under which the state holds this resource.
     pub fn key(&self) -> ResourceKey {
-        let named = |kind, object: &ObjectName| ResourceKey::new(kind, &[&object.namespace, &object.name]);
         match self {
-            Resource::Workload(workload) => named("workload", &workload.name),
-            Resource::Node(node) => ResourceKey::new("node", &[&node.name]),
-            Resource::Identity(identity) => ResourceKey::new("identity", &[&identity.number.0.to_string()]),
-            Resource::Service(service) => named("service", &service.name),
-            Resource::Endpoints(endpoints) => named("endpoints", &endpoints.name),
-            Resource::Listener(listener) => ResourceKey::new(
-                "listener",
-                &[&listener.gateway.namespace, &listener.gateway.name, &listener.name],
-            ),
-            Resource::Route(route) => ResourceKey::new(
-                "route",
-                &[&route.origin.namespace, &route.origin.name, &route.rule.to_string()],
-            ),
-            Resource::RateLimit(limit) => named("ratelimit", &limit.name),
-            Resource::Policy(policy) => ResourceKey::new(
-                "policy",
-                &[policy.kind.key(), &policy.name.namespace, &policy.name.name, &policy.index.to_string()],
-            ),
-            Resource::MeshDefaults(_) => ResourceKey::new("defaults", &["mesh"]),
+            Resource::Workload(workload) => workload.key(),
+            Resource::Node(node) => node.key(),
+            Resource::Identity(identity) => identity.key(),
+            Resource::Service(service) => service.key(),
+            Resource::Endpoints(endpoints) => endpoints.key(),
+            Resource::Listener(listener) => listener.key(),
+            Resource::Route(route) => route.key(),
+            Resource::RateLimit(limit) => limit.key(),
+            Resource::Policy(policy) => policy.key(),
+            Resource::MeshDefaults(_) => ResourceKey::MeshDefaults,
         }
     }
 

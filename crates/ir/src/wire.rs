@@ -65,6 +65,12 @@ pub enum WireError {
         /// The length found.
         length: usize,
     },
+    /// A name that Kubernetes would not take.
+    #[error("{field}: not a name of Kubernetes")]
+    Name {
+        /// `message.field` of the schema.
+        field: &'static str,
+    },
     /// The same key twice in a map.
     #[error("{field}: a key is there twice")]
     Duplicate {

@@ -9,7 +9,7 @@ use std::{
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use weft_ebpf_common::identity;
-use weft_ir::{IdentityNumber, Peer, Resource, Snapshot};
+use weft_ir::{IdentityNumber, Peer, Snapshot};
 
 /// Numbers that a node can give to prefixes: 24 bits below the scope bit (Cilium's layout).
 const LOCAL_NUMBERS: u32 = identity::LOCAL_SCOPE - 1;
@@ -153,8 +153,7 @@ impl PrefixNumbers {
 /// packets have one family, and such a prefix matches none.
 fn wanted_prefixes(snapshot: &Snapshot) -> BTreeSet<IpNet> {
     let mut wanted = BTreeSet::new();
-    for (_, resource) in snapshot.of_kind("policy") {
-        let Resource::Policy(policy) = resource else { continue };
+    for policy in snapshot.policies() {
         let sections = [&policy.ingress, &policy.egress];
         let rules = sections.iter().flat_map(|section| section.allow.iter().chain(&section.deny));
         for peer in rules.flat_map(|rule| &rule.peers) {
@@ -176,18 +175,13 @@ fn is_mapped(prefix: &IpNet) -> bool {
 }
 
 fn pod_cidrs(snapshot: &Snapshot) -> impl Iterator<Item = IpNet> {
-    let cidrs = snapshot.of_kind("defaults").filter_map(|(_, resource)| match resource {
-        Resource::MeshDefaults(defaults) => Some(&defaults.pod_cidrs),
-        _ => None,
-    });
-    cidrs.flatten().map(IpNet::trunc)
+    snapshot.mesh_defaults().into_iter().flat_map(|defaults| &defaults.pod_cidrs).map(IpNet::trunc)
 }
 
 /// The addresses behind the service `default/kubernetes`, which every API server keeps itself.
 pub(crate) fn apiserver_addresses(snapshot: &Snapshot) -> BTreeSet<IpAddr> {
     let mut addresses = BTreeSet::new();
-    for (_, resource) in snapshot.of_kind("endpoints") {
-        let Resource::Endpoints(slice) = resource else { continue };
+    for slice in snapshot.endpoints() {
         if &*slice.name.namespace == "default" && &*slice.service == "kubernetes" {
             addresses.extend(slice.endpoints.iter().map(|endpoint| endpoint.address.to_canonical()));
         }
@@ -198,8 +192,7 @@ pub(crate) fn apiserver_addresses(snapshot: &Snapshot) -> BTreeSet<IpAddr> {
 /// Single addresses. What comes later wins: workloads, then ingress addresses, then the nodes' own.
 fn hosts(snapshot: &Snapshot, local: &str) -> HashMap<IpAddr, IdentityNumber> {
     let mut hosts = HashMap::new();
-    for (_, resource) in snapshot.of_kind("workload") {
-        let Resource::Workload(workload) = resource else { continue };
+    for workload in snapshot.workloads() {
         if workload.host_network {
             continue;
         }
@@ -211,15 +204,11 @@ fn hosts(snapshot: &Snapshot, local: &str) -> HashMap<IpAddr, IdentityNumber> {
             }
         }
     }
-    let nodes: Vec<_> = snapshot
-        .of_kind("node")
-        .filter_map(|(_, resource)| if let Resource::Node(node) = resource { Some(node) } else { None })
-        .collect();
-    for address in nodes.iter().flat_map(|node| &node.ingress_addresses) {
+    for address in snapshot.nodes().flat_map(|node| &node.ingress_addresses) {
         hosts.insert(address.to_canonical(), IdentityNumber(identity::INGRESS));
     }
     let apiserver = apiserver_addresses(snapshot);
-    for node in nodes {
+    for node in snapshot.nodes() {
         for address in node.addresses.iter().map(IpAddr::to_canonical) {
             let number = if &*node.name == local {
                 identity::HOST
@@ -237,12 +226,8 @@ fn hosts(snapshot: &Snapshot, local: &str) -> HashMap<IpAddr, IdentityNumber> {
 /// Whether the API server runs on the node of this name.
 pub(crate) fn apiserver_is_local(snapshot: &Snapshot, node: &str) -> bool {
     let apiserver = apiserver_addresses(snapshot);
-    snapshot.of_kind("node").any(|(_, resource)| match resource {
-        Resource::Node(found) if &*found.name == node => {
-            found.addresses.iter().any(|address| apiserver.contains(&address.to_canonical()))
-        }
-        _ => false,
-    })
+    let mut own = snapshot.nodes().filter(|found| &*found.name == node).flat_map(|found| &found.addresses);
+    own.any(|address| apiserver.contains(&address.to_canonical()))
 }
 
 /// The label that Cilium gives to a prefix: `cidr:` and the prefix, with `-` for `:`.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Policies that exist, but that this node could not read and never had in an earlier version.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use weft_ir::{ResourceKey, Snapshot};
 
@@ -12,24 +12,26 @@ use weft_ir::{ResourceKey, Snapshot};
 /// closed in both directions, except for what the local host sends to them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Rejected {
-    namespaces: BTreeSet<String>,
+    namespaces: BTreeSet<Arc<str>>,
     everything: bool,
 }
 
 impl Rejected {
-    /// Reads the namespaces from the keys (`policy/<kind>/<namespace>/<name>/<index>`). A policy whose
-    /// last good version is still in the state closes nothing; a key without a namespace closes all.
+    /// A policy whose last good version is still in the state closes nothing, one of the cluster closes
+    /// everything. So does a key that this build does not know: a controller leaves out what a node
+    /// cannot know, so that such a key is damage, and may name a policy.
     pub(crate) fn of(keys: &[ResourceKey], snapshot: &Snapshot) -> Rejected {
         let mut rejected = Rejected::default();
         for key in keys {
-            if key.kind() != "policy" || snapshot.resources.contains_key(key) {
+            if snapshot.resources.contains_key(key) {
                 continue;
             }
-            match key.0.split('/').nth(2) {
-                Some(namespace) if !namespace.is_empty() => {
-                    rejected.namespaces.insert(namespace.to_owned());
+            match key {
+                ResourceKey::Policy { kind, name, .. } if kind.is_namespaced() => {
+                    rejected.namespaces.insert(name.namespace.clone());
                 }
-                _ => rejected.everything = true,
+                ResourceKey::Policy { .. } | ResourceKey::Unknown(_) => rejected.everything = true,
+                _ => {}
             }
         }
         rejected
@@ -43,11 +45,18 @@ impl Rejected {
 
 #[cfg(test)]
 mod tests {
+    use weft_ir::{ObjectName, PolicyKind};
+
     use super::*;
+
+    fn policy(kind: PolicyKind, namespace: &str) -> ResourceKey {
+        ResourceKey::Policy { kind, name: ObjectName::new(namespace, "x"), index: 0 }
+    }
 
     #[test]
     fn a_key_closes_the_namespace_that_it_names() {
-        let keys = [ResourceKey("policy/cnp/shop/checkout/0".into()), ResourceKey("route/bank/x/0".into())];
+        let keys =
+            [policy(PolicyKind::NetworkPolicy, "shop"), ResourceKey::Workload(ObjectName::new("bank", "x"))];
         let rejected = Rejected::of(&keys, &Snapshot::default());
         assert!(rejected.closes(Some("shop")));
         assert!(!rejected.closes(Some("bank")));
@@ -55,9 +64,10 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_key_without_a_namespace_closes_everything() {
-        for key in ["policy/ccnp//all/0", "policy/odd", "policy"] {
-            let rejected = Rejected::of(&[ResourceKey(key.into())], &Snapshot::default());
+    fn a_policy_of_the_cluster_and_an_unknown_key_close_everything() {
+        let clusterwide = policy(PolicyKind::CiliumClusterwideNetworkPolicy, "");
+        for key in [clusterwide, ResourceKey::parse("policy/odd"), ResourceKey::parse("")] {
+            let rejected = Rejected::of(std::slice::from_ref(&key), &Snapshot::default());
             assert!(rejected.closes(Some("shop")) && rejected.closes(None), "{key}");
         }
     }

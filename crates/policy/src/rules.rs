@@ -9,8 +9,7 @@ use std::{
 use ipnet::IpNet;
 use weft_ebpf_common::identity;
 use weft_ir::{
-    Entity, IdentityNumber, NamedPort, Peer, Policy, PolicyDirection, PolicyRule, Resource, Selector,
-    Snapshot,
+    Entity, IdentityNumber, NamedPort, Peer, Policy, PolicyDirection, PolicyRule, Selector, Snapshot,
 };
 
 use crate::{
@@ -118,14 +117,10 @@ impl RuleSet {
         rejected: Rejected,
         http: HttpCache,
     ) -> RuleSet {
-        let policies = snapshot.of_kind("policy").filter_map(|(_, resource)| match resource {
-            Resource::Policy(policy) => Some(CompiledPolicy::new(policy)),
-            _ => None,
-        });
         let local = numbers.iter().map(|(prefix, number)| (number, prefix_labels(prefix)));
         RuleSet {
             identities: IdentityTable::build(snapshot, local),
-            policies: policies.collect(),
+            policies: snapshot.policies().map(CompiledPolicy::new).collect(),
             named_ports: named_ports(snapshot),
             rejected,
             http,
@@ -215,8 +210,7 @@ pub(crate) fn port_name(port: &NamedPort) -> PortName {
 /// Named ports by identity; host-network workloads have no identity of their own.
 pub(crate) fn named_ports(snapshot: &Snapshot) -> HashMap<IdentityNumber, BTreeSet<PortName>> {
     let mut named: HashMap<IdentityNumber, BTreeSet<PortName>> = HashMap::new();
-    for (_, resource) in snapshot.of_kind("workload") {
-        let Resource::Workload(workload) = resource else { continue };
+    for workload in snapshot.workloads() {
         if !workload.host_network && !workload.ports.is_empty() {
             named.entry(workload.identity).or_default().extend(workload.ports.iter().map(port_name));
         }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use weft_ebpf_common::identity;
-use weft_ir::{IdentityNumber, Operator, Requirement, Resource, Selector, Snapshot};
+use weft_ir::{IdentityNumber, Operator, Requirement, Selector, Snapshot};
 
 /// Labels as `source:key` to value.
 pub type Labels = BTreeMap<Arc<str>, Arc<str>>;
@@ -45,8 +45,7 @@ impl IdentityTable {
         for (number, labels) in local {
             table.labels.insert(number, Arc::new(labels));
         }
-        for (_, resource) in snapshot.of_kind("identity") {
-            let Resource::Identity(identity) = resource else { continue };
+        for identity in snapshot.identities() {
             if !is_allocated(identity.number) {
                 continue;
             }

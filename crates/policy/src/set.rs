@@ -105,13 +105,9 @@ impl PolicySet {
 
     /// Whether the compiled rules are those of the new state too.
     fn rules_hold(&self, snapshot: &Snapshot, numbers: &PrefixNumbers, rejected: &Rejected) -> bool {
-        let unchanged = |kind| {
-            let (old, new) = (self.snapshot.of_kind(kind), snapshot.of_kind(kind));
-            old.map(|(_, resource)| ptr::from_ref(resource))
-                .eq(new.map(|(_, resource)| ptr::from_ref(resource)))
-        };
-        unchanged("policy")
-            && unchanged("identity")
+        let (old, new) = (&self.snapshot, snapshot);
+        old.policies().map(ptr::from_ref).eq(new.policies().map(ptr::from_ref))
+            && old.identities().map(ptr::from_ref).eq(new.identities().map(ptr::from_ref))
             && *numbers == self.numbers
             && *rejected == self.rules.rejected
             && named_ports(snapshot) == self.rules.named_ports

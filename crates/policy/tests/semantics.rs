@@ -297,7 +297,7 @@ fn named_ports_are_those_of_the_workload_that_receives() {
 fn a_rejected_policy_closes_its_namespace_until_it_can_be_read() {
     let open = ingress("open", closed(vec![rule(vec![Peer::Any], Vec::new())], Vec::new()));
     let state = snapshot(vec![open]);
-    let key = ResourceKey("policy/cnp/shop/broken/0".into());
+    let key = ResourceKey::parse("ciliumnetworkpolicy.cilium.io/shop/broken/0");
     let set = PolicySet::compile_with_rejected(&state, "n1", std::slice::from_ref(&key));
     let policy = set.endpoint(IdentityNumber(SERVER), &[]);
     assert_eq!(says(&policy, CLIENT, 80), "no_policy_config");
@@ -309,7 +309,7 @@ fn a_rejected_policy_closes_its_namespace_until_it_can_be_read() {
     let next = set.next(&state, &[]).endpoint(IdentityNumber(SERVER), &[]);
     assert_eq!(says(&next, CLIENT, 80), "allow by shop/open");
     // The last good version of a policy stays in force, and closes nothing else.
-    let known = [ResourceKey("policy/cnp/shop/open/0".into())];
+    let known = [ResourceKey::parse("ciliumnetworkpolicy.cilium.io/shop/open/0")];
     let set = PolicySet::compile_with_rejected(&state, "n1", &known);
     assert_eq!(says(&set.endpoint(IdentityNumber(SERVER), &[]), CLIENT, 80), "allow by shop/open");
 }

@@ -105,7 +105,7 @@ impl Preview {
         }
         let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
         for one in &self.resources {
-            *kinds.entry(one.key.kind()).or_default() += 1;
+            *kinds.entry(one.key.resource_kind()).or_default() += 1;
         }
         let kinds: Vec<String> = kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
         text.push_str(&format!("{} resources: {}\n", self.resources.len(), kinds.join(", ")));
@@ -153,7 +153,7 @@ mod tests {
     fn what_is_good_has_no_rejection_and_every_format_names_it() {
         let preview = preview(&[("a.yaml", SERVICE)]);
         assert_eq!(preview.rejected(), 0);
-        assert_eq!(preview.print(PreviewFormat::Text).unwrap(), "2 resources: 1 defaults, 1 service\n");
+        assert_eq!(preview.print(PreviewFormat::Text).unwrap(), "2 resources: 1 meshdefaults, 1 service\n");
         for format in ["yaml", "json"] {
             let text = preview.print(format.parse().unwrap()).unwrap();
             assert!(text.contains("service/default/a"), "{text}");

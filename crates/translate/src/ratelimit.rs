@@ -11,7 +11,7 @@ use weft_api::{
     ratelimit::{RateLimitPolicy, TargetRef},
     status::Condition,
 };
-use weft_ir::{ObjectName, RateLimit, RateLimitTarget};
+use weft_ir::{ObjectName, RateLimit, RateLimitTarget, RouteKind};
 
 use crate::policy::refuse_unknown;
 
@@ -45,7 +45,7 @@ pub(crate) fn translate(policy: &Decoded<RateLimitPolicy>) -> Result<RateLimit, 
 fn target(namespace: &Arc<str>, target: &TargetRef) -> Result<RateLimitTarget, DecodeError> {
     let name = ObjectName { namespace: namespace.clone(), name: target.name.clone() };
     match (&*target.group, &*target.kind) {
-        (gateway::GROUP, "HTTPRoute") => Ok(RateLimitTarget::Route(name)),
+        (gateway::GROUP, "HTTPRoute") => Ok(RateLimitTarget::Route { kind: RouteKind::HttpRoute, name }),
         ("", "Service") => Ok(RateLimitTarget::Service(name)),
         (group, kind) => {
             let message =
@@ -92,7 +92,8 @@ pub(crate) fn decide(
     let mut taken: BTreeMap<ObjectKey, ObjectName> = BTreeMap::new();
     let decide_one = |candidate: Candidate| {
         let (kind, target) = match &candidate.limit.target {
-            RateLimitTarget::Route(name) => (Kind::HttpRoute, name),
+            // `target` takes no route of another kind.
+            RateLimitTarget::Route { kind: _, name } => (Kind::HttpRoute, name),
             RateLimitTarget::Service(name) => (Kind::Service, name),
         };
         let target = ObjectKey { kind, namespace: target.namespace.clone(), name: target.name.clone() };

@@ -301,7 +301,7 @@ impl<'a> Work<'a> {
         if key.kind != Kind::RateLimitPolicy {
             return false;
         }
-        let limit = ResourceKey::new("ratelimit", &[&key.namespace, &key.name]);
+        let limit = ResourceKey::RateLimit(ObjectName::new(&key.namespace, &key.name));
         self.translation.resources.contains_key(&limit)
     }
 

@@ -111,10 +111,10 @@ fn every_example_is_accepted_as_it_is() {
     let lines: Vec<String> = translation.statuses.iter().map(report::line).collect();
     assert!(lines.iter().all(|line| !line.contains("=False")), "{lines:#?}");
     for key in [
-        "route/shop/canary/0",
-        "listener/shop/shop/http",
-        "policy/cnp/shop/checkout/0",
-        "ratelimit/shop/checkout",
+        "httproute.gateway.networking.k8s.io/shop/canary/0",
+        "gateway.gateway.networking.k8s.io/shop/shop/http",
+        "ciliumnetworkpolicy.cilium.io/shop/checkout/0",
+        "ratelimitpolicy.weft.dev/shop/checkout",
     ] {
         assert!(translation.resources.keys().any(|found| found.to_string() == key), "{key}");
     }

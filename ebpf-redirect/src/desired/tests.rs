@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-use weft_ir::{EndpointPort, IdentityNumber, Node, PathMatch, Route, RouteAction, RouteMatch, RouteTimeouts};
+use weft_ir::{
+    EndpointPort, IdentityNumber, Node, PathMatch, Resource, Route, RouteAction, RouteKind, RouteMatch,
+    RouteTimeouts,
+};
 
 use super::*;
 
@@ -30,6 +33,7 @@ fn slice(endpoints: &[(&str, bool, bool)]) -> Resource {
 
 fn route(port: Option<u16>) -> Resource {
     Resource::Route(Route {
+        kind: RouteKind::HttpRoute,
         origin: ObjectName::new("shop", "checkout"),
         rule: 0,
         created: 0,

@@ -22,7 +22,8 @@ use weft_ebpf_redirect::{Applied, Attachment, Counters, Datapath, DatapathConfig
 use weft_ir::{
     AppProtocol, Endpoint, EndpointPort, Endpoints, Identity, IdentityNumber, MeshDefaults, Node, ObjectName,
     PathMatch, Policy, PolicyDirection, PolicyKind, PolicyRule, Protocol, Resource, Route, RouteAction,
-    RouteMatch, RouteParent, RouteTimeouts, Selector, Service, ServicePort, Snapshot, Tier, Workload,
+    RouteKind, RouteMatch, RouteParent, RouteTimeouts, Selector, Service, ServicePort, Snapshot, Tier,
+    Workload,
 };
 use weft_policy::PolicySet;
 
@@ -283,6 +284,7 @@ impl State {
     /// A route for a service.
     pub(crate) fn route(&mut self, service: &str) {
         self.add(Resource::Route(Route {
+            kind: RouteKind::HttpRoute,
             origin: ObjectName::new("shop", service),
             rule: 0,
             created: 0,

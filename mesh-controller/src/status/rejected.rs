@@ -7,7 +7,7 @@ use weft_api::{
     object::{Kind, ObjectKey},
     status::{Condition, Status, Truth},
 };
-use weft_ir::{PolicyKind, ResourceKey};
+use weft_ir::{ListenerParent, ListenerParentKind, PolicyKind, ResourceKey, RouteKind};
 
 use super::MAX_NAMED;
 use crate::serve_ir::IrReport;
@@ -35,6 +35,7 @@ impl Rejections {
         for (node, report) in nodes.nodes.iter().filter(|(_, report)| report.connected) {
             for one in &report.rejected {
                 let Some((object, listener)) = origin(&one.key) else { continue };
+                let listener = listener.map(str::to_owned);
                 let text = format!("node {node} cannot use {}: {}", one.key, one.message);
                 rejections.by_object.entry(object).or_default().push(Rejected { listener, text });
             }
@@ -92,32 +93,26 @@ fn deny(conditions: &mut [Condition], kinds: &[&str], reason: &str, message: &st
     }
 }
 
-/// The object of which a status is written that a resource came from, and its listener. The key is what
-/// a node sent, and so may be anything.
-fn origin(key: &ResourceKey) -> Option<(ObjectKey, Option<String>)> {
-    let parts: Vec<&str> = key.0.split('/').collect();
-    let object = |kind, namespace: &str, name: &str| ObjectKey {
-        kind,
-        namespace: namespace.into(),
-        name: name.into(),
-    };
-    match *parts.as_slice() {
-        ["listener", namespace, name, listener] => {
-            Some((object(Kind::Gateway, namespace, name), Some(listener.to_owned())))
-        }
-        ["route", namespace, name, _] => Some((object(Kind::HttpRoute, namespace, name), None)),
-        ["ratelimit", namespace, name] => Some((object(Kind::RateLimitPolicy, namespace, name), None)),
-        ["policy", kind, namespace, name, _] => {
+/// The object of which a status is written that a resource came from, and its listener.
+fn origin(key: &ResourceKey) -> Option<(ObjectKey, Option<&str>)> {
+    let (kind, name, listener) = match key {
+        ResourceKey::Listener {
+            parent: ListenerParent { kind: ListenerParentKind::Gateway, name },
+            listener,
+        } => (Kind::Gateway, name, Some(&**listener)),
+        ResourceKey::Route { kind: RouteKind::HttpRoute, origin, .. } => (Kind::HttpRoute, origin, None),
+        ResourceKey::RateLimit(name) => (Kind::RateLimitPolicy, name, None),
+        ResourceKey::Policy { kind, name, .. } => {
             let kind = match kind {
-                _ if kind == PolicyKind::NetworkPolicy.key() => Kind::NetworkPolicy,
-                _ if kind != PolicyKind::CiliumNetworkPolicy.key() => return None,
-                _ if namespace.is_empty() => Kind::CiliumClusterwideNetworkPolicy,
-                _ => Kind::CiliumNetworkPolicy,
+                PolicyKind::NetworkPolicy => Kind::NetworkPolicy,
+                PolicyKind::CiliumNetworkPolicy => Kind::CiliumNetworkPolicy,
+                PolicyKind::CiliumClusterwideNetworkPolicy => Kind::CiliumClusterwideNetworkPolicy,
             };
-            Some((object(kind, namespace, name), None))
+            (kind, name, None)
         }
-        _ => None,
-    }
+        _ => return None,
+    };
+    Some((ObjectKey { kind, namespace: name.namespace.clone(), name: name.name.clone() }, listener))
 }
 
 #[cfg(test)]
@@ -129,7 +124,7 @@ mod tests {
 
     fn nodes(connected: bool, rejected: &[(&str, &str)]) -> IrReport {
         let rejection = |(key, message): &(&str, &str)| Rejection {
-            key: ResourceKey((*key).into()),
+            key: ResourceKey::parse(key),
             message: (*message).into(),
         };
         let rejected = rejected.iter().map(rejection).collect();
@@ -158,24 +153,32 @@ mod tests {
 
     #[test]
     fn a_rejected_listener_is_not_programmed_and_neither_is_its_gateway() {
-        let report = nodes(true, &[("listener/shop/x/b", "the port is taken")]);
+        let report = nodes(true, &[("gateway.gateway.networking.k8s.io/shop/x/b", "the port is taken")]);
         let mut status = gateway();
         Rejections::new(&report).write(&key(Kind::Gateway), &mut status);
         let Status::Gateway(status) = status else { panic!("still a Gateway") };
         let (whole, a, b) =
             (&status.conditions[0], &status.listeners[0].conditions[0], &status.listeners[1].conditions[0]);
         assert_eq!((whole.status, a.status, b.status), (Truth::False, Truth::True, Truth::False));
-        assert_eq!(&*b.message, "node n1 cannot use listener/shop/x/b: the port is taken");
+        assert_eq!(
+            &*b.message,
+            "node n1 cannot use gateway.gateway.networking.k8s.io/shop/x/b: the port is taken"
+        );
         assert_eq!(whole.message, b.message);
     }
 
     #[test]
     fn a_node_that_is_gone_and_an_object_of_another_name_change_nothing() {
         for report in [
-            nodes(false, &[("listener/shop/x/b", "no")]),
+            nodes(false, &[("gateway.gateway.networking.k8s.io/shop/x/b", "no")]),
             nodes(
                 true,
-                &[("listener/shop/y/b", "no"), ("listener", "no"), ("", "no"), ("policy/z/a/b/0", "no")],
+                &[
+                    ("gateway.gateway.networking.k8s.io/shop/y/b", "no"),
+                    ("listener", "no"),
+                    ("", "no"),
+                    ("policy.z/a/b/0", "no"),
+                ],
             ),
         ] {
             let mut status = gateway();
@@ -187,9 +190,10 @@ mod tests {
     #[test]
     fn a_rejected_policy_is_not_valid() {
         let valid = Condition::new("Valid", true, 1, "Valid", "the policy is enforced");
-        for (kind, name) in
-            [(Kind::CiliumNetworkPolicy, "policy/cnp/shop/x/0"), (Kind::NetworkPolicy, "policy/knp/shop/x/0")]
-        {
+        for (kind, name) in [
+            (Kind::CiliumNetworkPolicy, "ciliumnetworkpolicy.cilium.io/shop/x/0"),
+            (Kind::NetworkPolicy, "networkpolicy.networking.k8s.io/shop/x/0"),
+        ] {
             let mut status = Status::Conditions(ConditionsStatus { conditions: vec![valid.clone()] });
             Rejections::new(&nodes(true, &[(name, "too many rules")])).write(&key(kind), &mut status);
             let Status::Conditions(status) = status else { panic!("still conditions") };
@@ -199,8 +203,9 @@ mod tests {
 
     #[test]
     fn a_message_names_a_few_and_counts_the_rest() {
-        let many: Vec<(String, String)> =
-            (0..100).map(|rule| (format!("route/shop/x/{rule}"), "no".to_owned())).collect();
+        let many: Vec<(String, String)> = (0..100)
+            .map(|rule| (format!("httproute.gateway.networking.k8s.io/shop/x/{rule}"), "no".to_owned()))
+            .collect();
         let many: Vec<(&str, &str)> = many.iter().map(|(key, why)| (&**key, &**why)).collect();
         let rejections = Rejections::new(&nodes(true, &many));
         let text = message(rejections.by_object[&key(Kind::HttpRoute)].iter());

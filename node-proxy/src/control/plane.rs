@@ -14,7 +14,7 @@ use std::{
 use tokio::sync::{mpsc, oneshot};
 use weft_codec::config::{H1Config, H2Config, ServerConfig};
 use weft_flow_export::{FlowProducer, FlowQueue, FlowRing};
-use weft_ir::{Listener, Resource, ResourceKey, Snapshot};
+use weft_ir::{ResourceKey, Snapshot};
 
 use crate::{
     control::flow::FlowSink,
@@ -229,13 +229,10 @@ fn reject_listeners(snapshot: &Snapshot, failure: &ListenFailure, rejected: &mut
         return;
     }
     tracing::error!(%address, %error, "a gateway address cannot be opened");
-    for (key, resource) in snapshot.of_kind("listener") {
-        if let Resource::Listener(Listener { port, addresses, .. }) = resource
-            && *port == address.port()
-            && (addresses.is_empty() || addresses.contains(&address.ip()))
-        {
-            rejected
-                .push(Rejected { key: key.clone(), error: format!("cannot listen on {address}: {error}") });
+    for listener in snapshot.listeners().filter(|listener| listener.port == address.port()) {
+        if listener.addresses.is_empty() || listener.addresses.contains(&address.ip()) {
+            let error = format!("cannot listen on {address}: {error}");
+            rejected.push(Rejected { key: listener.key(), error });
         }
     }
 }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 use http::{HeaderName, HeaderValue, Method};
-use weft_ir::{ObjectName, RouteAction, RouteMatch, RouteParent, RouteTimeouts, StringMatch, ValueMatch};
+use weft_ir::{
+    ObjectName, RouteAction, RouteKind, RouteMatch, RouteParent, RouteTimeouts, StringMatch, ValueMatch,
+};
 
 use super::*;
 use crate::route::slots::Slot;
@@ -27,6 +29,7 @@ fn value(name: &str, value: &str) -> ValueMatch {
 
 fn route(name: &str, hostnames: &[&str], matches: Vec<RouteMatch>) -> Route {
     Route {
+        kind: RouteKind::HttpRoute,
         origin: ObjectName::new("shop", name),
         rule: 0,
         created: 100,

@@ -216,7 +216,7 @@ impl Compiler {
         let mut last_rejected = std::mem::take(&mut self.rejected);
         for (key, resource) in routes {
             let Resource::Route(route) = resource.as_ref() else { continue };
-            let limits = limits.get(&RateLimitTarget::Route(route.origin.clone()));
+            let limits = limits.get(&RateLimitTarget::Route { kind: route.kind, name: route.origin.clone() });
             let limits = limits.map(Vec::as_slice).unwrap_or_default();
             let (compiled, error) = match last.remove(*key) {
                 Some(compiled) if compiled.is_made_from(resource, limits) => {
@@ -327,8 +327,7 @@ impl Compiler {
         let attached = self.attached_to_listeners();
         let mut points: BTreeMap<SocketAddr, ListenPoint> = BTreeMap::new();
         for ((address, hostname), shared) in listeners::by_address(listeners, &self.listen_addresses) {
-            let keys: Vec<ResourceKey> =
-                shared.iter().map(|listener| Resource::Listener((*listener).clone()).key()).collect();
+            let keys: Vec<ResourceKey> = shared.iter().map(|listener| listener.key()).collect();
             let routes = keys.iter().filter_map(|key| attached.get(key)).flatten().cloned().collect();
             let table = self.tables.table(last, TableKey::Listeners(keys), routes, Hostnames::Matched);
             let host = VirtualHost { routes: table };
@@ -350,8 +349,8 @@ impl Compiler {
     fn attached_to_listeners(&self) -> HashMap<ResourceKey, Vec<CompiledRoute>> {
         let mut attached: HashMap<_, Vec<CompiledRoute>> = HashMap::new();
         for (parent, compiled) in self.parents() {
-            if let RouteParent::Listener { gateway, listener } = parent {
-                let key = ResourceKey::new("listener", &[&gateway.namespace, &gateway.name, listener]);
+            if let RouteParent::Listener { parent, listener } = parent {
+                let key = ResourceKey::Listener { parent: parent.clone(), listener: listener.clone() };
                 attached.entry(key).or_default().push(compiled.clone());
             }
         }

@@ -4,9 +4,9 @@ use std::time::Duration;
 use http::{Method, uri::PathAndQuery};
 use weft_codec::message::RequestHead;
 use weft_ir::{
-    BackendService, Endpoint, EndpointPort, Endpoints, Listener, MeshDefaults, ObjectName, PathMatch,
-    Protocol, RateLimit, RateLimitTarget, Resource, Route, RouteAction, RouteBackend, RouteMatch,
-    RouteParent, RouteTimeouts, Service, ServicePort, Snapshot,
+    BackendService, Endpoint, EndpointPort, Endpoints, Listener, ListenerParent, ListenerParentKind,
+    MeshDefaults, ObjectName, PathMatch, Protocol, RateLimit, RateLimitTarget, Resource, Route, RouteAction,
+    RouteBackend, RouteKind, RouteMatch, RouteParent, RouteTimeouts, Service, ServicePort, Snapshot,
 };
 
 use super::{compile::Compiler, *};
@@ -45,6 +45,7 @@ fn endpoints(service: &str, last: u8) -> Resource {
 fn route(name_: &str, parent: RouteParent, backend: &str) -> Route {
     let service = Some(BackendService { name: name(backend), port: 80 });
     Route {
+        kind: RouteKind::HttpRoute,
         origin: name(name_),
         rule: 0,
         created: 1,
@@ -65,6 +66,10 @@ fn route(name_: &str, parent: RouteParent, backend: &str) -> Route {
     }
 }
 
+fn gateway() -> ListenerParent {
+    ListenerParent { kind: ListenerParentKind::Gateway, name: name("gw") }
+}
+
 fn to_service(service: &str) -> RouteParent {
     RouteParent::Service { service: name(service), port: None }
 }
@@ -72,7 +77,7 @@ fn to_service(service: &str) -> RouteParent {
 fn limit(requests: u32) -> Resource {
     Resource::RateLimit(RateLimit {
         name: name("limit"),
-        target: RateLimitTarget::Route(name("r")),
+        target: RateLimitTarget::Route { kind: RouteKind::HttpRoute, name: name("r") },
         requests,
         interval: Duration::from_secs(1),
         burst: 1,
@@ -188,15 +193,14 @@ fn the_most_specific_listener_serves_alone() {
     let mut compiler = Compiler::new("node-a".into(), vec![]);
     let listener = |listener: &str, hostname: &str| {
         Resource::Listener(Listener {
-            gateway: name("gw"),
+            parent: gateway(),
             name: listener.into(),
             addresses: vec![],
             port: 8000,
             hostname: hostname.into(),
         })
     };
-    let to_listener =
-        |listener: &str| RouteParent::Listener { gateway: name("gw"), listener: listener.into() };
+    let to_listener = |listener: &str| RouteParent::Listener { parent: gateway(), listener: listener.into() };
     let of = |listener: &str, path: &str| {
         let mut route = route(listener, to_listener(listener), "web");
         route.matches[0].path = PathMatch::Prefix(path.into());
@@ -232,7 +236,7 @@ fn a_route_that_cannot_be_used_is_reported() {
     let mut snapshot = snapshot(1, vec![service("web", 1), Resource::Route(bad)]);
     let (_, rejected) = compiler.compile(&snapshot, &[]);
     assert_eq!(rejected.len(), 1);
-    assert_eq!(rejected[0].key.to_string(), "route/shop/r/0");
+    assert_eq!(rejected[0].key.to_string(), "httproute.gateway.networking.k8s.io/shop/r/0");
     snapshot.insert(service("other", 3));
     assert_eq!(compiler.compile(&snapshot, &[]).1, rejected, "it stays reported while it is there");
 }

@@ -20,7 +20,7 @@ use weft_ebpf_common::reason::Reason;
 use weft_flow_export::Verdict;
 use weft_ir::{
     AppProtocol, HeaderChanges, PathChange, RateLimit, RateLimitTarget, Redirect, Resource, Rewrite,
-    RouteFilter, RouteRetry, RouteTimeouts,
+    RouteFilter, RouteKind, RouteRetry, RouteTimeouts,
 };
 
 use crate::support::{Client, Lab, Origin, backend, eventually, free_address, name, route, service};
@@ -217,7 +217,7 @@ async fn a_rate_limit_answers_429_with_retry_after() {
     resources.push(Resource::Route(route("limited", "/", vec![backend("web", 1)])));
     resources.push(Resource::RateLimit(RateLimit {
         name: name("limit"),
-        target: RateLimitTarget::Route(name("limited")),
+        target: RateLimitTarget::Route { kind: RouteKind::HttpRoute, name: name("limited") },
         requests: 1,
         interval: Duration::from_secs(3600),
         burst: 5,

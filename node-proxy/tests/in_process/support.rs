@@ -20,9 +20,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::{TcpListener, TcpStream};
 use weft_flow_export::{Filter, Flow, FlowRing, Read};
 use weft_ir::{
-    AppProtocol, BackendService, Endpoint, EndpointPort, Endpoints, Listener, ObjectName, PathMatch,
-    Protocol, Resource, Route, RouteAction, RouteBackend, RouteMatch, RouteParent, RouteTimeouts, Service,
-    ServicePort, Snapshot,
+    AppProtocol, BackendService, Endpoint, EndpointPort, Endpoints, Listener, ListenerParent,
+    ListenerParentKind, ObjectName, PathMatch, Protocol, Resource, Route, RouteAction, RouteBackend,
+    RouteKind, RouteMatch, RouteParent, RouteTimeouts, Service, ServicePort, Snapshot,
 };
 use weft_node_proxy::{Plane, PlaneConfig};
 
@@ -212,9 +212,13 @@ pub(crate) fn name(name: &str) -> ObjectName {
     ObjectName::new("shop", name)
 }
 
+fn parent() -> ListenerParent {
+    ListenerParent { kind: ListenerParentKind::Gateway, name: name("gw") }
+}
+
 pub(crate) fn listener(listener: &str, address: SocketAddr, hostname: &str) -> Resource {
     Resource::Listener(Listener {
-        gateway: name("gw"),
+        parent: parent(),
         name: listener.into(),
         addresses: vec![address.ip()],
         port: address.port(),
@@ -258,10 +262,11 @@ pub(crate) fn backend(service: &str, weight: u32) -> RouteBackend {
 /// A route at the gateway's listener for a path prefix.
 pub(crate) fn route(route: &str, prefix: &str, backends: Vec<RouteBackend>) -> Route {
     Route {
+        kind: RouteKind::HttpRoute,
         origin: name(route),
         rule: 0,
         created: 1,
-        parents: vec![RouteParent::Listener { gateway: name("gw"), listener: "http".into() }],
+        parents: vec![RouteParent::Listener { parent: parent(), listener: "http".into() }],
         hostnames: vec![],
         matches: vec![RouteMatch {
             path: PathMatch::Prefix(prefix.into()),

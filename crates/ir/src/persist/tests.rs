@@ -9,7 +9,7 @@ fn commit() -> Commit {
     let mut snapshot = Snapshot { revision: 3, ..Snapshot::default() };
     snapshot.insert(Resource::MeshDefaults(MeshDefaults { pod_cidrs: vec!["10.0.0.0/8".parse().unwrap()] }));
     let changed = snapshot.resources.keys().cloned().collect();
-    let rejected = OrdMap::from_iter([(crate::ResourceKey("policy/x".into()), Arc::from("why"))]);
+    let rejected = OrdMap::from_iter([(crate::ResourceKey::parse("policy/x"), Arc::from("why"))]);
     let mut commit = Commit {
         position: Position { epoch: 9, revision: 3 },
         snapshot,
@@ -17,7 +17,7 @@ fn commit() -> Commit {
         removed: Vec::new(),
         rejected,
     };
-    commit.changed.push(crate::ResourceKey("policy/x".into()));
+    commit.changed.push(crate::ResourceKey::parse("policy/x"));
     commit
 }
 

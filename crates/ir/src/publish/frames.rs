@@ -24,12 +24,12 @@ impl Frames {
     }
 
     pub(super) fn upsert(&mut self, upsert: Upsert) {
-        self.make_room(upsert.key.0.len() + upsert.resource.len());
+        self.make_room(upsert.key.text_len() + upsert.resource.len());
         self.open.upserts.push(upsert);
     }
 
     pub(super) fn remove(&mut self, key: ResourceKey) {
-        self.make_room(key.0.len());
+        self.make_room(key.text_len());
         self.open.removes.push(key);
     }
 

@@ -58,8 +58,8 @@ impl Staged {
             return Err(SubscribeError::OutOfOrder { found, revision });
         }
         self.next_frame = self.next_frame.saturating_add(1);
-        let upserts: usize = batch.upserts.iter().map(|u| u.key.0.len() + u.resource.len()).sum();
-        let removes: usize = batch.removes.iter().map(|key| key.0.len()).sum();
+        let upserts: usize = batch.upserts.iter().map(|u| u.key.text_len() + u.resource.len()).sum();
+        let removes: usize = batch.removes.iter().map(ResourceKey::text_len).sum();
         self.bytes = self.bytes.saturating_add(upserts).saturating_add(removes);
         if self.bytes > MAX_BATCH_BYTES {
             return Err(SubscribeError::TooLarge);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ObjectName, Protocol};
+use super::{ObjectName, Protocol, ResourceKey};
 
 /// One rule (`spec` or an entry of `specs`) of a policy object.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -42,22 +42,44 @@ pub enum Tier {
     Baseline,
 }
 
+impl Policy {
+    /// The key under which the state holds it.
+    pub fn key(&self) -> ResourceKey {
+        ResourceKey::Policy { kind: self.kind, name: self.name.clone(), index: self.index }
+    }
+}
+
 /// The kind of a policy object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum PolicyKind {
     /// `cilium.io/v2` CiliumNetworkPolicy.
     CiliumNetworkPolicy,
+    /// `cilium.io/v2` CiliumClusterwideNetworkPolicy.
+    CiliumClusterwideNetworkPolicy,
     /// `networking.k8s.io/v1` NetworkPolicy.
     NetworkPolicy,
 }
 
 impl PolicyKind {
-    /// The part of the resource key.
-    pub fn key(self) -> &'static str {
+    /// Every kind.
+    pub const ALL: [PolicyKind; 3] = [
+        PolicyKind::CiliumNetworkPolicy,
+        PolicyKind::CiliumClusterwideNetworkPolicy,
+        PolicyKind::NetworkPolicy,
+    ];
+
+    /// The kind with its API group, as `kubectl` writes it.
+    pub fn resource_kind(self) -> &'static str {
         match self {
-            PolicyKind::CiliumNetworkPolicy => "cnp",
-            PolicyKind::NetworkPolicy => "knp",
+            PolicyKind::CiliumNetworkPolicy => "ciliumnetworkpolicy.cilium.io",
+            PolicyKind::CiliumClusterwideNetworkPolicy => "ciliumclusterwidenetworkpolicy.cilium.io",
+            PolicyKind::NetworkPolicy => "networkpolicy.networking.k8s.io",
         }
+    }
+
+    /// Whether its objects have a namespace, and select workloads of that namespace only.
+    pub fn is_namespaced(self) -> bool {
+        self != PolicyKind::CiliumClusterwideNetworkPolicy
     }
 }
 

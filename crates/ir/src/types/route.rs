@@ -5,11 +5,13 @@ use std::{sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::ObjectName;
+use super::{ListenerParent, ObjectName, ResourceKey};
 
 /// One rule of an HTTPRoute or GRPCRoute.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Route {
+    /// The kind of the route object.
+    pub kind: RouteKind,
     /// Namespace and name of the route object.
     pub origin: ObjectName,
     /// Index of the rule in its object.
@@ -26,13 +28,42 @@ pub struct Route {
     pub action: RouteAction,
 }
 
+impl Route {
+    /// The key under which the state holds it.
+    pub fn key(&self) -> ResourceKey {
+        ResourceKey::Route { kind: self.kind, origin: self.origin.clone(), rule: self.rule }
+    }
+}
+
+/// The kind of a route object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum RouteKind {
+    /// `gateway.networking.k8s.io` HTTPRoute.
+    HttpRoute,
+    /// `gateway.networking.k8s.io` GRPCRoute.
+    GrpcRoute,
+}
+
+impl RouteKind {
+    /// Every kind.
+    pub const ALL: [RouteKind; 2] = [RouteKind::HttpRoute, RouteKind::GrpcRoute];
+
+    /// The kind with its API group, as `kubectl` writes it.
+    pub fn resource_kind(self) -> &'static str {
+        match self {
+            RouteKind::HttpRoute => "httproute.gateway.networking.k8s.io",
+            RouteKind::GrpcRoute => "grpcroute.gateway.networking.k8s.io",
+        }
+    }
+}
+
 /// What a route is attached to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum RouteParent {
-    /// A listener of a Gateway.
+    /// A listener of a Gateway or ListenerSet.
     Listener {
-        /// Namespace and name of the Gateway.
-        gateway: ObjectName,
+        /// The object that it is part of.
+        parent: ListenerParent,
         /// Name of the listener.
         listener: Arc<str>,
     },
@@ -216,11 +247,23 @@ pub struct RateLimit {
     pub per_client: bool,
 }
 
+impl RateLimit {
+    /// The key under which the state holds it.
+    pub fn key(&self) -> ResourceKey {
+        ResourceKey::RateLimit(self.name.clone())
+    }
+}
+
 /// What a rate limit holds back.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum RateLimitTarget {
     /// Requests that match a rule of this route, in its own namespace.
-    Route(ObjectName),
+    Route {
+        /// The kind of the route object.
+        kind: RouteKind,
+        /// Namespace and name of the route object.
+        name: ObjectName,
+    },
     /// Requests to this service.
     Service(ObjectName),
 }

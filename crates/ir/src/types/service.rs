@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::{ObjectName, Protocol};
+use super::{ObjectName, Protocol, ResourceKey};
 
 /// A Service and its addresses.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -16,6 +16,13 @@ pub struct Service {
     pub addresses: Vec<IpAddr>,
     /// `spec.ports`.
     pub ports: Vec<ServicePort>,
+}
+
+impl Service {
+    /// The key under which the state holds it.
+    pub fn key(&self) -> ResourceKey {
+        ResourceKey::Service(self.name.clone())
+    }
 }
 
 /// One port of a service.
@@ -57,6 +64,13 @@ pub struct Endpoints {
     pub endpoints: Vec<Endpoint>,
 }
 
+impl Endpoints {
+    /// The key under which the state holds it.
+    pub fn key(&self) -> ResourceKey {
+        ResourceKey::Endpoints(self.name.clone())
+    }
+}
+
 /// One port of a slice.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndpointPort {
@@ -81,11 +95,42 @@ pub struct Endpoint {
     pub terminating: bool,
 }
 
-/// One listener of a Gateway.
+/// The object that a listener is part of.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ListenerParent {
+    /// Its kind.
+    pub kind: ListenerParentKind,
+    /// Namespace and name.
+    pub name: ObjectName,
+}
+
+/// The kinds of objects that have listeners.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum ListenerParentKind {
+    /// `gateway.networking.k8s.io` Gateway.
+    Gateway,
+    /// `gateway.networking.k8s.io` ListenerSet.
+    ListenerSet,
+}
+
+impl ListenerParentKind {
+    /// Every kind.
+    pub const ALL: [ListenerParentKind; 2] = [ListenerParentKind::Gateway, ListenerParentKind::ListenerSet];
+
+    /// The kind with its API group, as `kubectl` writes it.
+    pub fn resource_kind(self) -> &'static str {
+        match self {
+            ListenerParentKind::Gateway => "gateway.gateway.networking.k8s.io",
+            ListenerParentKind::ListenerSet => "listenerset.gateway.networking.k8s.io",
+        }
+    }
+}
+
+/// One listener of a Gateway or ListenerSet.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Listener {
-    /// Namespace and name of the Gateway.
-    pub gateway: ObjectName,
+    /// The object that it is part of.
+    pub parent: ListenerParent,
     /// Name of the listener (`sectionName`).
     pub name: Arc<str>,
     /// Addresses to listen on; empty means every address of the node.
@@ -94,4 +139,11 @@ pub struct Listener {
     pub port: u16,
     /// The hostname that requests must have: exact, `*.suffix`, or empty for any.
     pub hostname: Arc<str>,
+}
+
+impl Listener {
+    /// The key under which the state holds it.
+    pub fn key(&self) -> ResourceKey {
+        ResourceKey::Listener { parent: self.parent.clone(), listener: self.name.clone() }
+    }
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::{IdentityNumber, ObjectName, Protocol};
+use super::{IdentityNumber, ObjectName, Protocol, ResourceKey};
 
 /// A pod, or what stands for one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -26,6 +26,13 @@ pub struct Workload {
     pub owner: Arc<str>,
     /// Named container ports, which policies may use.
     pub ports: Vec<NamedPort>,
+}
+
+impl Workload {
+    /// The key under which the state holds it.
+    pub fn key(&self) -> ResourceKey {
+        ResourceKey::Workload(self.name.clone())
+    }
 }
 
 /// A container port with a name.
@@ -50,6 +57,13 @@ pub struct Node {
     pub ingress_addresses: Vec<IpAddr>,
 }
 
+impl Node {
+    /// The key under which the state holds it.
+    pub fn key(&self) -> ResourceKey {
+        ResourceKey::Node(self.name.clone())
+    }
+}
+
 /// The labels behind an identity number.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Identity {
@@ -59,4 +73,11 @@ pub struct Identity {
     /// `k8s:io.kubernetes.pod.namespace`, `k8s:io.cilium.k8s.namespace.labels.<key>`,
     /// `k8s:io.cilium.k8s.policy.serviceaccount`, `k8s:io.cilium.k8s.policy.cluster`.
     pub labels: BTreeMap<Arc<str>, Arc<str>>,
+}
+
+impl Identity {
+    /// The key under which the state holds it.
+    pub fn key(&self) -> ResourceKey {
+        ResourceKey::Identity(self.number)
+    }
 }

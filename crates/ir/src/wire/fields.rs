@@ -7,7 +7,7 @@ use bytes::Bytes;
 use ipnet::IpNet;
 
 use super::{WireError, generated as pb};
-use crate::{ObjectName, Protocol};
+use crate::{ObjectName, Protocol, is_label, is_subdomain};
 
 /// What must be there.
 pub(super) fn required<T>(value: Option<T>, field: &'static str) -> Result<T, WireError> {
@@ -47,7 +47,26 @@ pub(super) fn parse_object_name(
     field: &'static str,
 ) -> Result<ObjectName, WireError> {
     let from = required(from, field)?;
-    Ok(ObjectName { namespace: from.namespace.into(), name: from.name.into() })
+    let namespace = checked(from.namespace, is_label, field)?;
+    Ok(ObjectName { namespace, name: checked(from.name, is_subdomain, field)? })
+}
+
+/// The name of a Service, which has no dots.
+pub(super) fn parse_service_name(
+    from: Option<pb::ObjectName>,
+    field: &'static str,
+) -> Result<ObjectName, WireError> {
+    let name = parse_object_name(from, field)?;
+    if is_label(&name.name) { Ok(name) } else { Err(WireError::Name { field }) }
+}
+
+/// A name that must be of this form.
+pub(super) fn checked(
+    from: String,
+    form: fn(&str) -> bool,
+    field: &'static str,
+) -> Result<Arc<str>, WireError> {
+    if form(&from) { Ok(from.into()) } else { Err(WireError::Name { field }) }
 }
 
 pub(super) fn address(from: &IpAddr) -> Bytes {

@@ -260,7 +260,7 @@ pub struct Endpoint {
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Listener {
     #[prost(message, optional, tag = "1")]
-    pub gateway: ::core::option::Option<ObjectName>,
+    pub parent: ::core::option::Option<ListenerParent>,
     #[prost(string, tag = "2")]
     pub name: ::prost::alloc::string::String,
     #[prost(bytes = "bytes", repeated, tag = "3")]
@@ -270,21 +270,31 @@ pub struct Listener {
     #[prost(string, tag = "5")]
     pub hostname: ::prost::alloc::string::String,
 }
+/// The object that a listener is part of.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListenerParent {
+    #[prost(enumeration = "ListenerParentKind", tag = "1")]
+    pub kind: i32,
+    #[prost(message, optional, tag = "2")]
+    pub name: ::core::option::Option<ObjectName>,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Route {
-    #[prost(message, optional, tag = "1")]
+    #[prost(enumeration = "RouteKind", tag = "1")]
+    pub kind: i32,
+    #[prost(message, optional, tag = "2")]
     pub origin: ::core::option::Option<ObjectName>,
-    #[prost(uint32, tag = "2")]
+    #[prost(uint32, tag = "3")]
     pub rule: u32,
-    #[prost(int64, tag = "3")]
+    #[prost(int64, tag = "4")]
     pub created: i64,
-    #[prost(message, repeated, tag = "4")]
+    #[prost(message, repeated, tag = "5")]
     pub parents: ::prost::alloc::vec::Vec<RouteParent>,
-    #[prost(string, repeated, tag = "5")]
+    #[prost(string, repeated, tag = "6")]
     pub hostnames: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    #[prost(message, repeated, tag = "6")]
+    #[prost(message, repeated, tag = "7")]
     pub matches: ::prost::alloc::vec::Vec<RouteMatch>,
-    #[prost(message, optional, tag = "7")]
+    #[prost(message, optional, tag = "8")]
     pub action: ::core::option::Option<RouteAction>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -297,20 +307,20 @@ pub mod route_parent {
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum Parent {
         #[prost(message, tag = "1")]
-        Listener(super::ListenerParent),
+        Listener(super::ParentListener),
         #[prost(message, tag = "2")]
-        Service(super::ServiceParent),
+        Service(super::ParentService),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ListenerParent {
+pub struct ParentListener {
     #[prost(message, optional, tag = "1")]
-    pub gateway: ::core::option::Option<ObjectName>,
+    pub parent: ::core::option::Option<ListenerParent>,
     #[prost(string, tag = "2")]
     pub listener: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ServiceParent {
+pub struct ParentService {
     #[prost(message, optional, tag = "1")]
     pub service: ::core::option::Option<ObjectName>,
     #[prost(uint32, optional, tag = "2")]
@@ -494,10 +504,17 @@ pub mod rate_limit {
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum Target {
         #[prost(message, tag = "2")]
-        Route(super::ObjectName),
+        Route(super::TargetRoute),
         #[prost(message, tag = "3")]
         Service(super::ObjectName),
     }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TargetRoute {
+    #[prost(enumeration = "RouteKind", tag = "1")]
+    pub kind: i32,
+    #[prost(message, optional, tag = "2")]
+    pub name: ::core::option::Option<ObjectName>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Policy {
@@ -743,6 +760,64 @@ impl AppProtocol {
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
+pub enum ListenerParentKind {
+    Unspecified = 0,
+    Gateway = 1,
+    ListenerSet = 2,
+}
+impl ListenerParentKind {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "LISTENER_PARENT_KIND_UNSPECIFIED",
+            Self::Gateway => "LISTENER_PARENT_KIND_GATEWAY",
+            Self::ListenerSet => "LISTENER_PARENT_KIND_LISTENER_SET",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "LISTENER_PARENT_KIND_UNSPECIFIED" => Some(Self::Unspecified),
+            "LISTENER_PARENT_KIND_GATEWAY" => Some(Self::Gateway),
+            "LISTENER_PARENT_KIND_LISTENER_SET" => Some(Self::ListenerSet),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum RouteKind {
+    Unspecified = 0,
+    HttpRoute = 1,
+    GrpcRoute = 2,
+}
+impl RouteKind {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "ROUTE_KIND_UNSPECIFIED",
+            Self::HttpRoute => "ROUTE_KIND_HTTP_ROUTE",
+            Self::GrpcRoute => "ROUTE_KIND_GRPC_ROUTE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ROUTE_KIND_UNSPECIFIED" => Some(Self::Unspecified),
+            "ROUTE_KIND_HTTP_ROUTE" => Some(Self::HttpRoute),
+            "ROUTE_KIND_GRPC_ROUTE" => Some(Self::GrpcRoute),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
 pub enum PolicyTier {
     Unspecified = 0,
     Admin = 1,
@@ -779,6 +854,7 @@ pub enum PolicyKind {
     Unspecified = 0,
     CiliumNetworkPolicy = 1,
     NetworkPolicy = 2,
+    CiliumClusterwideNetworkPolicy = 3,
 }
 impl PolicyKind {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -790,6 +866,9 @@ impl PolicyKind {
             Self::Unspecified => "POLICY_KIND_UNSPECIFIED",
             Self::CiliumNetworkPolicy => "POLICY_KIND_CILIUM_NETWORK_POLICY",
             Self::NetworkPolicy => "POLICY_KIND_NETWORK_POLICY",
+            Self::CiliumClusterwideNetworkPolicy => {
+                "POLICY_KIND_CILIUM_CLUSTERWIDE_NETWORK_POLICY"
+            }
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -798,6 +877,9 @@ impl PolicyKind {
             "POLICY_KIND_UNSPECIFIED" => Some(Self::Unspecified),
             "POLICY_KIND_CILIUM_NETWORK_POLICY" => Some(Self::CiliumNetworkPolicy),
             "POLICY_KIND_NETWORK_POLICY" => Some(Self::NetworkPolicy),
+            "POLICY_KIND_CILIUM_CLUSTERWIDE_NETWORK_POLICY" => {
+                Some(Self::CiliumClusterwideNetworkPolicy)
+            }
             _ => None,
         }
     }

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The messages of the stream, and the state on a node's disk.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use prost::Message;
 
@@ -38,7 +36,7 @@ pub fn encode_from_node(message: &FromNode) -> Bytes {
             rejected: ack
                 .rejected
                 .iter()
-                .map(|r| pb::Rejection { key: r.key.0.to_string(), message: r.message.to_string() })
+                .map(|r| pb::Rejection { key: r.key.to_string(), message: r.message.to_string() })
                 .collect(),
             omitted: ack.omitted,
         }),
@@ -78,7 +76,7 @@ pub fn encode_to_node(batch: Batch) -> Bytes {
         base: batch.base,
         frame: batch.frame,
         upserts: batch.upserts.into_iter().map(upsert).collect(),
-        removes: batch.removes.into_iter().map(|key| key.0.to_string()).collect(),
+        removes: batch.removes.iter().map(ResourceKey::to_string).collect(),
         last: batch.last,
     };
     pb::ToNode { message: Some(to_node::Message::Batch(batch)) }.encode_to_vec().into()
@@ -111,7 +109,7 @@ pub(crate) fn encode_saved(state: SavedState) -> Vec<u8> {
         rejected: state
             .rejected
             .into_iter()
-            .map(|r| pb::SavedRejection { key: r.key.0.to_string(), message: r.message.to_string() })
+            .map(|r| pb::SavedRejection { key: r.key.to_string(), message: r.message.to_string() })
             .collect(),
     }
     .encode_to_vec()
@@ -128,7 +126,7 @@ pub(crate) fn decode_saved(bytes: Bytes) -> Result<SavedState, WireError> {
 }
 
 fn upsert(from: Upsert) -> pb::Upsert {
-    pb::Upsert { key: from.key.0.to_string(), min_schema: from.min_schema, resource: from.resource }
+    pb::Upsert { key: from.key.to_string(), min_schema: from.min_schema, resource: from.resource }
 }
 
 fn parse_upsert(from: pb::Upsert) -> Upsert {
@@ -136,5 +134,5 @@ fn parse_upsert(from: pb::Upsert) -> Upsert {
 }
 
 fn key(from: String) -> ResourceKey {
-    ResourceKey(Arc::from(from))
+    ResourceKey::parse(&from)
 }

@@ -4,19 +4,20 @@
 use super::{
     WireError,
     fields::{
-        all, cidr, object_name, parse_cidr, parse_object_name, parse_protocol, protocol, required, share,
-        shared, small, string, strings,
+        all, checked, cidr, object_name, parse_cidr, parse_object_name, parse_protocol, protocol, required,
+        share, shared, small, string, strings,
     },
     generated::{self as pb, peer, port_rule},
 };
 use crate::{
-    Entity, HttpRule, L7Rules, MAX_PRIORITY, Operator, Peer, Policy, PolicyDirection, PolicyKind, PolicyPort,
-    PolicyRule, PortRule, Requirement, Selector, Tier,
+    Entity, HttpRule, L7Rules, MAX_PRIORITY, ObjectName, Operator, Peer, Policy, PolicyDirection, PolicyKind,
+    PolicyPort, PolicyRule, PortRule, Requirement, Selector, Tier, is_subdomain,
 };
 
 pub(super) fn to_wire(from: &Policy) -> pb::Policy {
     let kind = match from.kind {
         PolicyKind::CiliumNetworkPolicy => pb::PolicyKind::CiliumNetworkPolicy,
+        PolicyKind::CiliumClusterwideNetworkPolicy => pb::PolicyKind::CiliumClusterwideNetworkPolicy,
         PolicyKind::NetworkPolicy => pb::PolicyKind::NetworkPolicy,
     };
     pb::Policy {
@@ -34,6 +35,7 @@ pub(super) fn to_wire(from: &Policy) -> pb::Policy {
 pub(super) fn parse(from: pb::Policy) -> Result<Policy, WireError> {
     let kind = match pb::PolicyKind::try_from(from.kind) {
         Ok(pb::PolicyKind::CiliumNetworkPolicy) => PolicyKind::CiliumNetworkPolicy,
+        Ok(pb::PolicyKind::CiliumClusterwideNetworkPolicy) => PolicyKind::CiliumClusterwideNetworkPolicy,
         Ok(pb::PolicyKind::NetworkPolicy) => PolicyKind::NetworkPolicy,
         Ok(pb::PolicyKind::Unspecified) | Err(_) => {
             return Err(WireError::UnknownEnum { field: "policy.kind", value: from.kind });
@@ -41,7 +43,7 @@ pub(super) fn parse(from: pb::Policy) -> Result<Policy, WireError> {
     };
     Ok(Policy {
         kind,
-        name: parse_object_name(from.name, "policy.name")?,
+        name: parse_name(kind, from.name)?,
         index: from.index,
         tier: parse_tier(from.tier)?,
         priority: parse_priority(from.priority)?,
@@ -76,6 +78,16 @@ fn parse_priority(from: u32) -> Result<u16, WireError> {
         return Err(WireError::OutOfRange { field: "policy.priority", value: from.into() });
     }
     Ok(priority)
+}
+
+fn parse_name(kind: PolicyKind, from: Option<pb::ObjectName>) -> Result<ObjectName, WireError> {
+    let field = "policy.name";
+    if kind.is_namespaced() {
+        return parse_object_name(from, field);
+    }
+    let from = required(from, field)?;
+    let namespace = checked(from.namespace, str::is_empty, field)?;
+    Ok(ObjectName { namespace, name: checked(from.name, is_subdomain, field)? })
 }
 
 fn direction(from: &PolicyDirection) -> pb::PolicyDirection {

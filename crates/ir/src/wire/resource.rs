@@ -6,13 +6,13 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{
     WireError,
     fields::{
-        addresses, all, cidr, object_name, parse_addresses, parse_cidr, parse_object_name, parse_protocol,
-        port, protocol, required,
+        addresses, all, checked, cidr, object_name, parse_addresses, parse_cidr, parse_object_name,
+        parse_protocol, port, protocol, required,
     },
     generated::{self as pb, resource::Kind},
     policy, route, service,
 };
-use crate::{Identity, IdentityNumber, MeshDefaults, NamedPort, Node, Resource, Workload};
+use crate::{Identity, IdentityNumber, MeshDefaults, NamedPort, Node, Resource, Workload, is_subdomain};
 
 pub(super) fn to_wire(from: &Resource) -> pb::Resource {
     let kind = match from {
@@ -40,7 +40,7 @@ pub(super) fn from_wire(from: pb::Resource) -> Result<Resource, WireError> {
     Ok(match required(from.kind, "resource.kind")? {
         Kind::Workload(from) => Resource::Workload(parse_workload(from)?),
         Kind::Node(from) => Resource::Node(Node {
-            name: from.name.into(),
+            name: checked(from.name, is_subdomain, "node.name")?,
             addresses: parse_addresses(from.addresses, "node.addresses")?,
             ingress_addresses: parse_addresses(from.ingress_addresses, "node.ingress_addresses")?,
         }),
@@ -81,7 +81,7 @@ fn workload_to_wire(from: &Workload) -> pb::Workload {
 fn parse_workload(from: pb::Workload) -> Result<Workload, WireError> {
     Ok(Workload {
         name: parse_object_name(from.name, "workload.name")?,
-        node: from.node.into(),
+        node: checked(from.node, is_subdomain, "workload.node")?,
         addresses: parse_addresses(from.addresses, "workload.addresses")?,
         identity: IdentityNumber(from.identity),
         service_account: from.service_account.into(),

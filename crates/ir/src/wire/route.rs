@@ -6,19 +6,21 @@ use std::sync::Arc;
 use super::{
     WireError,
     fields::{
-        all, duration, object_name, parse_duration, parse_object_name, parse_optional_duration, port,
-        required, share, shared, small, string, strings,
+        all, checked, duration, object_name, parse_duration, parse_object_name, parse_optional_duration,
+        parse_service_name, port, required, share, shared, small, string, strings,
     },
     generated::{self as pb, path_change, path_match, rate_limit, route_filter, route_parent, value_match},
+    service::{listener_parent, parse_listener_parent},
 };
 use crate::{
     BackendService, HeaderChanges, PathChange, PathMatch, RateLimit, RateLimitTarget, Redirect, Rewrite,
-    Route, RouteAction, RouteBackend, RouteFilter, RouteMatch, RouteParent, RouteRetry, RouteTimeouts,
-    StringMatch, ValueMatch,
+    Route, RouteAction, RouteBackend, RouteFilter, RouteKind, RouteMatch, RouteParent, RouteRetry,
+    RouteTimeouts, StringMatch, ValueMatch, is_subdomain,
 };
 
 pub(super) fn route_to_wire(from: &Route) -> pb::Route {
     pb::Route {
+        kind: route_kind(from.kind),
         origin: object_name(&from.origin),
         rule: from.rule,
         created: from.created,
@@ -31,6 +33,7 @@ pub(super) fn route_to_wire(from: &Route) -> pb::Route {
 
 pub(super) fn parse_route(from: pb::Route) -> Result<Route, WireError> {
     Ok(Route {
+        kind: parse_route_kind(from.kind, "route.kind")?,
         origin: parse_object_name(from.origin, "route.origin")?,
         rule: from.rule,
         created: from.created,
@@ -41,11 +44,30 @@ pub(super) fn parse_route(from: pb::Route) -> Result<Route, WireError> {
     })
 }
 
+fn route_kind(from: RouteKind) -> i32 {
+    match from {
+        RouteKind::HttpRoute => pb::RouteKind::HttpRoute,
+        RouteKind::GrpcRoute => pb::RouteKind::GrpcRoute,
+    }
+    .into()
+}
+
+fn parse_route_kind(from: i32, field: &'static str) -> Result<RouteKind, WireError> {
+    match pb::RouteKind::try_from(from) {
+        Ok(pb::RouteKind::HttpRoute) => Ok(RouteKind::HttpRoute),
+        Ok(pb::RouteKind::GrpcRoute) => Ok(RouteKind::GrpcRoute),
+        Ok(pb::RouteKind::Unspecified) | Err(_) => Err(WireError::UnknownEnum { field, value: from }),
+    }
+}
+
 pub(super) fn rate_limit_to_wire(from: &RateLimit) -> pb::RateLimit {
-    let name = |name| object_name(name).unwrap_or_default();
     let target = match &from.target {
-        RateLimitTarget::Route(route) => rate_limit::Target::Route(name(route)),
-        RateLimitTarget::Service(service) => rate_limit::Target::Service(name(service)),
+        RateLimitTarget::Route { kind, name } => {
+            rate_limit::Target::Route(pb::TargetRoute { kind: route_kind(*kind), name: object_name(name) })
+        }
+        RateLimitTarget::Service(service) => {
+            rate_limit::Target::Service(object_name(service).unwrap_or_default())
+        }
     };
     pb::RateLimit {
         name: object_name(&from.name),
@@ -59,11 +81,12 @@ pub(super) fn rate_limit_to_wire(from: &RateLimit) -> pb::RateLimit {
 
 pub(super) fn parse_rate_limit(from: pb::RateLimit) -> Result<RateLimit, WireError> {
     let target = match required(from.target, "rate_limit.target")? {
-        rate_limit::Target::Route(route) => {
-            RateLimitTarget::Route(parse_object_name(Some(route), "rate_limit.route")?)
-        }
+        rate_limit::Target::Route(route) => RateLimitTarget::Route {
+            kind: parse_route_kind(route.kind, "target_route.kind")?,
+            name: parse_object_name(route.name, "target_route.name")?,
+        },
         rate_limit::Target::Service(service) => {
-            RateLimitTarget::Service(parse_object_name(Some(service), "rate_limit.service")?)
+            RateLimitTarget::Service(parse_service_name(Some(service), "rate_limit.service")?)
         }
     };
     Ok(RateLimit {
@@ -78,11 +101,11 @@ pub(super) fn parse_rate_limit(from: pb::RateLimit) -> Result<RateLimit, WireErr
 
 fn parent(from: &RouteParent) -> pb::RouteParent {
     let parent = match from {
-        RouteParent::Listener { gateway, listener } => route_parent::Parent::Listener(pb::ListenerParent {
-            gateway: object_name(gateway),
+        RouteParent::Listener { parent, listener } => route_parent::Parent::Listener(pb::ParentListener {
+            parent: Some(listener_parent(parent)),
             listener: listener.to_string(),
         }),
-        RouteParent::Service { service, port } => route_parent::Parent::Service(pb::ServiceParent {
+        RouteParent::Service { service, port } => route_parent::Parent::Service(pb::ParentService {
             service: object_name(service),
             port: port.map(u32::from),
         }),
@@ -93,12 +116,12 @@ fn parent(from: &RouteParent) -> pb::RouteParent {
 fn parse_parent(from: pb::RouteParent) -> Result<RouteParent, WireError> {
     Ok(match required(from.parent, "route_parent.parent")? {
         route_parent::Parent::Listener(from) => RouteParent::Listener {
-            gateway: parse_object_name(from.gateway, "listener_parent.gateway")?,
-            listener: from.listener.into(),
+            parent: parse_listener_parent(from.parent)?,
+            listener: checked(from.listener, is_subdomain, "parent_listener.listener")?,
         },
         route_parent::Parent::Service(from) => RouteParent::Service {
-            service: parse_object_name(from.service, "service_parent.service")?,
-            port: from.port.map(|number| port(number, "service_parent.port")).transpose()?,
+            service: parse_service_name(from.service, "parent_service.service")?,
+            port: from.port.map(|number| port(number, "parent_service.port")).transpose()?,
         },
     })
 }
@@ -198,7 +221,7 @@ fn backend(from: &RouteBackend) -> pb::RouteBackend {
 fn parse_backend(from: pb::RouteBackend) -> Result<RouteBackend, WireError> {
     let service = |from: pb::BackendService| -> Result<BackendService, WireError> {
         Ok(BackendService {
-            name: parse_object_name(from.name, "backend_service.name")?,
+            name: parse_service_name(from.name, "backend_service.name")?,
             port: port(from.port, "backend_service.port")?,
         })
     };

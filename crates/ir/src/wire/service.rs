@@ -4,12 +4,15 @@
 use super::{
     WireError,
     fields::{
-        address, addresses, all, object_name, parse_address, parse_addresses, parse_object_name,
-        parse_protocol, port, protocol,
+        address, addresses, all, checked, object_name, parse_address, parse_addresses, parse_object_name,
+        parse_protocol, parse_service_name, port, protocol, required,
     },
     generated as pb,
 };
-use crate::{AppProtocol, Endpoint, EndpointPort, Endpoints, Listener, Service, ServicePort};
+use crate::{
+    AppProtocol, Endpoint, EndpointPort, Endpoints, Listener, ListenerParent, ListenerParentKind, Service,
+    ServicePort, is_label, is_subdomain,
+};
 
 pub(super) fn service_to_wire(from: &Service) -> pb::Service {
     pb::Service {
@@ -30,7 +33,7 @@ pub(super) fn service_to_wire(from: &Service) -> pb::Service {
 
 pub(super) fn parse_service(from: pb::Service) -> Result<Service, WireError> {
     Ok(Service {
-        name: parse_object_name(from.name, "service.name")?,
+        name: parse_service_name(from.name, "service.name")?,
         addresses: parse_addresses(from.addresses, "service.addresses")?,
         ports: all(from.ports, |from| {
             Ok(ServicePort {
@@ -66,7 +69,7 @@ pub(super) fn endpoints_to_wire(from: &Endpoints) -> pb::Endpoints {
 pub(super) fn parse_endpoints(from: pb::Endpoints) -> Result<Endpoints, WireError> {
     Ok(Endpoints {
         name: parse_object_name(from.name, "endpoints.name")?,
-        service: from.service.into(),
+        service: checked(from.service, is_label, "endpoints.service")?,
         ports: all(from.ports, |from| {
             Ok(EndpointPort {
                 name: from.name.into(),
@@ -87,7 +90,7 @@ pub(super) fn parse_endpoints(from: pb::Endpoints) -> Result<Endpoints, WireErro
 
 pub(super) fn listener_to_wire(from: &Listener) -> pb::Listener {
     pb::Listener {
-        gateway: object_name(&from.gateway),
+        parent: Some(listener_parent(&from.parent)),
         name: from.name.to_string(),
         addresses: addresses(&from.addresses),
         port: from.port.into(),
@@ -97,12 +100,32 @@ pub(super) fn listener_to_wire(from: &Listener) -> pb::Listener {
 
 pub(super) fn parse_listener(from: pb::Listener) -> Result<Listener, WireError> {
     Ok(Listener {
-        gateway: parse_object_name(from.gateway, "listener.gateway")?,
-        name: from.name.into(),
+        parent: parse_listener_parent(from.parent)?,
+        name: checked(from.name, is_subdomain, "listener.name")?,
         addresses: parse_addresses(from.addresses, "listener.addresses")?,
         port: port(from.port, "listener.port")?,
         hostname: from.hostname.into(),
     })
+}
+
+pub(super) fn listener_parent(from: &ListenerParent) -> pb::ListenerParent {
+    let kind = match from.kind {
+        ListenerParentKind::Gateway => pb::ListenerParentKind::Gateway,
+        ListenerParentKind::ListenerSet => pb::ListenerParentKind::ListenerSet,
+    };
+    pb::ListenerParent { kind: kind.into(), name: object_name(&from.name) }
+}
+
+pub(super) fn parse_listener_parent(from: Option<pb::ListenerParent>) -> Result<ListenerParent, WireError> {
+    let from = required(from, "listener.parent")?;
+    let kind = match pb::ListenerParentKind::try_from(from.kind) {
+        Ok(pb::ListenerParentKind::Gateway) => ListenerParentKind::Gateway,
+        Ok(pb::ListenerParentKind::ListenerSet) => ListenerParentKind::ListenerSet,
+        Ok(pb::ListenerParentKind::Unspecified) | Err(_) => {
+            return Err(WireError::UnknownEnum { field: "listener_parent.kind", value: from.kind });
+        }
+    };
+    Ok(ListenerParent { kind, name: parse_object_name(from.name, "listener_parent.name")? })
 }
 
 fn app_protocol(from: AppProtocol) -> i32 {

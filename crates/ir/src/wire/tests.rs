@@ -7,6 +7,7 @@ use proptest::{
     collection::{btree_map, vec},
     option,
     prelude::*,
+    sample::select,
     strategy::Union,
 };
 
@@ -21,8 +22,24 @@ fn texts() -> impl Strategy<Value = Vec<Arc<str>>> + Clone {
     vec(text(), 0..3)
 }
 
+fn label() -> impl Strategy<Value = Arc<str>> + Clone {
+    "[a-z0-9]([-a-z0-9]{0,5}[a-z0-9])?".prop_map(Arc::from)
+}
+
+fn subdomain() -> impl Strategy<Value = Arc<str>> + Clone {
+    vec(label(), 1..3).prop_map(|labels| labels.join(".").into())
+}
+
 fn name() -> impl Strategy<Value = ObjectName> + Clone {
-    (text(), text()).prop_map(|(namespace, name)| ObjectName { namespace, name })
+    (label(), subdomain()).prop_map(|(namespace, name)| ObjectName { namespace, name })
+}
+
+fn service_name() -> impl Strategy<Value = ObjectName> + Clone {
+    (label(), label()).prop_map(|(namespace, name)| ObjectName { namespace, name })
+}
+
+fn listener_parent() -> impl Strategy<Value = ListenerParent> {
+    (select(&ListenerParentKind::ALL[..]), name()).prop_map(|(kind, name)| ListenerParent { kind, name })
 }
 
 fn addresses() -> impl Strategy<Value = Vec<IpAddr>> {
@@ -53,7 +70,7 @@ fn workload() -> impl Strategy<Value = Resource> {
         (text(), port(), protocol()).prop_map(|(name, port, protocol)| NamedPort { name, port, protocol }),
         0..3,
     );
-    (name(), text(), addresses(), any::<u32>(), text(), any::<bool>(), text(), ports).prop_map(
+    (name(), subdomain(), addresses(), any::<u32>(), text(), any::<bool>(), text(), ports).prop_map(
         |(name, node, addresses, identity, service_account, host_network, owner, ports)| {
             let identity = IdentityNumber(identity);
             Resource::Workload(Workload {
@@ -71,7 +88,7 @@ fn workload() -> impl Strategy<Value = Resource> {
 }
 
 fn node() -> impl Strategy<Value = Resource> {
-    (text(), addresses(), addresses()).prop_map(|(name, addresses, ingress_addresses)| {
+    (subdomain(), addresses(), addresses()).prop_map(|(name, addresses, ingress_addresses)| {
         Resource::Node(Node { name, addresses, ingress_addresses })
     })
 }
@@ -92,7 +109,7 @@ fn service() -> impl Strategy<Value = Resource> {
     ];
     let port = (text(), port(), protocol(), app_protocol)
         .prop_map(|(name, port, protocol, app_protocol)| ServicePort { name, port, protocol, app_protocol });
-    (name(), addresses(), vec(port, 0..3))
+    (service_name(), addresses(), vec(port, 0..3))
         .prop_map(|(name, addresses, ports)| Resource::Service(Service { name, addresses, ports }))
 }
 
@@ -106,15 +123,17 @@ fn endpoints() -> impl Strategy<Value = Resource> {
             serving,
             terminating,
         });
-    (name(), text(), vec(port, 0..3), vec(endpoint, 0..4)).prop_map(|(name, service, ports, endpoints)| {
+    (name(), label(), vec(port, 0..3), vec(endpoint, 0..4)).prop_map(|(name, service, ports, endpoints)| {
         Resource::Endpoints(Endpoints { name, service, ports, endpoints })
     })
 }
 
 fn listener() -> impl Strategy<Value = Resource> {
-    (name(), text(), addresses(), port(), text()).prop_map(|(gateway, name, addresses, port, hostname)| {
-        Resource::Listener(Listener { gateway, name, addresses, port, hostname })
-    })
+    (listener_parent(), subdomain(), addresses(), port(), text()).prop_map(
+        |(parent, name, addresses, port, hostname)| {
+            Resource::Listener(Listener { parent, name, addresses, port, hostname })
+        },
+    )
 }
 
 fn value() -> impl Strategy<Value = ValueMatch> {
@@ -158,7 +177,7 @@ fn filter() -> impl Strategy<Value = RouteFilter> {
 }
 
 fn action() -> impl Strategy<Value = RouteAction> {
-    let service = (name(), port()).prop_map(|(name, port)| BackendService { name, port });
+    let service = (service_name(), port()).prop_map(|(name, port)| BackendService { name, port });
     let backend = (option::of(service), any::<u32>(), vec(filter(), 0..2))
         .prop_map(|(service, weight, filters)| RouteBackend { service, weight, filters });
     let timeouts = (option::of(duration()), option::of(duration()))
@@ -171,19 +190,23 @@ fn action() -> impl Strategy<Value = RouteAction> {
 
 fn route() -> impl Strategy<Value = Resource> {
     let parent = prop_oneof![
-        (name(), text()).prop_map(|(gateway, listener)| RouteParent::Listener { gateway, listener }),
-        (name(), option::of(port())).prop_map(|(service, port)| RouteParent::Service { service, port }),
+        (listener_parent(), subdomain())
+            .prop_map(|(parent, listener)| RouteParent::Listener { parent, listener }),
+        (service_name(), option::of(port()))
+            .prop_map(|(service, port)| RouteParent::Service { service, port }),
     ];
-    let all =
-        (name(), any::<u32>(), any::<i64>(), vec(parent, 0..3), texts(), vec(route_match(), 0..3), action());
-    all.prop_map(|(origin, rule, created, parents, hostnames, matches, action)| {
-        Resource::Route(Route { origin, rule, created, parents, hostnames, matches, action })
+    let (kind, matches) = (select(&RouteKind::ALL[..]), vec(route_match(), 0..3));
+    let all = (kind, name(), any::<u32>(), any::<i64>(), vec(parent, 0..3), texts(), matches, action());
+    all.prop_map(|(kind, origin, rule, created, parents, hostnames, matches, action)| {
+        Resource::Route(Route { kind, origin, rule, created, parents, hostnames, matches, action })
     })
 }
 
 fn rate_limit() -> impl Strategy<Value = Resource> {
-    let target =
-        prop_oneof![name().prop_map(RateLimitTarget::Route), name().prop_map(RateLimitTarget::Service)];
+    let target = prop_oneof![
+        (select(&RouteKind::ALL[..]), name()).prop_map(|(kind, name)| RateLimitTarget::Route { kind, name }),
+        service_name().prop_map(RateLimitTarget::Service),
+    ];
     (name(), target, any::<u32>(), duration(), any::<u32>(), any::<bool>()).prop_map(
         |(name, target, requests, interval, burst, per_client)| {
             Resource::RateLimit(RateLimit { name, target, requests, interval, burst, per_client })
@@ -242,10 +265,13 @@ fn policy() -> impl Strategy<Value = Resource> {
         (any::<bool>(), vec(policy_rule(), 0..3), vec(policy_rule(), 0..2))
             .prop_map(|(default_deny, allow, deny)| PolicyDirection { default_deny, allow, deny })
     };
-    let kind = prop_oneof![Just(PolicyKind::CiliumNetworkPolicy), Just(PolicyKind::NetworkPolicy)];
+    let kind = select(&PolicyKind::ALL[..]);
     let place = (prop_oneof![Just(Tier::Admin), Just(Tier::Normal), Just(Tier::Baseline)], 0..=MAX_PRIORITY);
     (kind, name(), any::<u32>(), place, selector(), direction(), direction()).prop_map(
-        |(kind, name, index, (tier, priority), subject, ingress, egress)| {
+        |(kind, mut name, index, (tier, priority), subject, ingress, egress)| {
+            if !kind.is_namespaced() {
+                name.namespace = Arc::default();
+            }
             Resource::Policy(Policy { kind, name, index, tier, priority, subject, ingress, egress })
         },
     )
@@ -269,6 +295,7 @@ fn resource() -> impl Strategy<Value = Resource> {
 proptest! {
     #[test]
     fn any_resource_round_trips(resource in resource()) {
+        prop_assert!(resource.key().is_valid());
         prop_assert_eq!(decode(&encode(&resource)), Ok(resource));
     }
 
@@ -286,6 +313,7 @@ proptest! {
         let at = at.index(bytes.len());
         bytes[at] = byte;
         if let Ok(decoded) = decode(&bytes) {
+            prop_assert!(decoded.key().is_valid(), "{:?}", decoded.key());
             prop_assert_eq!(decode(&encode(&decoded)), Ok(decoded));
         }
         bytes.truncate(at);
@@ -295,7 +323,7 @@ proptest! {
 
 #[test]
 fn an_unknown_enum_value_names_its_field() {
-    let name = Some(generated::ObjectName::default());
+    let name = Some(generated::ObjectName { namespace: "shop".into(), name: "a".into() });
     let ports = vec![generated::ServicePort { port: 80, protocol: 77, ..Default::default() }];
     let service = generated::Service { name, ports, ..Default::default() };
     let bytes = |service| {
@@ -328,4 +356,40 @@ fn a_kind_that_is_not_known_is_refused() {
     // Field 99, length-delimited and empty.
     assert_eq!(decode(&[0x9a, 0x06, 0x00]), Err(WireError::Missing { field: "resource.kind" }));
     assert_eq!(decode(&[]), Err(WireError::HeldBack));
+}
+
+/// Every name of a message, replaced by one that Kubernetes does not take.
+#[test]
+fn a_name_that_kubernetes_does_not_take_is_refused() {
+    let bad = |namespace: &str, name: &str| ObjectName::new(namespace, name);
+    let policy = |kind, name| {
+        let (ingress, egress) = (PolicyDirection::default(), PolicyDirection::default());
+        Resource::Policy(Policy {
+            kind,
+            name,
+            index: 0,
+            tier: Tier::Normal,
+            priority: 0,
+            subject: Selector::default(),
+            ingress,
+            egress,
+        })
+    };
+    let service = |name| Resource::Service(Service { name, addresses: Vec::new(), ports: Vec::new() });
+    let endpoints = |service: &str| {
+        let (ports, endpoints) = (Vec::new(), Vec::new());
+        let name = ObjectName::new("shop", "a");
+        Resource::Endpoints(Endpoints { name, service: service.into(), ports, endpoints })
+    };
+    for (resource, field) in [
+        (service(bad("shop", "a/b")), "service.name"),
+        (service(bad("shop/a", "b")), "service.name"),
+        (service(bad("", "b")), "service.name"),
+        (service(bad("shop", "a.b")), "service.name"),
+        (endpoints("a/b"), "endpoints.service"),
+        (policy(PolicyKind::NetworkPolicy, bad("", "a")), "policy.name"),
+        (policy(PolicyKind::CiliumClusterwideNetworkPolicy, bad("shop", "a")), "policy.name"),
+    ] {
+        assert_eq!(decode(&encode(&resource)), Err(WireError::Name { field }), "{resource:?}");
+    }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 use weft_ir::{
-    MeshDefaults, Node, ObjectName, Policy, PolicyDirection, PolicyKind, PolicyRule, Selector, Workload,
+    MeshDefaults, Node, ObjectName, Policy, PolicyDirection, PolicyKind, PolicyRule, Resource, Selector,
+    Workload,
 };
 
 use super::*;

@@ -69,8 +69,12 @@ fn translate_rule(
         named(count(rule.ingress.as_ref().map(Vec::len)), count(rule.ingress_deny.as_ref().map(Vec::len)));
     let names_egress =
         named(count(rule.egress.as_ref().map(Vec::len)), count(rule.egress_deny.as_ref().map(Vec::len)));
+    let kind = match namespace {
+        "" => PolicyKind::CiliumClusterwideNetworkPolicy,
+        _ => PolicyKind::CiliumNetworkPolicy,
+    };
     Ok(Policy {
-        kind: PolicyKind::CiliumNetworkPolicy,
+        kind,
         name: name.clone(),
         index,
         tier: Tier::Normal,

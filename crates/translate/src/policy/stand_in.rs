@@ -17,6 +17,7 @@ use crate::workload::NAMESPACE_LABEL;
 pub fn stand_in(key: &ObjectKey, value: &Value) -> Vec<Policy> {
     let kind = match key.kind {
         Kind::NetworkPolicy => PolicyKind::NetworkPolicy,
+        Kind::CiliumClusterwideNetworkPolicy => PolicyKind::CiliumClusterwideNetworkPolicy,
         _ => PolicyKind::CiliumNetworkPolicy,
     };
     let mut rules: Vec<&Value> = value.get("spec").into_iter().collect();
@@ -83,7 +84,9 @@ fn subject(kind: PolicyKind, namespace: &str, rule: &Value) -> Selector {
     };
     let found = match kind {
         PolicyKind::NetworkPolicy => selectors::kubernetes(field, "k8s:", &selector),
-        PolicyKind::CiliumNetworkPolicy => selectors::unscoped(field, &selector),
+        PolicyKind::CiliumNetworkPolicy | PolicyKind::CiliumClusterwideNetworkPolicy => {
+            selectors::unscoped(field, &selector)
+        }
     };
     match found {
         Ok(requirements) => Selector { requirements: [requirements, vec![scope]].concat() },

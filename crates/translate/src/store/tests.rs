@@ -301,14 +301,14 @@ fn what_did_not_change_is_the_same_allocation() {
     store.apply("b.yaml", OTHER);
     let second = translator.translate(&store, &mut identities, 1).resources;
     let same = |key: &str| {
-        let key = weft_ir::ResourceKey(key.into());
+        let key = weft_ir::ResourceKey::parse(key);
         Arc::ptr_eq(&first[&key], &second[&key])
     };
-    assert!(same("service/shop/a") && same("workload/default/p") && same("identity/256"));
+    assert!(same("service/shop/a") && same("pod/default/p") && same("identity/256"));
     assert_eq!(second.len(), first.len() + 1);
     // A label of the namespace is part of the pod's identity.
     store.apply("n.yaml", "apiVersion: v1\nkind: Namespace\nmetadata: {name: default, labels: {x: y}}\n");
     let third = translator.translate(&store, &mut identities, 2).resources;
-    assert!(third.contains_key(&weft_ir::ResourceKey("identity/257".into())));
-    assert!(!third.contains_key(&weft_ir::ResourceKey("identity/256".into())));
+    assert!(third.contains_key(&weft_ir::ResourceKey::parse("identity/257")));
+    assert!(!third.contains_key(&weft_ir::ResourceKey::parse("identity/256")));
 }

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Names of Kubernetes objects, and which texts are one.
+
+use std::{fmt, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+/// The longest label (RFC 1123), in bytes.
+const MAX_LABEL_BYTES: usize = 63;
+
+/// The longest subdomain (RFC 1123), in bytes.
+pub const MAX_SUBDOMAIN_BYTES: usize = 253;
+
+/// Namespace and name of a Kubernetes object.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ObjectName {
+    /// The namespace; empty for objects of the cluster.
+    pub namespace: Arc<str>,
+    /// The name.
+    pub name: Arc<str>,
+}
+
+impl ObjectName {
+    /// Both parts, as given.
+    pub fn new(namespace: &str, name: &str) -> ObjectName {
+        ObjectName { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.namespace.is_empty() {
+            return f.write_str(&self.name);
+        }
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// Whether a text is a DNS label of RFC 1123, which namespaces and Services must have as their name.
+pub fn is_label(text: &str) -> bool {
+    let inside = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    text.len() <= MAX_LABEL_BYTES
+        && !text.is_empty()
+        && text.bytes().all(inside)
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}
+
+/// Whether a text is a DNS subdomain of RFC 1123, which most objects and the sections of a Gateway must
+/// have as their name. As in Kubernetes, only the whole has a length, not each label.
+pub fn is_subdomain(text: &str) -> bool {
+    let inside = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let is_part = |part: &str| {
+        !part.is_empty() && part.bytes().all(inside) && !part.starts_with('-') && !part.ends_with('-')
+    };
+    text.len() <= MAX_SUBDOMAIN_BYTES && text.split('.').all(is_part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_what_kubernetes_takes() {
+        for good in ["a", "0", "a-b", "a--b", &"x".repeat(63)] {
+            assert!(is_label(good) && is_subdomain(good), "{good}");
+        }
+        for bad in ["", "-a", "a-", "A", "a_b", "a/b", "a b", "ä", "a\0"] {
+            assert!(!is_label(bad) && !is_subdomain(bad), "{bad}");
+        }
+        let long = ["x".repeat(63).as_str(); 4].join(".");
+        assert!(!is_label("a.b") && is_subdomain("a.b") && !is_label(&"x".repeat(64)));
+        assert!(is_subdomain(&long[..253]) && !is_subdomain(&long[..254]));
+        assert!(!is_subdomain("a..b") && !is_subdomain(".a") && !is_subdomain("a.-b"));
+    }
+}
