@@ -5,31 +5,46 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use weft_api::{
     gateway::{self as api, GatewayAddress, RouteGroupKind},
-    object::{Kind, ObjectKey},
+    object::Kind,
     status::{Condition, ConditionsStatus, GatewayStatus, ListenerStatus, Status, Truth},
 };
 use weft_ir::{ListenerParent, ListenerParentKind, ObjectName, Resource};
 
 use crate::{
     CONTROLLER_NAME,
-    input::{Input, Item, Output},
+    world::{Item, World},
 };
 
+/// How many routes are attached to each listener of a Gateway, by its name.
+pub type Attached = BTreeMap<Arc<str>, i32>;
+
+/// What comes of one Gateway. Its status is written once the routes are counted
+/// ([`GatewayState::status`]).
+#[derive(Debug, Default)]
+pub struct GatewayOutput {
+    /// What its routes need to know; nothing where its class is none of ours.
+    pub state: Option<Arc<GatewayState>>,
+    /// Its listeners.
+    pub resources: Vec<Resource>,
+    /// What no status can say.
+    pub notes: Vec<Arc<str>>,
+}
+
 /// A Gateway of one of our classes.
-pub(crate) struct GatewayState<'a> {
-    item: Item<'a, api::Gateway>,
+#[derive(Clone, Debug, PartialEq)]
+pub struct GatewayState {
+    generation: i64,
     pub(crate) name: ObjectName,
-    pub(crate) listeners: Vec<ListenerState<'a>>,
+    pub(crate) listeners: Vec<ListenerState>,
     /// Why the whole Gateway is refused: reason and message.
     refused: Option<(&'static str, String)>,
-    status_addresses: Vec<GatewayAddress>,
     listen_addresses: Vec<IpAddr>,
 }
 
 /// A listener of such a Gateway.
-pub(crate) struct ListenerState<'a> {
-    pub(crate) spec: &'a api::Listener,
-    pub(crate) attached: i32,
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ListenerState {
+    pub(crate) spec: api::Listener,
     /// Whether HTTPRoutes are among the kinds that it takes.
     pub(crate) takes_http_routes: bool,
     supported_kinds: Vec<RouteGroupKind>,
@@ -39,67 +54,52 @@ pub(crate) struct ListenerState<'a> {
     conflict: Option<(&'static str, String)>,
 }
 
-impl ListenerState<'_> {
+impl ListenerState {
     fn serves(&self) -> bool {
         self.refused.is_none() && self.conflict.is_none() && self.takes_http_routes
     }
 }
 
-/// The names of our classes; writes the status of each.
-pub(crate) fn classes(input: &Input<'_>, output: &mut Output) -> Vec<Arc<str>> {
-    let mut ours = Vec::new();
-    for class in &input.classes {
-        if &*class.object.spec.controller_name != CONTROLLER_NAME {
-            continue;
-        }
-        let name = &class.object.metadata.name;
-        let condition = match class.unknown.first() {
-            None => Condition::new("Accepted", true, class.generation, "Accepted", "Weft serves this class"),
-            Some(field) => {
-                let message = format!("{field} is not supported");
-                Condition::new("Accepted", false, class.generation, "InvalidParameters", &message)
-            }
-        };
-        if condition.status == Truth::True {
-            ours.push(name.clone());
-        }
-        let key = ObjectKey { kind: Kind::GatewayClass, namespace: "".into(), name: name.clone() };
-        output.statuses.push((key, Status::Conditions(ConditionsStatus { conditions: vec![condition] })));
+/// The status of a class; nothing where it is none of ours.
+pub fn translate_class(class: Item<'_, api::GatewayClass>) -> Option<Status> {
+    if &*class.object.spec.controller_name != CONTROLLER_NAME {
+        return None;
     }
-    ours
+    let condition = match class.unknown.first() {
+        None => Condition::new("Accepted", true, class.generation, "Accepted", "Weft serves this class"),
+        Some(field) => {
+            let message = format!("{field} is not supported");
+            Condition::new("Accepted", false, class.generation, "InvalidParameters", &message)
+        }
+    };
+    Some(Status::Conditions(ConditionsStatus { conditions: vec![condition] }))
 }
 
-/// A Gateway whose class does not exist is served by nobody, and nobody else says so.
-pub(crate) fn note_missing_classes(input: &Input<'_>, output: &mut Output) {
-    for item in &input.gateways {
-        let class = &item.object.spec.gateway_class_name;
-        if !input.classes.iter().any(|known| known.object.metadata.name == *class) {
-            let metadata = &item.object.metadata;
-            let (namespace, name) = (metadata.namespace.clone(), metadata.name.clone());
-            let key = ObjectKey { kind: Kind::Gateway, namespace, name };
-            output.notes.push((key, format!("GatewayClass {class} does not exist").into()));
+/// Whether Weft serves the Gateways of a class: it is ours and accepted.
+fn serves(class: Item<'_, api::GatewayClass>) -> bool {
+    &*class.object.spec.controller_name == CONTROLLER_NAME && class.unknown.is_empty()
+}
+
+/// Translates one Gateway.
+pub fn translate_gateway(world: &impl World, item: Item<'_, api::Gateway>) -> GatewayOutput {
+    let class = &item.object.spec.gateway_class_name;
+    match world.class(class) {
+        // It is served by nobody, and nobody else says so.
+        None => GatewayOutput {
+            notes: vec![format!("GatewayClass {class} does not exist").into()],
+            ..GatewayOutput::default()
+        },
+        Some(found) if serves(found) => {
+            let state = GatewayState::new(item);
+            let resources = state.resources();
+            GatewayOutput { state: Some(Arc::new(state)), resources, notes: Vec::new() }
         }
+        Some(_) => GatewayOutput::default(),
     }
 }
 
-/// The Gateways of these classes by name.
-pub(crate) fn gateways<'a>(
-    input: &Input<'a>,
-    classes: &[Arc<str>],
-) -> BTreeMap<ObjectName, GatewayState<'a>> {
-    input
-        .gateways
-        .iter()
-        .filter(|item| classes.contains(&item.object.spec.gateway_class_name))
-        .map(|item| {
-            let state = GatewayState::new(input, *item);
-            (state.name.clone(), state)
-        })
-        .collect()
-}
-
-impl<'a> GatewayState<'a> {
-    fn new(input: &Input<'a>, item: Item<'a, api::Gateway>) -> GatewayState<'a> {
+impl GatewayState {
+    fn new(item: Item<'_, api::Gateway>) -> GatewayState {
         let metadata = &item.object.metadata;
         let spec = &item.object.spec;
         let (listen_addresses, mut refused) = match requested_addresses(&spec.addresses) {
@@ -110,64 +110,69 @@ impl<'a> GatewayState<'a> {
         if let Some(field) = item.unknown.iter().find(of_gateway) {
             refused = Some(("Invalid", format!("{field} is not supported")));
         }
-        let mut listeners: Vec<ListenerState<'a>> = Vec::new();
-        for (index, listener) in spec.listeners.iter().enumerate() {
-            listeners.push(listener_state(listener, index, item.unknown));
-        }
+        let listeners = spec.listeners.iter().enumerate();
+        let mut listeners: Vec<ListenerState> =
+            listeners.map(|(index, listener)| listener_state(listener, index, item.unknown)).collect();
         mark_conflicts(&mut listeners);
         GatewayState {
-            item,
+            generation: item.generation,
             name: ObjectName { namespace: metadata.namespace.clone(), name: metadata.name.clone() },
             listeners,
             refused,
-            status_addresses: status_addresses(&listen_addresses, &input.node_addresses),
             listen_addresses,
         }
     }
 
     /// Whether routes of this listener reach a node.
-    pub(crate) fn serves(&self, listener: usize) -> bool {
-        self.refused.is_none() && self.listeners.get(listener).is_some_and(ListenerState::serves)
+    pub(crate) fn serves(&self, listener: &ListenerState) -> bool {
+        self.refused.is_none() && listener.serves()
     }
 
-    /// Writes the listeners and the status, once all routes have been counted.
-    pub(crate) fn finish(self, output: &mut Output) {
-        let served: Vec<bool> = (0..self.listeners.len()).map(|index| self.serves(index)).collect();
-        for (listener, served) in self.listeners.iter().zip(&served) {
-            if *served {
-                output.resources.push(Resource::Listener(weft_ir::Listener {
-                    parent: ListenerParent { kind: ListenerParentKind::Gateway, name: self.name.clone() },
-                    name: listener.spec.name.clone(),
-                    addresses: self.listen_addresses.clone(),
-                    port: listener.spec.port,
-                    hostname: listener.spec.hostname.clone().unwrap_or_else(|| "".into()),
-                }));
-            }
-        }
-        let generation = self.item.generation;
-        let listeners: Vec<ListenerStatus> = self
-            .listeners
-            .iter()
-            .zip(&served)
-            .map(|(listener, served)| listener_status(listener, *served, generation))
-            .collect();
-        let status = GatewayStatus {
-            conditions: self.conditions(&served),
-            addresses: self.status_addresses,
-            listeners,
+    fn resources(&self) -> Vec<Resource> {
+        let served = self.listeners.iter().filter(|listener| self.serves(listener));
+        let resource = |listener: &ListenerState| {
+            Resource::Listener(weft_ir::Listener {
+                parent: ListenerParent { kind: ListenerParentKind::Gateway, name: self.name.clone() },
+                name: listener.spec.name.clone(),
+                addresses: self.listen_addresses.clone(),
+                port: listener.spec.port,
+                hostname: listener.spec.hostname.clone().unwrap_or_else(|| "".into()),
+            })
         };
-        let key = ObjectKey { kind: Kind::Gateway, namespace: self.name.namespace, name: self.name.name };
-        output.statuses.push((key, Status::Gateway(status)));
+        served.map(resource).collect()
     }
 
-    fn conditions(&self, served: &[bool]) -> Vec<Condition> {
-        let generation = self.item.generation;
+    /// The status, with the number of routes at each listener.
+    pub fn status(&self, world: &impl World, attached: &Attached) -> GatewayStatus {
+        let of_listener = |listener: &ListenerState| {
+            let attached = attached.get(&listener.spec.name).copied().unwrap_or(0);
+            listener_status(listener, self.serves(listener), attached, self.generation)
+        };
+        GatewayStatus {
+            conditions: self.conditions(),
+            addresses: self.addresses(world),
+            listeners: self.listeners.iter().map(of_listener).collect(),
+        }
+    }
+
+    /// The addresses that were asked for, or those of the nodes (at most 16, the API's limit).
+    fn addresses(&self, world: &impl World) -> Vec<GatewayAddress> {
+        let address = |value: Arc<str>| GatewayAddress { kind: Some("IPAddress".into()), value };
+        match self.listen_addresses.as_slice() {
+            [] => world.node_addresses().into_iter().take(16).map(address).collect(),
+            own => own.iter().map(|ip| address(ip.to_string().into())).collect(),
+        }
+    }
+
+    fn conditions(&self) -> Vec<Condition> {
+        let generation = self.generation;
         let invalid: Vec<&str> = self
             .listeners
             .iter()
             .filter(|listener| !listener.serves())
             .map(|listener| &*listener.spec.name)
             .collect();
+        let some_serve = self.listeners.iter().any(|listener| self.serves(listener));
         let accepted = match (&self.refused, invalid.is_empty()) {
             (Some((reason, message)), _) => Condition::new("Accepted", false, generation, reason, message),
             (None, true) => {
@@ -175,11 +180,10 @@ impl<'a> GatewayState<'a> {
             }
             (None, false) => {
                 let message = format!("these listeners are not valid: {}", invalid.join(", "));
-                let some_serve = served.contains(&true);
                 Condition::new("Accepted", some_serve, generation, "ListenersNotValid", &message)
             }
         };
-        let programmed = if served.contains(&true) {
+        let programmed = if some_serve {
             pending(generation)
         } else {
             Condition::new("Programmed", false, generation, "Invalid", "no listener can be served")
@@ -214,17 +218,7 @@ fn requested_addresses(addresses: &[GatewayAddress]) -> Result<Vec<IpAddr>, Stri
     addresses.iter().enumerate().map(parse).collect()
 }
 
-/// The addresses for the status: those asked for, or those of the nodes (at most 16, the API's limit).
-fn status_addresses(listen: &[IpAddr], nodes: &[Arc<str>]) -> Vec<GatewayAddress> {
-    let address = |value: Arc<str>| GatewayAddress { kind: Some("IPAddress".into()), value };
-    if listen.is_empty() {
-        nodes.iter().take(16).cloned().map(address).collect()
-    } else {
-        listen.iter().map(|ip| address(ip.to_string().into())).collect()
-    }
-}
-
-fn listener_state<'a>(spec: &'a api::Listener, index: usize, unknown: &'a [Arc<str>]) -> ListenerState<'a> {
+fn listener_state(spec: &api::Listener, index: usize, unknown: &[Arc<str>]) -> ListenerState {
     let http_route = RouteGroupKind { group: api::GROUP.into(), kind: Kind::HttpRoute.name().into() };
     let wrong: Vec<String> = spec
         .allowed_routes
@@ -243,8 +237,7 @@ fn listener_state<'a>(spec: &'a api::Listener, index: usize, unknown: &'a [Arc<s
         Some(("UnsupportedProtocol", format!("listeners of protocol {} are not supported", spec.protocol)))
     };
     ListenerState {
-        spec,
-        attached: 0,
+        spec: spec.clone(),
         takes_http_routes: http && listed,
         supported_kinds: if http && listed { vec![http_route] } else { Vec::new() },
         invalid_kinds: (http && !wrong.is_empty())
@@ -256,11 +249,11 @@ fn listener_state<'a>(spec: &'a api::Listener, index: usize, unknown: &'a [Arc<s
 
 /// Listeners of one port must differ in their hostname, and speak one protocol; inside a Gateway no
 /// listener of a conflict wins. UDP ports are others than TCP ports.
-fn mark_conflicts(listeners: &mut [ListenerState<'_>]) {
+fn mark_conflicts(listeners: &mut [ListenerState]) {
     let conflicts: Vec<Option<(&'static str, String)>> = (0..listeners.len())
         .map(|index| {
             let others = listeners.iter().enumerate().filter(|(other, _)| *other != index);
-            others.filter_map(|(_, other)| conflict(listeners[index].spec, other)).min()
+            others.filter_map(|(_, other)| conflict(&listeners[index].spec, other)).min()
         })
         .collect();
     for (listener, conflict) in listeners.iter_mut().zip(conflicts) {
@@ -272,7 +265,7 @@ fn mark_conflicts(listeners: &mut [ListenerState<'_>]) {
 }
 
 /// How another listener is in the way of one.
-fn conflict(listener: &api::Listener, other: &ListenerState<'_>) -> Option<(&'static str, String)> {
+fn conflict(listener: &api::Listener, other: &ListenerState) -> Option<(&'static str, String)> {
     let name = &other.spec.name;
     if listener.port != other.spec.port || &*other.spec.protocol == "UDP" {
         return None;
@@ -283,11 +276,11 @@ fn conflict(listener: &api::Listener, other: &ListenerState<'_>) -> Option<(&'st
     }
     let hostname =
         |listener: &api::Listener| listener.hostname.as_deref().unwrap_or_default().to_ascii_lowercase();
-    let same = other.refused.is_none() && hostname(listener) == hostname(other.spec);
+    let same = other.refused.is_none() && hostname(listener) == hostname(&other.spec);
     same.then(|| ("HostnameConflict", format!("listener {name} has the same port and hostname")))
 }
 
-fn listener_status(listener: &ListenerState<'_>, served: bool, generation: i64) -> ListenerStatus {
+fn listener_status(listener: &ListenerState, served: bool, attached: i32, generation: i64) -> ListenerStatus {
     let condition =
         |kind, status, reason: &str, message: &str| Condition::new(kind, status, generation, reason, message);
     let accepted = match (&listener.refused, &listener.conflict) {
@@ -311,7 +304,7 @@ fn listener_status(listener: &ListenerState<'_>, served: bool, generation: i64) 
     ListenerStatus {
         name: listener.spec.name.clone(),
         supported_kinds: listener.supported_kinds.clone(),
-        attached_routes: listener.attached,
+        attached_routes: attached,
         conditions: vec![accepted, resolved, programmed, conflicted],
     }
 }

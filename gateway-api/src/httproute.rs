@@ -1,16 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! One HTTPRoute: its parents, its rules and its status.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use weft_api::{
     gateway as api,
     httproute::{HttpRoute, HttpRouteRule, ParentReference},
-    object::{Kind, ObjectKey},
-    status::{Condition, RouteParentStatus, RouteStatus, Status, Truth},
+    status::{Condition, RouteParentStatus, RouteStatus, Truth},
 };
 use weft_ir::{
     ObjectName, Resource, Route, RouteAction, RouteFilter, RouteKind, RouteMatch, RouteParent, RouteTimeouts,
@@ -18,39 +14,41 @@ use weft_ir::{
 
 use crate::{
     CONTROLLER_NAME,
-    gateway::GatewayState,
-    input::{Input, Item, Output},
     parents::{Attachment, attach},
     rules::{self, RuleProblems},
+    world::{Item, World},
 };
 
-/// Translates one route, counts it at its listeners and writes its status.
-pub(crate) fn translate(
-    input: &Input<'_>,
-    gateways: &mut BTreeMap<ObjectName, GatewayState<'_>>,
-    item: &Item<'_, HttpRoute>,
-    output: &mut Output,
-) {
-    let metadata = &item.object.metadata;
-    let origin = ObjectName { namespace: metadata.namespace.clone(), name: metadata.name.clone() };
-    let key =
-        ObjectKey { kind: Kind::HttpRoute, namespace: origin.namespace.clone(), name: origin.name.clone() };
-    let refusal = of_the_route(item);
+/// What comes of one route.
+#[derive(Debug, Default)]
+pub struct RouteOutput {
+    /// One for each rule, where any parent serves it.
+    pub resources: Vec<Resource>,
+    /// Nothing where no parent is ours.
+    pub status: Option<RouteStatus>,
+    /// The listeners that count it, each once however many references name it
+    /// (`ListenerStatus.attachedRoutes`).
+    pub attached: BTreeSet<(ObjectName, Arc<str>)>,
+    /// What no status can say, by field.
+    pub notes: Vec<Arc<str>>,
+}
+
+/// Translates one route.
+pub fn translate_route(world: &impl World, item: Item<'_, HttpRoute>) -> RouteOutput {
+    let refusal = of_the_route(&item);
     let mut problems = RuleProblems::default();
     let actions = match &refusal {
         Some(_) => vec![refused_rule()],
-        None => translate_rules(input, item, &mut problems),
+        None => translate_rules(world, &item, &mut problems),
     };
-
+    let mut output = RouteOutput::default();
     let mut parents: Vec<RouteParent> = Vec::new();
-    let mut listeners = BTreeSet::new();
     let mut statuses = Vec::new();
     for (index, parent) in item.object.spec.parent_refs.iter().enumerate() {
-        let accepted = match attach(input, gateways, item.object, parent) {
+        let accepted = match attach(world, item.object, parent) {
             Attachment::NotOurs(note) => {
-                if let Some(note) = note {
-                    output.notes.push((key.clone(), format!("spec.parentRefs[{index}]: {note}").into()));
-                }
+                let note = note.map(|note| format!("spec.parentRefs[{index}]: {note}").into());
+                output.notes.extend(note);
                 continue;
             }
             Attachment::Refused(reason, message) => {
@@ -65,42 +63,41 @@ pub(crate) fn translate(
                 let accepted =
                     accepted_condition(item.generation, refusal.as_deref(), &problems, actions.len());
                 if accepted.status == Truth::True {
-                    listeners.extend(attached.listeners);
+                    output.attached.extend(attached.listeners);
                 }
                 accepted
             }
         };
         statuses.push(parent_status(parent, accepted, item.generation, &problems, actions.len()));
     }
-
-    count(gateways, listeners);
-    if !parents.is_empty() {
-        for (rule, (matches, action)) in actions.into_iter().enumerate() {
-            output.resources.push(Resource::Route(Route {
-                kind: RouteKind::HttpRoute,
-                origin: origin.clone(),
-                rule: u32::try_from(rule).unwrap_or(u32::MAX),
-                created: metadata.created(),
-                parents: parents.clone(),
-                hostnames: item.object.spec.hostnames.clone(),
-                matches,
-                action,
-            }));
-        }
-    }
-    if !statuses.is_empty() {
-        output.statuses.push((key, Status::Route(RouteStatus { parents: statuses })));
-    }
+    output.resources = resources(item.object, parents, actions);
+    output.status = (!statuses.is_empty()).then_some(RouteStatus { parents: statuses });
+    output
 }
 
-/// Counts an accepted route at its listeners, once at each however many references name it
-/// (`ListenerStatus.attachedRoutes`).
-fn count(gateways: &mut BTreeMap<ObjectName, GatewayState<'_>>, listeners: BTreeSet<(ObjectName, usize)>) {
-    for (gateway, index) in listeners {
-        if let Some(listener) = gateways.get_mut(&gateway).and_then(|state| state.listeners.get_mut(index)) {
-            listener.attached += 1;
-        }
+/// One resource for each rule; none where no parent serves the route.
+fn resources(
+    route: &HttpRoute,
+    parents: Vec<RouteParent>,
+    rules: Vec<(Vec<RouteMatch>, RouteAction)>,
+) -> Vec<Resource> {
+    if parents.is_empty() {
+        return Vec::new();
     }
+    let metadata = &route.metadata;
+    let resource = |(rule, (matches, action)): (usize, (Vec<RouteMatch>, RouteAction))| {
+        Resource::Route(Route {
+            kind: RouteKind::HttpRoute,
+            origin: ObjectName { namespace: metadata.namespace.clone(), name: metadata.name.clone() },
+            rule: u32::try_from(rule).unwrap_or(u32::MAX),
+            created: metadata.created(),
+            parents: parents.clone(),
+            hostnames: route.spec.hostnames.clone(),
+            matches,
+            action,
+        })
+    };
+    rules.into_iter().enumerate().map(resource).collect()
 }
 
 /// Why the whole route is refused: it could not be read, or has a field outside of its rules that
@@ -114,7 +111,7 @@ fn of_the_route(item: &Item<'_, HttpRoute>) -> Option<String> {
 }
 
 fn translate_rules(
-    input: &Input<'_>,
+    world: &impl World,
     item: &Item<'_, HttpRoute>,
     problems: &mut RuleProblems,
 ) -> Vec<(Vec<RouteMatch>, RouteAction)> {
@@ -124,7 +121,7 @@ fn translate_rules(
     rules
         .iter()
         .enumerate()
-        .map(|(index, rule)| rules::translate(input, namespace, index, rule, item.unknown, problems))
+        .map(|(index, rule)| rules::translate(world, namespace, index, rule, item.unknown, problems))
         .collect()
 }
 

@@ -5,34 +5,28 @@
 //! events. What it cannot translate it never drops: a rule that it refuses is programmed to answer
 //! 500, and a condition names the field.
 //!
-//! Read [`input`] first, then [`translate`], `gateway`, `httproute` and `rules`.
+//! One function translates one object of a kind ([`translate_class`], [`translate_gateway`],
+//! [`translate_route`]) and asks a [`World`] for the others that it needs; no function looks at all
+//! objects, so that results can be kept as long as the answers stay the same. [`translate`] puts them
+//! together.
+//!
+//! Read [`world`] first, then [`all`], `gateway`, `httproute` and `rules`.
 
+pub mod all;
 mod filters;
 mod gateway;
 mod httproute;
-pub mod input;
 mod parents;
 mod rules;
 pub mod selector;
 mod validate;
+pub mod world;
 
-pub use input::{Input, Item, Output};
+pub use all::{Input, Output, translate};
+pub use gateway::{Attached, GatewayOutput, GatewayState, translate_class, translate_gateway};
+pub use httproute::{RouteOutput, translate_route};
 pub use validate::{validate_gateway, validate_route};
+pub use world::{Item, Lookup, World};
 
 /// The name of Weft's controller in `GatewayClass.spec.controllerName` and in statuses of routes.
 pub const CONTROLLER_NAME: &str = "weft.dev/gateway-controller";
-
-/// Translates every object. The result depends on nothing but the input.
-pub fn translate(input: &Input<'_>) -> Output {
-    let mut output = Output::default();
-    let classes = gateway::classes(input, &mut output);
-    gateway::note_missing_classes(input, &mut output);
-    let mut gateways = gateway::gateways(input, &classes);
-    for route in &input.routes {
-        httproute::translate(input, &mut gateways, route, &mut output);
-    }
-    for gateway in gateways.into_values() {
-        gateway.finish(&mut output);
-    }
-    output
-}

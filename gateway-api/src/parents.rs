@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a route attaches to: listeners of Gateways, and Services (GAMMA).
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use weft_api::{
     core::{L4Protocol, Service},
@@ -11,7 +11,11 @@ use weft_api::{
 use weft_ir::{ListenerParent, ListenerParentKind, ObjectName, RouteParent};
 use weft_matching::hostname;
 
-use crate::{gateway::GatewayState, input::Input, selector};
+use crate::{
+    gateway::{GatewayState, ListenerState},
+    selector,
+    world::{Lookup, World},
+};
 
 /// What came of one parent reference.
 pub(crate) enum Attachment {
@@ -28,42 +32,31 @@ pub(crate) enum Attachment {
 pub(crate) struct Attached {
     /// The parents that nodes serve.
     pub(crate) parents: Vec<RouteParent>,
-    /// Every listener by Gateway and index, served or not.
-    pub(crate) listeners: Vec<(ObjectName, usize)>,
+    /// Every listener by Gateway and name, served or not.
+    pub(crate) listeners: Vec<(ObjectName, Arc<str>)>,
 }
 
 /// Looks up one parent and attaches the route where that is allowed.
-pub(crate) fn attach(
-    input: &Input<'_>,
-    gateways: &BTreeMap<ObjectName, GatewayState<'_>>,
-    route: &HttpRoute,
-    parent: &ParentReference,
-) -> Attachment {
+pub(crate) fn attach(world: &impl World, route: &HttpRoute, parent: &ParentReference) -> Attachment {
     let group = parent.group.as_deref().unwrap_or(api::GROUP);
     let kind = parent.kind.as_deref().unwrap_or("Gateway");
     let namespace = parent.namespace.as_ref().unwrap_or(&route.metadata.namespace);
     let name = ObjectName { namespace: namespace.clone(), name: parent.name.clone() };
     match (group, kind) {
-        (api::GROUP, "Gateway") => match gateways.get(&name) {
-            Some(gateway) => to_gateway(input, gateway, route, parent),
-            None => Attachment::NotOurs(missing_gateway(input, &name)),
+        (api::GROUP, "Gateway") => match world.gateway(&name) {
+            Lookup::Ours(gateway) => to_gateway(world, &gateway, route, parent),
+            // A Gateway of another controller is no concern of ours; one that does not exist is.
+            Lookup::Foreign => Attachment::NotOurs(None),
+            Lookup::Missing => Attachment::NotOurs(Some(format!("Gateway {name} does not exist"))),
         },
-        ("", "Service") => to_service(input, route, parent, &name),
+        ("", "Service") => to_service(world, route, parent, &name),
         _ => Attachment::NotOurs(Some(format!("parents of kind {group}/{kind} are not supported"))),
     }
 }
 
-/// A Gateway of another controller is no concern of ours; one that does not exist is.
-fn missing_gateway(input: &Input<'_>, name: &ObjectName) -> Option<String> {
-    let exists = input.gateways.iter().any(|item| {
-        item.object.metadata.name == name.name && item.object.metadata.namespace == name.namespace
-    });
-    (!exists).then(|| format!("Gateway {name} does not exist"))
-}
-
 fn to_gateway(
-    input: &Input<'_>,
-    gateway: &GatewayState<'_>,
+    world: &impl World,
+    gateway: &GatewayState,
     route: &HttpRoute,
     parent: &ParentReference,
 ) -> Attachment {
@@ -73,19 +66,19 @@ fn to_gateway(
     };
     let (mut any_named, mut any_allowed) = (false, false);
     let mut attached = Vec::new();
-    for (index, listener) in gateway.listeners.iter().enumerate() {
-        if !named(listener.spec) {
+    for listener in &gateway.listeners {
+        if !named(&listener.spec) {
             continue;
         }
         any_named = true;
-        if !listener.takes_http_routes || !allows(input, &gateway.name.namespace, listener.spec, route) {
+        if !listener.takes_http_routes || !allows(world, &gateway.name.namespace, &listener.spec, route) {
             continue;
         }
         any_allowed = true;
         let own = listener.spec.hostname.as_deref().unwrap_or_default();
         let hostnames = &route.spec.hostnames;
         if hostnames.is_empty() || hostnames.iter().any(|name| hostname::intersect(own, name)) {
-            attached.push(index);
+            attached.push(listener);
         }
     }
     if !any_named {
@@ -102,31 +95,32 @@ fn to_gateway(
         let message = format!("no hostname of the route fits a listener of Gateway {}", gateway.name);
         return Attachment::Refused("NoMatchingListenerHostname", message);
     }
-    let served = attached.iter().filter(|index| gateway.serves(**index));
+    let name = |listener: &&ListenerState| (gateway.name.clone(), listener.spec.name.clone());
+    let served = attached.iter().filter(|listener| gateway.serves(listener)).map(name);
     let parents = served
-        .map(|index| RouteParent::Listener {
-            parent: ListenerParent { kind: ListenerParentKind::Gateway, name: gateway.name.clone() },
-            listener: gateway.listeners[*index].spec.name.clone(),
+        .map(|(name, listener)| RouteParent::Listener {
+            parent: ListenerParent { kind: ListenerParentKind::Gateway, name },
+            listener,
         })
         .collect();
-    let listeners = attached.into_iter().map(|index| (gateway.name.clone(), index)).collect();
+    let listeners = attached.iter().map(name).collect();
     Attachment::Accepted(Attached { parents, listeners })
 }
 
-fn allows(input: &Input<'_>, gateway_namespace: &str, listener: &api::Listener, route: &HttpRoute) -> bool {
+fn allows(world: &impl World, gateway_namespace: &str, listener: &api::Listener, route: &HttpRoute) -> bool {
     let namespaces = &listener.allowed_routes.namespaces;
     match namespaces.from {
         FromNamespaces::All => true,
         FromNamespaces::Same => &*route.metadata.namespace == gateway_namespace,
         FromNamespaces::None => false,
         FromNamespaces::Selector => namespaces.selector.as_ref().is_some_and(|wanted| {
-            selector::matches(wanted, &input.namespace_labels(&route.metadata.namespace))
+            selector::matches(wanted, &world.namespace_labels(&route.metadata.namespace))
         }),
     }
 }
 
 fn to_service(
-    input: &Input<'_>,
+    world: &impl World,
     route: &HttpRoute,
     parent: &ParentReference,
     name: &ObjectName,
@@ -135,7 +129,7 @@ fn to_service(
         let message = "routes for a Service of another namespace (consumer routes) are not supported";
         return Attachment::Refused("UnsupportedValue", message.into());
     }
-    let Some(service) = input.services.get(name) else {
+    let Some(service) = world.service(name) else {
         return Attachment::Refused("NoMatchingParent", format!("Service {name} does not exist"));
     };
     if !has_address(service) {

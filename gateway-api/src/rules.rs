@@ -14,7 +14,10 @@ use weft_ir::{
     RouteTimeouts, StringMatch, ValueMatch,
 };
 
-use crate::{filters, input::Input};
+use crate::{
+    filters,
+    world::{World, granted},
+};
 
 /// How often a request is tried again where the object does not say (GEP-1731 leaves it open).
 const DEFAULT_RETRY_ATTEMPTS: u32 = 1;
@@ -38,7 +41,7 @@ impl RuleProblems {
 /// Translates one rule. A rule that is refused keeps what can be understood of its matches, and
 /// answers with 500.
 pub(crate) fn translate(
-    input: &Input<'_>,
+    world: &impl World,
     namespace: &Arc<str>,
     index: usize,
     rule: &HttpRouteRule,
@@ -69,7 +72,7 @@ pub(crate) fn translate(
         .enumerate()
         .map(|(at, backend)| {
             translate_backend(
-                input,
+                world,
                 namespace,
                 &format!("{path}.backendRefs[{at}]"),
                 backend,
@@ -150,14 +153,14 @@ fn values(
 }
 
 fn translate_backend(
-    input: &Input<'_>,
+    world: &impl World,
     namespace: &Arc<str>,
     path: &str,
     backend: &HttpBackendRef,
     problems: &mut RuleProblems,
     index: usize,
 ) -> RouteBackend {
-    let service = match resolve(input, namespace, backend) {
+    let service = match resolve(world, namespace, backend) {
         Ok(service) => Some(service),
         Err((reason, message)) => {
             problems.references.push((reason, format!("{path}: {message}")));
@@ -173,7 +176,7 @@ fn translate_backend(
 
 /// The port of a Service that a backend names, or reason and message.
 fn resolve(
-    input: &Input<'_>,
+    world: &impl World,
     namespace: &Arc<str>,
     backend: &HttpBackendRef,
 ) -> Result<BackendService, (&'static str, String)> {
@@ -187,11 +190,11 @@ fn resolve(
         namespace: backend.namespace.as_ref().unwrap_or(namespace).clone(),
         name: backend.name.clone(),
     };
-    if name.namespace != *namespace && !input.granted(namespace, &name) {
+    if name.namespace != *namespace && !granted(world, namespace, &name) {
         let message = format!("no ReferenceGrant of namespace {} allows Service {name}", name.namespace);
         return Err(("RefNotPermitted", message));
     }
-    let Some(service) = input.services.get(&name) else {
+    let Some(service) = world.service(&name) else {
         return Err(("BackendNotFound", format!("Service {name} does not exist")));
     };
     let Some(port) = backend.port else {
