@@ -79,7 +79,7 @@ async fn measure(cluster: Cluster) {
     let server = IrServer::start(TcpListener::bind("127.0.0.1:0").await.unwrap(), config).unwrap();
     let config = ReconcilerConfig {
         source: source.clone(),
-        identities: home.path().join("identities.json"),
+        identities: home.path().join("identities.log"),
         translator: Translator::default(),
         print_status: false,
         observed: Observed::default(),

@@ -133,11 +133,11 @@ impl DirWatch {
                 () = sleep_until(due) => {
                     let now = Instant::now();
                     if now >= self.rescan {
-                        self.lock(|seen| std::mem::take(seen));
+                        self.lock(std::mem::take);
                         return self.tell(Changed::Everything);
                     }
                     if self.lock(|seen| seen.due(self.quiet)).is_some_and(|due| now >= due) {
-                        let seen = self.lock(|seen| std::mem::take(seen));
+                        let seen = self.lock(std::mem::take);
                         return self.tell(seen.changed());
                     }
                 }

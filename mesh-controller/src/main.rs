@@ -81,7 +81,7 @@ async fn serve(args: &Args, server: &IrServer) -> anyhow::Result<()> {
     let mut hangup = signal(SignalKind::hangup()).context("cannot catch signals")?;
     let config = ReconcilerConfig {
         source: args.source.clone(),
-        identities: args.state_dir.join("identities.json"),
+        identities: args.state_dir.join("identities.log"),
         translator: translator(args),
         print_status: args.print_status,
         observed: Observed::default(),

@@ -7,14 +7,16 @@ use std::{
     time::Duration,
 };
 
+use imbl::OrdMap;
 use prometheus_client::metrics::histogram::Histogram;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use tokio::sync::watch;
-use weft_api::object::ObjectKey;
-use weft_translate::{ObjectStatus, Problem, Store, report};
+use weft_api::{object::ObjectKey, status::Status};
+use weft_translate::{ObjectCounts, ObjectStatus, Problem};
 
 /// Upper bounds of the time of a translation, in seconds.
-const TRANSLATION_BOUNDS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0];
+const TRANSLATION_BOUNDS: [f64; 10] =
+    [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.1, 1.0, 5.0];
 
 /// How the objects stand. A clone shows the same.
 #[derive(Clone, Debug)]
@@ -23,13 +25,14 @@ pub struct Observed {
     translations: Histogram,
 }
 
-/// How the objects stand at one revision.
+/// How the objects stand at one revision. A clone shares everything with the original.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Objects {
     /// The revision; 0 before the first.
     pub revision: u64,
     /// The status of every object that has one, with what the nodes have answered.
-    pub statuses: Vec<ObjectStatus>,
+    #[serde(serialize_with = "as_list")]
+    pub statuses: OrdMap<ObjectKey, Arc<Status>>,
     /// What is wrong now, and in which file and line, by file.
     pub problems: Arc<Vec<Problem>>,
     /// Files that have been read.
@@ -38,13 +41,15 @@ pub struct Objects {
     pub counts: Arc<BTreeMap<&'static str, ObjectCounts>>,
 }
 
-/// How many objects there are of one kind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct ObjectCounts {
-    /// They are served.
-    pub accepted: u64,
-    /// They are refused or have a problem.
-    pub rejected: u64,
+fn as_list<S: Serializer>(
+    statuses: &OrdMap<ObjectKey, Arc<Status>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let status = |(object, status): (&ObjectKey, &Arc<Status>)| ObjectStatus {
+        object: object.clone(),
+        status: status.clone(),
+    };
+    serializer.collect_seq(statuses.iter().map(status))
 }
 
 impl Objects {
@@ -77,49 +82,5 @@ impl Observed {
 
     pub(crate) fn set(&self, objects: Objects) {
         self.objects.send_replace(Arc::new(objects));
-    }
-}
-
-/// Counts the objects of a store, given what its translation says of them.
-pub(crate) fn count(
-    store: &Store,
-    statuses: &[ObjectStatus],
-    problems: &[Problem],
-) -> BTreeMap<&'static str, ObjectCounts> {
-    let rejected = statuses.iter().filter(|one| report::is_rejected(&one.status));
-    let rejected = rejected.map(|one| &one.object);
-    let named = problems.iter().filter_map(|problem| problem.object.as_ref());
-    let rejected: BTreeSet<&ObjectKey> = rejected.chain(named).collect();
-    let mut counts: BTreeMap<&'static str, ObjectCounts> = BTreeMap::new();
-    for (key, entry) in store.objects() {
-        let counts = counts.entry(key.kind.name()).or_default();
-        if entry.refused().is_some() || rejected.contains(key) {
-            counts.rejected += 1;
-        } else {
-            counts.accepted += 1;
-        }
-    }
-    counts
-}
-
-#[cfg(test)]
-mod tests {
-    use weft_translate::{Identities, Translator};
-
-    use super::*;
-
-    #[test]
-    fn objects_are_counted_by_kind_and_by_what_became_of_them() {
-        let service = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: [{port: 80}]}\n";
-        let route = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: r}\n\
-                     spec: {parentRefs: [{name: none}]}\n";
-        let mut store = Store::default();
-        store.apply("a.yaml", service);
-        store.apply("b.yaml", &service.replace("name: a", "name: b").replace("80", "eighty"));
-        store.apply("r.yaml", route);
-        let translation = Translator::default().translate(&store, &mut Identities::default(), 0);
-        let counts = count(&store, &translation.statuses, &translation.problems);
-        assert_eq!(counts["Service"], ObjectCounts { accepted: 1, rejected: 1 });
-        assert_eq!(counts["HTTPRoute"], ObjectCounts { accepted: 0, rejected: 1 });
     }
 }

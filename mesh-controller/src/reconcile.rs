@@ -9,12 +9,12 @@ use std::{
 
 use tokio::{sync::Notify, task::JoinError};
 use weft_manifests::{Fault, Manifests, Scan};
-use weft_translate::{Identities, Problem, Store, Translation, Translator};
+use weft_translate::{Delta, Problem, Store, Translation, Translator};
 
 use crate::{
     dir_source::{Changed, DirWatch, WatchError},
-    identity_file::{self, IdentityFileError},
-    observed::{self, Objects, Observed},
+    identity_file::{IdentityFile, IdentityFileError},
+    observed::{Objects, Observed},
     serve_ir::{IrHandle, Stopped},
     status::StatusBook,
 };
@@ -70,8 +70,8 @@ pub struct Reconciler {
     source: Option<Manifests>,
     watch: DirWatch,
     store: Store,
-    identities: Identities,
-    saved: Identities,
+    translation: Translation,
+    identities: IdentityFile,
     book: StatusBook,
     /// What could not be read, or not well, at the last scan.
     unread: Vec<Problem>,
@@ -90,15 +90,15 @@ impl Reconciler {
     pub async fn start(config: ReconcilerConfig, handle: IrHandle) -> Result<Reconciler, ReconcileError> {
         // The watch comes first, so that no change falls between it and the scan.
         let watch = DirWatch::start(&config.source)?;
-        let identities = identity_file::load(&config.identities)?;
+        let (file, identities) = IdentityFile::open(&config.identities)?;
         let mut reconciler = Reconciler {
             source: Some(Manifests::new([config.source.clone()])),
+            translation: Translation::new(config.translator.clone(), identities),
+            identities: file,
             config,
             handle,
             watch,
             store: Store::default(),
-            saved: identities.clone(),
-            identities,
             book: StatusBook::default(),
             unread: Vec::new(),
             of_translation: Vec::new(),
@@ -114,9 +114,9 @@ impl Reconciler {
         if let Some(problem) = reconciler.store.problems().find(|problem| problem.unreadable) {
             return Err(ReconcileError::Unrecognized(problem.to_string()));
         }
-        let translation = reconciler.translate();
-        reconciler.save()?;
-        reconciler.publish(translation).await?;
+        let mut delta = reconciler.translate();
+        reconciler.save(&mut delta)?;
+        reconciler.publish(delta).await?;
         Ok(reconciler)
     }
 
@@ -138,7 +138,8 @@ impl Reconciler {
                 () = rescan.notified() => self.source_changed(Changed::Everything).await?,
                 changed = acks.changed() => {
                     changed.or(Err(Stopped))?;
-                    self.report();
+                    let lines = self.book.answered(&acks.borrow_and_update().clone());
+                    self.report(lines);
                 }
             }
         }
@@ -148,22 +149,23 @@ impl Reconciler {
         let scan = self.scan(changed).await?;
         let unread = problems(&scan.faults);
         let same = unread == self.unread;
-        self.unread = unread;
+        if !same {
+            self.unread = unread;
+            self.set_problems();
+        }
         if scan.is_empty() {
             if !same {
-                let of_translation = std::mem::take(&mut self.of_translation);
-                self.set_problems(of_translation);
-                self.report();
+                self.report(Vec::new());
             }
             return Ok(());
         }
         self.apply(scan.changed, scan.removed);
-        let translation = self.translate();
-        while let Err(error) = self.save() {
+        let mut delta = self.translate();
+        while let Err(error) = self.save(&mut delta) {
             tracing::error!(%error, "cannot keep the identities, and so publishing nothing new");
             tokio::time::sleep(RETRY).await;
         }
-        self.publish(translation).await
+        self.publish(delta).await
     }
 
     async fn scan(&mut self, changed: Changed) -> Result<Scan, ReconcileError> {
@@ -187,57 +189,52 @@ impl Reconciler {
         self.store.apply_all(changed, removed.iter().map(String::as_str));
     }
 
-    fn translate(&mut self) -> Translation {
+    fn translate(&mut self) -> Delta {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let started = Instant::now();
-        let translation = self.config.translator.translate(&self.store, &mut self.identities, now);
-        let duration = started.elapsed();
-        self.config.observed.translated(duration);
-        let duration_ms = duration.as_millis();
-        tracing::debug!(resources = translation.resources.len(), %duration_ms, "translated");
-        translation
+        let delta = self.translation.update(&mut self.store, now);
+        self.config.observed.translated(started.elapsed());
+        delta
     }
 
-    /// Keeps the identities before any node hears of them.
-    fn save(&mut self) -> Result<(), IdentityFileError> {
-        if self.identities != self.saved {
-            identity_file::save(&self.config.identities, &self.identities)?;
-            self.saved = self.identities.clone();
-        }
+    /// Keeps what happened to the identities before any node hears of them.
+    fn save(&mut self, delta: &mut Delta) -> Result<(), IdentityFileError> {
+        self.identities.append(&delta.identities, self.translation.identities())?;
+        delta.identities = Vec::new();
         Ok(())
     }
 
-    async fn publish(&mut self, translation: Translation) -> Result<(), ReconcileError> {
-        let resources = translation.resources.len();
-        let revision = self.handle.publish(translation.resources).await?;
+    async fn publish(&mut self, mut delta: Delta) -> Result<(), ReconcileError> {
+        let change = std::mem::take(&mut delta.change);
+        let (changed, gone) = (change.upserts.len(), change.removes.len());
+        let revision = self.handle.publish(change).await?;
         if revision != self.revision {
-            tracing::info!(revision, resources, "published");
+            tracing::info!(revision, changed, gone, "published");
         }
         self.revision = revision;
         self.objects.revision = revision;
-        self.objects.counts =
-            Arc::new(observed::count(&self.store, &translation.statuses, &translation.problems));
-        self.set_problems(translation.problems);
-        self.book.translated(translation.statuses, &self.store.take_changes(), revision);
-        self.report();
+        self.objects.counts = Arc::new(self.translation.counts());
+        let nodes = self.handle.watch_acks().borrow().clone();
+        let lines = self.book.translated(&delta, revision, &nodes);
+        if let Some(of_translation) = delta.problems {
+            self.of_translation = of_translation;
+            self.set_problems();
+        }
+        self.report(lines);
         Ok(())
     }
 
     /// All problems: those of the files, and those of the last translation.
-    fn set_problems(&mut self, of_translation: Vec<Problem>) {
+    fn set_problems(&mut self) {
         let mut problems = self.unread.clone();
-        problems.extend(of_translation.iter().cloned());
+        problems.extend(self.of_translation.iter().cloned());
         problems.sort();
         self.objects.problems = Arc::new(problems);
-        self.of_translation = of_translation;
     }
 
     /// Says what is new: to whoever reads the output, and to whoever asks.
     #[allow(clippy::print_stdout, reason = "statuses are what the user asked to see")]
-    fn report(&mut self) {
-        let nodes = self.handle.watch_acks().borrow().clone();
-        let statuses = self.book.statuses(&nodes);
-        let news = self.book.news(&statuses);
+    fn report(&mut self, statuses: Vec<String>) {
         let problems = self.book.problem_news(&self.objects.problems);
         for problem in &problems.new {
             tracing::warn!("{problem}");
@@ -245,14 +242,15 @@ impl Reconciler {
         for problem in &problems.gone {
             tracing::info!("no longer: {problem}");
         }
-        for line in news.into_iter().chain(problems.lines()) {
+        for line in statuses.into_iter().chain(problems.lines()) {
             if self.config.print_status {
                 println!("{line}");
             } else {
                 tracing::debug!("{line}");
             }
         }
-        self.config.observed.set(Objects { statuses, ..self.objects.clone() });
+        self.objects.statuses = self.book.statuses().clone();
+        self.config.observed.set(self.objects.clone());
     }
 }
 

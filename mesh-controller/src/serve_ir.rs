@@ -20,10 +20,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 use weft_identity::JoinToken;
-use weft_ir::{
-    Resource, ResourceKey,
-    publish::{MAX_NODES, NodeReport},
-};
+use weft_ir::publish::{Change, MAX_NODES, NodeReport};
 
 mod accept;
 mod actor;
@@ -185,14 +182,14 @@ impl IrServer {
 }
 
 impl IrHandle {
-    /// Makes this the state of every node, as one commit, and returns its revision. Publishing the same
-    /// state again makes no commit.
+    /// Changes the state of every node, as one commit, and returns its revision. What changes nothing makes
+    /// no commit.
     ///
     /// # Errors
     /// When the server has stopped.
-    pub async fn publish(&self, state: BTreeMap<ResourceKey, Arc<Resource>>) -> Result<u64, Stopped> {
+    pub async fn publish(&self, change: Change) -> Result<u64, Stopped> {
         let (reply, revision) = oneshot::channel();
-        self.commands.send(Command::Publish { state, reply }).await.or(Err(Stopped))?;
+        self.commands.send(Command::Publish { change, reply }).await.or(Err(Stopped))?;
         revision.await.or(Err(Stopped))
     }
 

@@ -6,11 +6,12 @@ use std::{
     sync::Arc,
 };
 
+use imbl::OrdMap;
 use weft_api::{
-    object::ObjectKey,
+    object::{Kind, ObjectKey},
     status::{Condition, GatewayStatus, Status, Truth},
 };
-use weft_translate::{ObjectStatus, Problem, report};
+use weft_translate::{Delta, Problem, report};
 
 use crate::serve_ir::IrReport;
 
@@ -21,55 +22,77 @@ const MAX_NAMED: usize = 3;
 
 use rejected::Rejections;
 
-/// Remembers what was said, so that every change is said once.
+/// Knows every status as it was said, so that every change is said once.
 #[derive(Debug, Default)]
 pub struct StatusBook {
-    /// The statuses of the last translation, and since which revision each is as it is.
-    statuses: BTreeMap<ObjectKey, (Status, u64)>,
-    said: BTreeMap<ObjectKey, String>,
+    /// The statuses of the translation, and the revision that brought the objects' resources.
+    translated: BTreeMap<ObjectKey, (Arc<Status>, u64)>,
+    /// The same with what the nodes have answered.
+    answered: OrdMap<ObjectKey, Arc<Status>>,
+    rejections: Rejections,
     problems: Arc<Vec<Problem>>,
 }
 
 impl StatusBook {
-    /// Takes the statuses of a translation that was published as this revision, and the objects that
-    /// changed with it: an object may change while its status reads the same.
-    pub fn translated(&mut self, statuses: Vec<ObjectStatus>, changed: &BTreeSet<ObjectKey>, revision: u64) {
-        let mut before = std::mem::take(&mut self.statuses);
-        for ObjectStatus { object, status } in statuses {
-            let since = match before.remove(&object) {
-                Some((same, since)) if same == status && !changed.contains(&object) => since,
-                Some(_) | None => revision,
-            };
-            self.statuses.insert(object, (status, since));
+    /// Takes what is different of a translation that was published as this revision, and returns a line for
+    /// each object whose status reads different now.
+    pub fn translated(&mut self, delta: &Delta, revision: u64, nodes: &IrReport) -> Vec<String> {
+        let mut touched = delta.renewed.clone();
+        for (object, status) in &delta.statuses {
+            touched.insert(object.clone());
+            let since = self.translated.get(object).map_or(revision, |(_, since)| *since);
+            match status {
+                Some(status) => drop(self.translated.insert(object.clone(), (status.clone(), since))),
+                None => drop(self.translated.remove(object)),
+            }
         }
+        for object in &delta.renewed {
+            if let Some((_, since)) = self.translated.get_mut(object) {
+                *since = revision;
+            }
+        }
+        self.refresh(touched, nodes)
+    }
+
+    /// Takes what the nodes have answered, and returns a line for each object whose status reads different
+    /// now.
+    pub fn answered(&mut self, nodes: &IrReport) -> Vec<String> {
+        let before = std::mem::replace(&mut self.rejections, Rejections::new(nodes));
+        let mut touched: BTreeSet<ObjectKey> =
+            before.objects().chain(self.rejections.objects()).cloned().collect();
+        let first = ObjectKey { kind: Kind::Gateway, namespace: "".into(), name: "".into() };
+        let gateways = self.translated.range(first..).map(|(object, _)| object);
+        touched.extend(gateways.take_while(|object| object.kind == Kind::Gateway).cloned());
+        self.refresh(touched, nodes)
     }
 
     /// The status of every object, with what the nodes have answered.
-    pub fn statuses(&self, nodes: &IrReport) -> Vec<ObjectStatus> {
-        let rejections = Rejections::new(nodes);
-        let statuses = self.statuses.iter().map(|(object, (status, since))| {
-            let mut status = answered(status, nodes, *since);
-            rejections.write(object, &mut status);
-            ObjectStatus { object: object.clone(), status }
-        });
-        statuses.collect()
+    pub fn statuses(&self) -> &OrdMap<ObjectKey, Arc<Status>> {
+        &self.answered
     }
 
-    /// The lines of all objects whose status is different from what was said before.
-    pub fn news(&mut self, statuses: &[ObjectStatus]) -> Vec<String> {
+    fn refresh(&mut self, touched: BTreeSet<ObjectKey>, nodes: &IrReport) -> Vec<String> {
         let mut lines = Vec::new();
-        let mut said = BTreeMap::new();
-        for status in statuses {
-            let line = report::line(status);
-            if self.said.get(&status.object) != Some(&line) {
-                lines.push(line.clone());
+        for object in touched {
+            let before = self.answered.get(&object);
+            let Some((status, since)) = self.translated.get(&object) else {
+                if self.answered.remove(&object).is_some() {
+                    lines.push(format!("{object}  removed"));
+                }
+                continue;
+            };
+            let mut status = answered(status, nodes, *since);
+            self.rejections.write(&object, &mut status);
+            if before.is_some_and(|before| **before == status) {
+                continue;
             }
-            said.insert(status.object.clone(), line);
+            let said = before.map(|before| report::line(&object, before));
+            let line = report::line(&object, &status);
+            if said.as_ref() != Some(&line) {
+                lines.push(line);
+            }
+            self.answered.insert(object, Arc::new(status));
         }
-        for object in self.said.keys().filter(|object| !said.contains_key(*object)) {
-            lines.push(format!("{object}  removed"));
-        }
-        self.said = said;
         lines
     }
 
@@ -149,17 +172,22 @@ fn waiting(nodes: &IrReport, behind: &[&Arc<str>]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use weft_api::object::Kind;
     use weft_ir::publish::NodeReport;
 
     use super::*;
 
-    fn gateway() -> ObjectStatus {
+    fn key() -> ObjectKey {
+        ObjectKey { kind: Kind::Gateway, namespace: "a".into(), name: "b".into() }
+    }
+
+    /// The gateway is there, with or without other listeners than before.
+    fn gateway(renewed: bool) -> Delta {
         let pending =
             Condition { status: Truth::Unknown, ..Condition::new("Programmed", false, 1, "Pending", "") };
         let status = GatewayStatus { conditions: vec![pending], ..GatewayStatus::default() };
-        let object = ObjectKey { kind: Kind::Gateway, namespace: "a".into(), name: "b".into() };
-        ObjectStatus { object, status: Status::Gateway(status) }
+        let renewed = renewed.then(key).into_iter().collect();
+        let statuses = vec![(key(), Some(Arc::new(Status::Gateway(status))))];
+        Delta { statuses, renewed, ..Delta::default() }
     }
 
     fn nodes(applied: &[Option<u64>]) -> IrReport {
@@ -173,44 +201,37 @@ mod tests {
         IrReport { revision: 7, nodes: nodes.collect(), ..IrReport::default() }
     }
 
-    fn news(book: &mut StatusBook, nodes: &IrReport) -> Vec<String> {
-        let statuses = book.statuses(nodes);
-        book.news(&statuses)
-    }
-
     #[test]
     fn a_gateway_is_programmed_once_every_connected_node_has_it() {
         let mut book = StatusBook::default();
-        book.translated(vec![gateway()], &BTreeSet::new(), 7);
         assert_eq!(
-            news(&mut book, &nodes(&[])),
+            book.translated(&gateway(true), 7, &nodes(&[])),
             ["Gateway a/b  Programmed=Unknown Pending: no node is connected"]
         );
         assert_eq!(
-            news(&mut book, &nodes(&[Some(7), Some(6), None])),
+            book.answered(&nodes(&[Some(7), Some(6), None])),
             ["Gateway a/b  Programmed=Unknown Pending: waiting for n1, n2"]
         );
-        assert_eq!(news(&mut book, &nodes(&[Some(7), Some(8)])), ["Gateway a/b  Programmed=True"]);
-        book.translated(vec![gateway()], &BTreeSet::new(), 9);
-        assert!(news(&mut book, &nodes(&[Some(7)])).is_empty(), "what did not change stays programmed");
-        book.translated(vec![gateway()], &BTreeSet::from([gateway().object]), 10);
+        assert_eq!(book.answered(&nodes(&[Some(7), Some(8)])), ["Gateway a/b  Programmed=True"]);
+        let same = book.translated(&gateway(false), 9, &nodes(&[Some(7)]));
+        assert!(same.is_empty(), "what did not change stays programmed");
         assert_eq!(
-            news(&mut book, &nodes(&[Some(9)])),
+            book.translated(&gateway(true), 10, &nodes(&[Some(9)])),
             ["Gateway a/b  Programmed=Unknown Pending: waiting for n0"]
         );
-        book.translated(Vec::new(), &BTreeSet::new(), 11);
-        assert_eq!(news(&mut book, &nodes(&[])), ["Gateway a/b  removed"]);
+        let gone = Delta { statuses: vec![(key(), None)], ..Delta::default() };
+        assert_eq!(book.translated(&gone, 11, &nodes(&[])), ["Gateway a/b  removed"]);
+        assert!(book.statuses().is_empty() && book.answered(&nodes(&[])).is_empty());
     }
 
     #[test]
     fn a_gateway_names_a_few_of_the_nodes_that_it_waits_for_and_the_overdue_first() {
         let mut book = StatusBook::default();
-        book.translated(vec![gateway()], &BTreeSet::new(), 7);
         let mut nodes = nodes(&[Some(6); 9]);
         let since = tokio::time::Instant::now();
         nodes.waiting.insert("n7".into(), crate::serve_ir::Waiting { revision: 7, since, overdue: true });
         assert_eq!(
-            news(&mut book, &nodes),
+            book.translated(&gateway(true), 7, &nodes),
             ["Gateway a/b  Programmed=Unknown Pending: waiting for n7 (overdue), n0, n1 and 6 more"]
         );
     }

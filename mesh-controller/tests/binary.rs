@@ -124,7 +124,7 @@ fn a_dry_run_says_what_would_be_served_and_touches_nothing() {
     let home = Home::new();
     let source = home.source();
     let (code, stdout, stderr) = home.run(&["--source", &source, "--dry-run"]);
-    assert_eq!((code, &*stdout, &*stderr), (Some(0), "2 resources: 1 defaults, 1 service\n", ""));
+    assert_eq!((code, &*stdout, &*stderr), (Some(0), "2 resources: 1 meshdefaults, 1 service\n", ""));
     let (code, stdout, _) = home.run(&["--source", &source, "--dry-run", "-o", "json", "--cluster", "x"]);
     assert_eq!(code, Some(0));
     let json: serde_json::Value = serde_json::from_str(&stdout).unwrap();

@@ -14,6 +14,7 @@ use tonic::Code;
 use weft_identity::{Authority, JoinToken, tls};
 use weft_ir::{
     Identity, IdentityNumber, Resource, ResourceKey,
+    publish::Change,
     stream::{Ack, FromNode},
     subscribe::Subscriber,
 };
@@ -69,15 +70,12 @@ async fn closed(stream: &mut (impl tokio::io::AsyncRead + Unpin)) {
 }
 
 /// Resources of one MiB together, different in every version.
-fn state(version: u32) -> BTreeMap<ResourceKey, Arc<Resource>> {
+fn state(version: u32) -> Change {
     let labels =
         BTreeMap::from([(Arc::from("k8s:app"), Arc::from(format!("{version}-{}", "x".repeat(16 << 10))))]);
     let identity = |number| Identity { number: IdentityNumber(number), labels: labels.clone() };
-    (0..64)
-        .map(identity)
-        .map(Resource::Identity)
-        .map(|resource| (resource.key(), Arc::new(resource)))
-        .collect()
+    let upserts = (0..64).map(identity).map(Resource::Identity).collect();
+    Change { upserts, removes: Vec::new() }
 }
 
 #[tokio::test]

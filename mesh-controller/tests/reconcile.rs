@@ -34,7 +34,7 @@ async fn server(state: &Path) -> IrServer {
 fn config(root: &Path) -> ReconcilerConfig {
     ReconcilerConfig {
         source: root.join("source"),
-        identities: root.join("identities.json"),
+        identities: root.join("identities.log"),
         translator: Translator::default(),
         print_status: false,
         observed: Observed::default(),

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 use tokio::{net::TcpListener, time::timeout};
 use tonic::Code;
 use weft_identity::{Authority, JoinToken, tls};
-use weft_ir::{Identity, IdentityNumber, Resource, ResourceKey, subscribe::Subscriber};
+use weft_ir::{Identity, IdentityNumber, Resource, publish::Change, subscribe::Subscriber};
 use weft_mesh_controller::serve_ir::{IrLimits, IrServer, IrServerConfig};
 
 #[path = "support/node.rs"]
@@ -27,13 +27,9 @@ async fn start_with(directory: &Path, limits: IrLimits) -> (IrServer, JoinToken)
     (IrServer::start(listener, IrServerConfig { tls, token: token.clone(), limits }).unwrap(), token)
 }
 
-fn state(numbers: std::ops::Range<u32>) -> BTreeMap<ResourceKey, Arc<Resource>> {
+fn identities(numbers: std::ops::Range<u32>) -> Vec<Resource> {
     let identity = |number| Identity { number: IdentityNumber(number), labels: BTreeMap::new() };
-    numbers
-        .map(identity)
-        .map(Resource::Identity)
-        .map(|resource| (resource.key(), Arc::new(resource)))
-        .collect()
+    numbers.map(identity).map(Resource::Identity).collect()
 }
 
 #[tokio::test]
@@ -59,7 +55,8 @@ async fn a_cut_stream_resumes_and_the_report_follows_what_is_applied() {
 
     let hello = node.hello();
     let mut stream = Stream::open(server.address(), &token, &bearer, hello).await.unwrap();
-    assert_eq!(server.handle().publish(state(0..5000)).await, Ok(1));
+    let change = Change { upserts: identities(0..5000), removes: Vec::new() };
+    assert_eq!(server.handle().publish(change).await, Ok(1));
     let first = stream.commit(&mut node).await;
     assert_eq!(first.snapshot.resources.len(), 5000);
     assert_eq!(reports.borrow_and_update().behind(1).count(), 1, "received is not applied");
@@ -68,7 +65,8 @@ async fn a_cut_stream_resumes_and_the_report_follows_what_is_applied() {
 
     drop(stream);
     timeout(DEADLINE, reports.wait_for(|report| !report.nodes["a"].connected)).await.unwrap().unwrap();
-    assert_eq!(server.handle().publish(state(1..5001)).await, Ok(2));
+    let change = Change { upserts: identities(5000..5001), removes: vec![identities(0..1)[0].key()] };
+    assert_eq!(server.handle().publish(change).await, Ok(2));
     let hello = node.hello();
     assert_eq!(hello.resume.map(|at| at.revision), Some(1));
     let mut stream = Stream::open(server.address(), &token, &bearer, hello).await.unwrap();

@@ -90,8 +90,6 @@ struct Entry {
     scope: Scope,
     min_schema: u32,
     bytes: Bytes,
-    /// What it was encoded from, where that is shared with whoever publishes.
-    source: Option<Arc<Resource>>,
 }
 
 #[derive(Debug, Default)]
@@ -133,44 +131,6 @@ impl Publisher {
             self.remove(key, &mut touched);
         }
         self.finish(touched)
-    }
-
-    /// Makes one commit that leaves exactly this state, and returns the revision. A resource that is the
-    /// same allocation as at the last call is not looked at, so that the cost is a walk over the keys.
-    pub fn replace(&mut self, state: &BTreeMap<ResourceKey, Arc<Resource>>) -> u64 {
-        let mut touched = BTreeMap::new();
-        let (changed, gone) = self.difference(state);
-        for (key, resource) in changed {
-            self.upsert(key.clone(), resource, &mut touched);
-            if let Some(entry) = self.entries.get_mut(key) {
-                entry.source = Some(resource.clone());
-            }
-        }
-        for key in gone {
-            self.remove(key, &mut touched);
-        }
-        self.finish(touched)
-    }
-
-    /// What may be different in a state, and what is not in it.
-    fn difference<'a>(
-        &self,
-        state: &'a BTreeMap<ResourceKey, Arc<Resource>>,
-    ) -> (Vec<(&'a ResourceKey, &'a Arc<Resource>)>, Vec<ResourceKey>) {
-        let (mut changed, mut gone) = (Vec::new(), Vec::new());
-        let mut entries = self.entries.iter().peekable();
-        for (key, resource) in state {
-            while let Some((old, _)) = entries.next_if(|(old, _)| *old < key) {
-                gone.push(old.clone());
-            }
-            let old = entries.next_if(|(old, _)| *old == key);
-            let source = old.and_then(|(_, entry)| entry.source.as_ref());
-            if !source.is_some_and(|source| Arc::ptr_eq(source, resource)) {
-                changed.push((key, resource));
-            }
-        }
-        gone.extend(entries.map(|(old, _)| old.clone()));
-        (changed, gone)
     }
 
     /// A node has opened a stream; an older stream of the same name is to be closed by the caller.
@@ -277,8 +237,7 @@ impl Publisher {
         if bytes.len() > MAX_RESOURCE_BYTES {
             bytes = Bytes::new();
         }
-        let entry =
-            Entry { scope: resource.scope(), min_schema: wire::min_schema(resource), bytes, source: None };
+        let entry = Entry { scope: resource.scope(), min_schema: wire::min_schema(resource), bytes };
         if self.entries.get(&key).is_some_and(|old| old.bytes == entry.bytes && old.scope == entry.scope) {
             return;
         }

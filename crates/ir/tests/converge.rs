@@ -22,18 +22,12 @@ use weft_ir::{
 
 type State = BTreeMap<ResourceKey, Resource>;
 
-fn shared(state: &State) -> BTreeMap<ResourceKey, Arc<Resource>> {
-    state.iter().map(|(key, resource)| (key.clone(), Arc::new(resource.clone()))).collect()
-}
-
 const NODE: &str = "node-1";
 
 #[derive(Clone, Debug)]
 enum Event {
     /// One commit that puts and removes some of a few resources.
     Commit { put: Vec<(u8, u8)>, remove: Vec<u8> },
-    /// One commit that leaves exactly these resources.
-    Replace(Vec<(u8, u8)>),
     /// The next frame arrives.
     Deliver,
     /// The next frame is lost.
@@ -124,12 +118,6 @@ impl World {
                 let revision = self.publisher.commit(Change { upserts, removes });
                 self.published(revision);
             }
-            Event::Replace(put) => {
-                let all = put.iter().map(|(n, v)| resource(*n, *v));
-                self.state = all.map(|resource| (resource.key(), resource)).collect();
-                let revision = self.publisher.replace(&shared(&self.state));
-                self.published(revision);
-            }
             Event::Deliver => self.deliver(),
             Event::LoseFrame => drop(self.to_node.pop_front()),
             Event::RepeatFrame => {
@@ -167,7 +155,9 @@ impl World {
                 self.reconnect();
                 self.pump();
                 assert!(self.to_node.is_empty());
-                let revision = self.publisher.replace(&shared(&self.state));
+                let revision = self
+                    .publisher
+                    .commit(Change { upserts: self.state.values().cloned().collect(), removes: vec![] });
                 self.published(revision);
             }
         }
@@ -274,7 +264,6 @@ fn puts() -> impl Strategy<Value = Vec<(u8, u8)>> {
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         4 => (puts(), prop::collection::vec(0..16u8, 0..4)).prop_map(|(put, remove)| Event::Commit { put, remove }),
-        1 => puts().prop_map(Event::Replace),
         10 => Just(Event::Deliver),
         1 => Just(Event::LoseFrame),
         1 => Just(Event::RepeatFrame),

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Identity numbers: which set of labels has which number.
 //!
-//! The table is an input of the translation. Its owner keeps it (in a file or as objects) and says
-//! what time it is.
+//! The table is an input of the translation, and what becomes of it is a list of records: whoever owns it
+//! keeps them (in a file or as objects) before any node hears of a number, and says what time it is.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
-use weft_ir::{Identity, IdentityNumber, Resource};
+use weft_ir::{Identity, IdentityNumber};
 
 /// Labels as `source:key` to value.
 pub type Labels = BTreeMap<Arc<str>, Arc<str>>;
@@ -20,30 +23,67 @@ pub const END: u32 = 1 << 24;
 pub const HOLD_SECONDS: u64 = 3_600;
 
 /// The table of identities.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(into = "Saved", try_from = "Saved")]
+#[derive(Debug, Default)]
 pub struct Identities {
-    by_labels: BTreeMap<Arc<Labels>, u32>,
+    by_labels: HashMap<Arc<Labels>, u32>,
     by_number: BTreeMap<u32, Entry>,
+    /// Numbers that nobody uses, by the second since when.
+    released: BTreeSet<(u64, u32)>,
+    /// Numbers of an earlier run that were in use, and that nobody has asked for in this one.
+    unclaimed: BTreeSet<u32>,
+    /// Numbers whose use may be another than nodes were told.
+    touched: BTreeSet<u32>,
+    /// What is not yet kept.
+    records: Vec<IdentityRecord>,
     next: u32,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug)]
 struct Entry {
-    /// The resource that nodes get.
-    identity: Arc<Resource>,
     labels: Arc<Labels>,
+    /// How many pods have it.
+    users: u32,
     /// Since when nobody uses it, in seconds since 1970.
     released: Option<u64>,
-    /// Whether the running translation uses it.
-    used: bool,
+    /// Whether nodes were told of it.
+    told: bool,
 }
 
-impl Entry {
-    fn new(number: u32, labels: Arc<Labels>, released: Option<u64>, used: bool) -> Entry {
-        let identity = Identity { number: IdentityNumber(number), labels: Labels::clone(&labels) };
-        Entry { identity: Arc::new(Resource::Identity(identity)), labels, released, used }
-    }
+/// What happened to a number.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum IdentityRecord {
+    /// It is that of these labels.
+    Given {
+        /// The number.
+        number: u32,
+        /// The labels.
+        labels: Arc<Labels>,
+    },
+    /// Nobody uses it any more.
+    Released {
+        /// The number.
+        number: u32,
+        /// Since when, in seconds since 1970.
+        at: u64,
+    },
+    /// It is used again, for the same labels.
+    Taken {
+        /// The number.
+        number: u32,
+    },
+    /// It may be given to others.
+    Forgotten {
+        /// The number.
+        number: u32,
+    },
+}
+
+/// How the identities in use are different from what nodes were told.
+#[derive(Debug, Default)]
+pub(crate) struct IdentityChanges {
+    pub(crate) new: Vec<Identity>,
+    pub(crate) gone: Vec<Identity>,
 }
 
 /// Every number is taken.
@@ -51,81 +91,170 @@ impl Entry {
 #[error("all identity numbers are taken: pods have more than {} different sets of labels", END - FIRST)]
 pub struct Exhausted;
 
-/// A saved table that contradicts itself.
+/// Records that contradict each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidTable {
     /// Two sets of labels have one number, or the same labels are there twice.
-    #[error("identity {0} appears twice in the saved table")]
+    #[error("identity {0} is given twice")]
     Twice(u32),
     /// A number that is never given.
-    #[error("identity {0} is out of range in the saved table")]
+    #[error("identity {0} is out of range")]
     Range(u32),
+    /// Something happened to a number that was not given.
+    #[error("identity {0} was not given")]
+    NotGiven(u32),
 }
 
 impl Identities {
-    /// Starts a translation: nothing is used yet, and what was free for an hour is forgotten.
-    /// `now` is in seconds since 1970.
-    pub fn begin(&mut self, now: u64) {
-        let by_labels = &mut self.by_labels;
-        self.by_number.retain(|_, entry| {
-            entry.used = false;
-            let expired = entry.released.is_some_and(|since| now >= since.saturating_add(HOLD_SECONDS));
-            if expired {
-                by_labels.remove(&entry.labels);
-            }
-            !expired
-        });
+    /// The table after these records.
+    ///
+    /// # Errors
+    /// When they contradict each other.
+    pub fn replay(records: impl IntoIterator<Item = IdentityRecord>) -> Result<Identities, InvalidTable> {
+        let mut table = Identities::default();
+        for record in records {
+            table.replay_one(record)?;
+        }
+        let in_use = table.by_number.iter().filter(|(_, entry)| entry.released.is_none());
+        table.unclaimed = in_use.map(|(number, _)| *number).collect();
+        Ok(table)
     }
 
-    /// The number of these labels: the one that they have, or a new one.
-    pub fn number(&mut self, labels: &Labels) -> Result<IdentityNumber, Exhausted> {
-        let number = match self.by_labels.get(labels) {
+    fn replay_one(&mut self, record: IdentityRecord) -> Result<(), InvalidTable> {
+        match record {
+            IdentityRecord::Given { number, .. } if !(FIRST..END).contains(&number) => {
+                return Err(InvalidTable::Range(number));
+            }
+            IdentityRecord::Given { number, labels } => {
+                if self.by_number.contains_key(&number) || self.by_labels.contains_key(&labels) {
+                    return Err(InvalidTable::Twice(number));
+                }
+                self.add(number, labels);
+            }
+            IdentityRecord::Released { number, at } => {
+                let entry = self.by_number.get_mut(&number).ok_or(InvalidTable::NotGiven(number))?;
+                if let Some(earlier) = entry.released.replace(at) {
+                    self.released.remove(&(earlier, number));
+                }
+                self.released.insert((at, number));
+            }
+            IdentityRecord::Taken { number } => {
+                let entry = self.by_number.get_mut(&number).ok_or(InvalidTable::NotGiven(number))?;
+                if let Some(since) = entry.released.take() {
+                    self.released.remove(&(since, number));
+                }
+            }
+            IdentityRecord::Forgotten { number } => {
+                let entry = self.by_number.remove(&number).ok_or(InvalidTable::NotGiven(number))?;
+                self.by_labels.remove(&entry.labels);
+                self.released.retain(|(_, other)| *other != number);
+            }
+        }
+        Ok(())
+    }
+
+    /// How many numbers are given or held.
+    pub fn len(&self) -> usize {
+        self.by_number.len()
+    }
+
+    /// Whether no number is given or held.
+    pub fn is_empty(&self) -> bool {
+        self.by_number.is_empty()
+    }
+
+    /// The fewest records that lead to this table.
+    pub fn shortest(&self) -> impl Iterator<Item = IdentityRecord> {
+        self.by_number.iter().flat_map(|(&number, entry)| {
+            let given = IdentityRecord::Given { number, labels: entry.labels.clone() };
+            let released = entry.released.map(|at| IdentityRecord::Released { number, at });
+            [Some(given), released].into_iter().flatten()
+        })
+    }
+
+    /// What happened since this was asked last. Nodes may hear of it once it is kept.
+    pub fn take_records(&mut self) -> Vec<IdentityRecord> {
+        std::mem::take(&mut self.records)
+    }
+
+    /// One more pod has these labels: their number, which is a new one where they have none.
+    pub(crate) fn hold(&mut self, labels: Labels) -> Result<IdentityNumber, Exhausted> {
+        let number = match self.by_labels.get(&labels) {
             Some(number) => *number,
             None => {
                 let number = self.free_number()?;
-                let labels = Arc::new(labels.clone());
-                self.next = number + 1;
-                self.by_labels.insert(labels.clone(), number);
-                self.by_number.insert(number, Entry::new(number, labels, None, true));
+                let labels = Arc::new(labels);
+                self.records.push(IdentityRecord::Given { number, labels: labels.clone() });
+                self.add(number, labels);
                 number
             }
         };
         if let Some(entry) = self.by_number.get_mut(&number) {
-            entry.used = true;
-            entry.released = None;
+            entry.users += 1;
+            if entry.users == 1 {
+                self.touched.insert(number);
+                self.unclaimed.remove(&number);
+            }
+            if let Some(since) = entry.released.take() {
+                self.released.remove(&(since, number));
+                self.records.push(IdentityRecord::Taken { number });
+            }
         }
         Ok(IdentityNumber(number))
     }
 
-    /// The identity of a number, as it is given to nodes.
-    pub(crate) fn identity(&self, number: IdentityNumber) -> Option<&Arc<Resource>> {
-        self.by_number.get(&number.0).map(|entry| &entry.identity)
-    }
-
-    /// Uses a number once more, where it still is that of this very identity.
-    pub(crate) fn reuse(&mut self, number: IdentityNumber, identity: &Arc<Resource>) -> bool {
-        match self.by_number.get_mut(&number.0) {
-            Some(entry) if Arc::ptr_eq(&entry.identity, identity) => {
-                entry.used = true;
-                entry.released = None;
-                true
+    /// A pod has this number no more.
+    pub(crate) fn release(&mut self, number: IdentityNumber) {
+        if let Some(entry) = self.by_number.get_mut(&number.0) {
+            entry.users = entry.users.saturating_sub(1);
+            if entry.users == 0 {
+                self.touched.insert(number.0);
             }
-            Some(_) | None => false,
         }
     }
 
-    /// Ends a translation: what was not asked for is released at `now`, in seconds since 1970.
-    pub fn finish(&mut self, now: u64) {
-        for entry in self.by_number.values_mut() {
-            if !entry.used && entry.released.is_none() {
+    /// Forgets what nobody used for an hour. `now` is in seconds since 1970.
+    pub(crate) fn expire(&mut self, now: u64) {
+        while let Some((since, number)) = self.released.first().copied()
+            && now >= since.saturating_add(HOLD_SECONDS)
+        {
+            self.released.remove(&(since, number));
+            if let Some(entry) = self.by_number.remove(&number) {
+                self.by_labels.remove(&entry.labels);
+            }
+            self.records.push(IdentityRecord::Forgotten { number });
+        }
+    }
+
+    /// Ends a translation at `now`, in seconds since 1970: what nobody uses any more is released.
+    pub(crate) fn settle(&mut self, now: u64) -> IdentityChanges {
+        let mut changes = IdentityChanges::default();
+        let mut touched = std::mem::take(&mut self.touched);
+        touched.append(&mut self.unclaimed);
+        for number in touched {
+            let Some(entry) = self.by_number.get_mut(&number) else { continue };
+            let used = entry.users > 0;
+            let identity =
+                || Identity { number: IdentityNumber(number), labels: Labels::clone(&entry.labels) };
+            match (used, entry.told) {
+                (true, false) => changes.new.push(identity()),
+                (false, true) => changes.gone.push(identity()),
+                (true, true) | (false, false) => {}
+            }
+            entry.told = used;
+            if !used && entry.released.is_none() {
                 entry.released = Some(now);
+                self.released.insert((now, number));
+                self.records.push(IdentityRecord::Released { number, at: now });
             }
         }
+        changes
     }
 
-    /// The identities in use, in the order of their numbers.
-    pub fn used(&self) -> impl Iterator<Item = &Arc<Resource>> {
-        self.by_number.values().filter(|entry| entry.used).map(|entry| &entry.identity)
+    fn add(&mut self, number: u32, labels: Arc<Labels>) {
+        self.by_labels.insert(labels.clone(), number);
+        self.by_number.insert(number, Entry { labels, users: 0, released: None, told: false });
+        self.next = number + 1;
     }
 
     /// The first free number from `next` on, starting again at [`FIRST`] behind the last.
@@ -133,52 +262,6 @@ impl Identities {
         let next = self.next.clamp(FIRST, END);
         let free = |number: &u32| !self.by_number.contains_key(number);
         (next..END).find(free).or_else(|| (FIRST..next).find(free)).ok_or(Exhausted)
-    }
-}
-
-/// The form in which the table is kept.
-#[derive(Clone, Serialize, Deserialize)]
-struct Saved {
-    next: u32,
-    identities: Vec<SavedEntry>,
-}
-
-#[derive(Clone, Serialize, Deserialize)]
-struct SavedEntry {
-    number: u32,
-    labels: Labels,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    released: Option<u64>,
-}
-
-impl From<Identities> for Saved {
-    fn from(table: Identities) -> Saved {
-        let entry = |(labels, number): (Arc<Labels>, u32)| SavedEntry {
-            number,
-            released: table.by_number.get(&number).and_then(|entry| entry.released),
-            labels: Arc::unwrap_or_clone(labels),
-        };
-        Saved { next: table.next, identities: table.by_labels.into_iter().map(entry).collect() }
-    }
-}
-
-impl TryFrom<Saved> for Identities {
-    type Error = InvalidTable;
-
-    fn try_from(saved: Saved) -> Result<Identities, InvalidTable> {
-        let mut table = Identities { next: saved.next, ..Identities::default() };
-        for SavedEntry { number, labels, released } in saved.identities {
-            if !(FIRST..END).contains(&number) {
-                return Err(InvalidTable::Range(number));
-            }
-            let labels = Arc::new(labels);
-            let entry = Entry::new(number, labels.clone(), released, false);
-            let again = table.by_number.insert(number, entry).is_some();
-            if again || table.by_labels.insert(labels, number).is_some() {
-                return Err(InvalidTable::Twice(number));
-            }
-        }
-        Ok(table)
     }
 }
 
@@ -190,49 +273,83 @@ mod tests {
         BTreeMap::from([("k8s:app".into(), app.into())])
     }
 
+    fn numbers(changes: &IdentityChanges) -> (Vec<u32>, Vec<u32>) {
+        let numbers = |changes: &[Identity]| changes.iter().map(|identity| identity.number.0).collect();
+        (numbers(&changes.new), numbers(&changes.gone))
+    }
+
     #[test]
     fn a_number_is_kept_for_an_hour_and_not_given_to_others() {
         let mut table = Identities::default();
-        table.begin(0);
-        assert_eq!(table.number(&labels("a")), Ok(IdentityNumber(256)));
-        assert_eq!(table.number(&labels("b")), Ok(IdentityNumber(257)));
-        table.finish(0);
-        table.begin(10);
-        table.number(&labels("b")).unwrap();
-        table.finish(10);
-        table.begin(3_609);
-        assert_eq!(table.number(&labels("c")), Ok(IdentityNumber(258)));
-        assert_eq!(table.number(&labels("a")), Ok(IdentityNumber(256)));
-        table.finish(3_609);
+        let a = table.hold(labels("a")).unwrap();
+        assert_eq!(a, IdentityNumber(256));
+        assert_eq!(table.hold(labels("b")), Ok(IdentityNumber(257)));
+        assert_eq!(numbers(&table.settle(0)), (vec![256, 257], vec![]));
+        table.release(a);
+        assert_eq!(numbers(&table.settle(10)), (vec![], vec![256]));
+        table.expire(3_609);
+        assert_eq!(table.hold(labels("c")), Ok(IdentityNumber(258)));
+        assert_eq!(table.hold(labels("a")), Ok(IdentityNumber(256)));
+        assert_eq!(numbers(&table.settle(3_609)), (vec![256, 258], vec![]));
     }
 
     #[test]
     fn a_number_comes_back_after_an_hour_once_the_others_are_used_up() {
         let mut table = Identities { next: END, ..Identities::default() };
-        table.begin(0);
-        assert_eq!(table.number(&labels("a")), Ok(IdentityNumber(256)));
-        table.finish(0);
-        table.begin(1);
-        table.finish(1);
-        table.begin(3_601);
+        let a = table.hold(labels("a")).unwrap();
+        assert_eq!(a, IdentityNumber(256));
+        table.settle(0);
+        table.release(a);
+        table.settle(1);
+        table.expire(3_600);
+        assert_eq!(table.len(), 1);
+        table.expire(3_601);
         table.next = END;
-        assert_eq!(table.number(&labels("b")), Ok(IdentityNumber(256)));
+        assert_eq!(table.hold(labels("b")), Ok(IdentityNumber(256)));
     }
 
     #[test]
-    fn the_table_survives_being_saved() {
+    fn what_is_released_and_taken_at_once_is_no_news() {
         let mut table = Identities::default();
-        table.begin(0);
-        table.number(&labels("a")).unwrap();
-        table.finish(0);
-        table.begin(5);
-        table.finish(5);
-        let text = serde_json::to_string(&table).unwrap();
-        let mut read: Identities = serde_json::from_str(&text).unwrap();
-        read.begin(6);
-        assert_eq!(read.number(&labels("b")), Ok(IdentityNumber(257)));
-        assert_eq!(read.number(&labels("a")), Ok(IdentityNumber(256)));
-        let twice = text.replace("\"identities\":[", "\"identities\":[{\"number\":256,\"labels\":{}},");
-        assert!(serde_json::from_str::<Identities>(&twice).is_err());
+        let a = table.hold(labels("a")).unwrap();
+        table.settle(0);
+        table.take_records();
+        table.release(a);
+        assert_eq!(table.hold(labels("a")), Ok(a));
+        assert_eq!(numbers(&table.settle(1)), (vec![], vec![]));
+        assert_eq!(table.take_records(), []);
+    }
+
+    #[test]
+    fn the_table_survives_a_restart() {
+        let mut table = Identities::default();
+        let a = table.hold(labels("a")).unwrap();
+        table.hold(labels("b")).unwrap();
+        table.settle(0);
+        table.release(a);
+        table.settle(5);
+        let (log, shortest) = (table.take_records(), table.shortest().collect::<Vec<_>>());
+        for records in [log, shortest] {
+            let mut read = Identities::replay(records.clone()).unwrap();
+            assert_eq!(read.hold(labels("c")), Ok(IdentityNumber(258)));
+            assert_eq!(read.hold(labels("b")), Ok(IdentityNumber(257)));
+            assert_eq!(read.hold(labels("a")), Ok(IdentityNumber(256)));
+            let mut twice = records;
+            twice.push(IdentityRecord::Given { number: 256, labels: Arc::new(labels("d")) });
+            assert_eq!(Identities::replay(twice).unwrap_err(), InvalidTable::Twice(256));
+        }
+    }
+
+    #[test]
+    fn what_nobody_asks_for_after_a_restart_is_held_for_an_hour_from_then_on() {
+        let given = IdentityRecord::Given { number: 300, labels: Arc::new(labels("a")) };
+        let mut table = Identities::replay([given]).unwrap();
+        assert_eq!(numbers(&table.settle(100)), (vec![], vec![]), "nodes of this run know nothing of it");
+        assert_eq!(table.take_records(), [IdentityRecord::Released { number: 300, at: 100 }]);
+        table.expire(3_699);
+        assert_eq!(table.len(), 1);
+        table.expire(3_700);
+        assert!(table.is_empty());
+        assert_eq!(table.take_records(), [IdentityRecord::Forgotten { number: 300 }]);
     }
 }

@@ -1,34 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
-//! From text to the IR: the YAML reader, the object store, all translators, and the difference
-//! between two states. The controller and `weft translate` share it.
+//! From text to the IR: the YAML reader, the object store, and all translators. The controller and
+//! `weft translate` share it.
 //!
 //! The crate does no I/O and has no clock: whoever calls it reads files, keeps the identities and
 //! says what time it is.
 //!
-//! Read [`yaml`] first, then [`store`], [`translator`], [`policy`].
+//! Read [`yaml`] first, then [`store`], [`translation`], [`policy`].
 
-pub mod diff;
 pub mod identity;
-mod memo;
 mod nodes;
 pub mod policy;
 pub mod preview;
 mod ratelimit;
 pub mod report;
 pub mod store;
-pub mod translator;
+pub mod translation;
 mod validate;
 mod workload;
 pub mod yaml;
 
-pub use diff::{Change, diff};
-pub use identity::Identities;
-pub use memo::Good;
+pub use identity::{Identities, IdentityRecord};
 pub use preview::{Preview, PreviewFormat};
-pub use store::{Entry, Foreign, Problem, Refused, Store};
+pub use store::{Entry, Foreign, Good, Problem, Refused, Store};
 pub use weft_ir::Resource;
 
-pub use translator::{ObjectStatus, Translation, Translator};
+pub use translation::{Delta, ObjectCounts, ObjectStatus, Translation, Translator};
 
 /// Writes a value as YAML, for people and for golden tests.
 ///

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What manifests would become, printed: behind `weft translate` and `weft-controller --dry-run`.
 
-use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};
+use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use serde::Serialize;
 use weft_ir::{Resource, ResourceKey};
 
-use crate::{Identities, ObjectStatus, Problem, Store, Translator, report};
+use crate::{Identities, ObjectStatus, Problem, Store, Translation, Translator, report};
 
 /// How a preview is printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub struct Preview {
 #[derive(Clone, Debug, Serialize)]
 struct Keyed {
     key: ResourceKey,
-    resource: Arc<Resource>,
+    resource: Resource,
 }
 
 impl Preview {
@@ -59,13 +59,15 @@ impl Preview {
     ) -> Preview {
         let mut store = Store::default();
         store.apply_all(texts, []);
-        let translation = translator.translate(&store, &mut Identities::default(), 0);
+        let mut translation = Translation::new(translator.clone(), Identities::default());
+        let delta = translation.update(&mut store, 0);
         let mut problems = unread;
-        problems.extend(translation.problems);
+        problems.extend(delta.problems.into_iter().flatten());
         problems.sort();
-        let resources =
-            translation.resources.into_iter().map(|(key, resource)| Keyed { key, resource }).collect();
-        Preview { resources, statuses: translation.statuses, problems }
+        let resources: BTreeMap<ResourceKey, Resource> =
+            delta.change.upserts.into_iter().map(|resource| (resource.key(), resource)).collect();
+        let resources = resources.into_iter().map(|(key, resource)| Keyed { key, resource }).collect();
+        Preview { resources, statuses: translation.statuses().collect(), problems }
     }
 
     /// What is wrong, in the order of the files.
@@ -97,7 +99,7 @@ impl Preview {
     fn text(&self) -> String {
         let mut text = String::new();
         for status in &self.statuses {
-            text.push_str(&report::line(status));
+            text.push_str(&report::line(&status.object, &status.status));
             text.push('\n');
         }
         for problem in &self.problems {

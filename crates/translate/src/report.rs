@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Statuses as lines that people read.
 
-use weft_api::status::{Condition, Status, Truth};
-
-use crate::ObjectStatus;
+use weft_api::{
+    object::ObjectKey,
+    status::{Condition, Status, Truth},
+};
 
 /// One line for one object: each condition, with reason and message where it does not hold as it
 /// should.
-pub fn line(status: &ObjectStatus) -> String {
-    let mut text = status.object.to_string();
-    match &status.status {
+pub fn line(object: &ObjectKey, status: &Status) -> String {
+    let mut text = object.to_string();
+    match status {
         Status::Conditions(status) => conditions(&mut text, &status.conditions),
         Status::Gateway(status) => {
             conditions(&mut text, &status.conditions);

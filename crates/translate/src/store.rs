@@ -13,18 +13,18 @@ use std::{
 use serde_json::Value;
 use weft_api::object::{DecodeError, Kind, ObjectKey};
 
-use crate::memo::Good;
-
 mod documents;
-
+mod good;
 mod problems;
 
 use documents::Source;
+pub use good::Good;
+pub(crate) use good::Meaning;
 pub use problems::Problem;
 use problems::ProblemSet;
 
 /// An object of the store: valid, or refused, by nothing but its own text.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
     content: Content,
     /// Where it is.
@@ -55,9 +55,10 @@ impl Entry {
         stated.unwrap_or(1)
     }
 
-    /// The source and line of the object.
-    pub fn place(&self) -> (&Arc<str>, u32) {
-        (&self.place.0, self.place.1)
+    /// Something that is wrong with the object.
+    pub(crate) fn problem(&self, key: &ObjectKey, message: Arc<str>) -> Problem {
+        let (source, line) = self.place.clone();
+        Problem { source, line, object: Some(key.clone()), message, unreadable: false }
     }
 }
 
@@ -172,13 +173,23 @@ impl Store {
         self.objects.range(first..).take_while(move |(key, _)| key.kind == kind)
     }
 
+    /// Whether something is wrong with an object, besides what its status says.
+    pub(crate) fn has_problem(&self, key: &ObjectKey) -> bool {
+        self.of_objects.contains_key(key)
+    }
+
+    /// Another number as soon as something else may be wrong.
+    pub(crate) fn problems_version(&self) -> u64 {
+        self.problems.version()
+    }
+
     /// What is wrong now, in the order of the sources and lines.
     pub fn problems(&self) -> impl Iterator<Item = &Problem> {
         self.problems.iter()
     }
 
-    /// The objects that are new, gone or different since this was asked last. One that only moved, to
-    /// another line or source, is not among them.
+    /// The objects that are new, gone, different, at another place or in other problems than when this was
+    /// asked last.
     pub fn take_changes(&mut self) -> BTreeSet<ObjectKey> {
         std::mem::take(&mut self.changed)
     }
@@ -190,20 +201,19 @@ impl Store {
         if claims.is_empty() {
             self.claims.remove(&key);
         }
-        if let Some(before) = self.of_objects.remove(&key) {
-            self.problems.remove(&before);
-        }
+        let before = self.of_objects.remove(&key).unwrap_or_default();
+        let mut changed = before != problems;
+        self.problems.remove(&before);
+        self.problems.add(&problems);
         if !problems.is_empty() {
-            self.problems.add(&problems);
             self.of_objects.insert(key.clone(), problems);
         }
-        let is_there = entry.is_some();
-        let before = match entry {
-            Some(entry) => self.objects.insert(key.clone(), entry),
-            None => self.objects.remove(&key),
-        };
-        let now = is_there.then(|| self.objects.get(&key)).flatten();
-        if before.map(|entry| entry.content) != now.map(|entry| entry.content.clone()) {
+        changed |= self.objects.get(&key) != entry.as_ref();
+        match entry {
+            Some(entry) => drop(self.objects.insert(key.clone(), entry)),
+            None => drop(self.objects.remove(&key)),
+        }
+        if changed {
             self.changed.insert(key);
         }
     }

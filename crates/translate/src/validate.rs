@@ -6,8 +6,12 @@ use std::sync::Arc;
 
 use weft_api::object::{DecodeError, Decoded, Kind, Object, decode};
 use weft_gateway_api::{validate_gateway, validate_route};
+use weft_ir::{Policy, Resource};
 
-use crate::{memo::Good, nodes, policy, ratelimit};
+use crate::{
+    nodes, policy, ratelimit,
+    store::{Good, Meaning},
+};
 
 /// Reads an object and checks it, unless it is the same as before. The error names the first field that
 /// is wrong.
@@ -23,23 +27,24 @@ pub(crate) fn read(
     if let Some(same) = before.filter(|before| ****before == decoded) {
         return Ok(same.clone());
     }
-    check(&decoded)?;
-    Ok(Arc::new(Good::new(decoded)))
+    let meaning = check(&decoded)?;
+    Ok(Arc::new(Good::new(decoded, meaning)))
 }
 
-fn check(decoded: &Decoded<Object>) -> Result<(), DecodeError> {
+fn check(decoded: &Decoded<Object>) -> Result<Meaning, DecodeError> {
     let unknown = decoded.unknown.clone();
-    match &decoded.object {
+    let plain = match &decoded.object {
         Object::Gateway(gateway) => validate_gateway(gateway),
         Object::HttpRoute(route) => validate_route(route),
         Object::CiliumNetworkPolicy(policy) => {
-            policy::cilium(&Decoded { object: policy.clone(), unknown }).map(drop)
+            return policy::cilium(&Decoded { object: policy.clone(), unknown }).map(policies);
         }
         Object::NetworkPolicy(policy) => {
-            policy::kubernetes(&Decoded { object: policy.clone(), unknown }).map(drop)
+            return policy::kubernetes(&Decoded { object: policy.clone(), unknown }).map(policies);
         }
         Object::RateLimitPolicy(policy) => {
-            ratelimit::translate(&Decoded { object: policy.clone(), unknown }).map(drop)
+            let policy = Decoded { object: policy.clone(), unknown };
+            return ratelimit::translate(&policy).map(Meaning::RateLimit);
         }
         Object::ReferenceGrant(_) => policy::refuse_unknown(&unknown),
         Object::Service(service) => {
@@ -63,7 +68,12 @@ fn check(decoded: &Decoded<Object>) -> Result<(), DecodeError> {
             Ok(())
         }
         Object::Namespace(_) | Object::Node(_) | Object::Pod(_) | Object::GatewayClass(_) => Ok(()),
-    }
+    };
+    plain.map(|()| Meaning::Plain)
+}
+
+fn policies(policies: Vec<Policy>) -> Meaning {
+    Meaning::Policies(policies.into_iter().map(|policy| Arc::new(Resource::Policy(policy))).collect())
 }
 
 /// An object without a namespace is in `default`, as kubectl has it.

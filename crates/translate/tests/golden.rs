@@ -13,7 +13,12 @@ use std::{
 };
 
 use serde::Serialize;
-use weft_translate::{Identities, Store, Translator, report, to_yaml};
+use weft_translate::{report, to_yaml};
+
+#[path = "support/mesh.rs"]
+mod mesh;
+
+use mesh::Mesh;
 
 #[derive(Serialize)]
 struct State {
@@ -31,12 +36,8 @@ fn directory(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-fn translate(files: &[(&str, &str)]) -> weft_translate::Translation {
-    let mut store = Store::default();
-    for (name, text) in files {
-        store.apply(name, text);
-    }
-    Translator::default().translate(&store, &mut Identities::default(), 0)
+fn translate(files: &[(&str, &str)]) -> Mesh {
+    Mesh::of(files.iter().copied())
 }
 
 /// Runs the cases of a directory, and tells how many there were.
@@ -55,16 +56,13 @@ fn run(directory: &Path) -> usize {
         let translation = translate(&[("base", &base), ("in.yaml", &text)]);
         let resources = translation.resources.iter();
         let new = resources.filter(|(key, resource)| of_base.resources.get(*key) != Some(*resource));
-        let state = State {
-            resources: new
-                .map(|(key, one)| (key.to_string(), weft_translate::Resource::clone(one)))
-                .collect(),
-        };
-        let changed = |status: &&weft_translate::ObjectStatus| !of_base.statuses.contains(status);
-        let statuses: Vec<_> = translation.statuses.iter().filter(changed).cloned().collect();
+        let state = State { resources: new.map(|(key, one)| (key.to_string(), one.clone())).collect() };
+        let of_base = of_base.told();
+        let changed = |status: &weft_translate::ObjectStatus| !of_base.contains(status);
+        let statuses: Vec<_> = translation.told().into_iter().filter(changed).collect();
         let statuses = Statuses {
             problems: translation.problems.iter().map(ToString::to_string).collect(),
-            lines: statuses.iter().map(report::line).collect(),
+            lines: statuses.iter().map(|one| report::line(&one.object, &one.status)).collect(),
             statuses,
         };
         let stem = case.to_string_lossy().replace(".in.yaml", "");
@@ -93,22 +91,22 @@ fn policies_and_workloads_become_what_the_golden_files_say() {
 
 #[test]
 fn every_example_is_accepted_as_it_is() {
-    let mut store = Store::default();
+    let mut mesh = Mesh::new(Vec::new());
     let examples = directory("../../examples");
     let mut files = 0;
     for example in fs::read_dir(&examples).unwrap() {
         for entry in fs::read_dir(example.unwrap().path()).unwrap() {
             let path = entry.unwrap().path();
             if path.extension().is_some_and(|end| end == "yaml") {
-                store.apply(&path.display().to_string(), &fs::read_to_string(&path).unwrap());
+                mesh.store.apply(&path.display().to_string(), &fs::read_to_string(&path).unwrap());
                 files += 1;
             }
         }
     }
     assert!(files >= 5);
-    let translation = Translator::default().translate(&store, &mut Identities::default(), 0);
-    assert_eq!(translation.problems, []);
-    let lines: Vec<String> = translation.statuses.iter().map(report::line).collect();
+    mesh.update(0);
+    assert_eq!(mesh.problems, []);
+    let lines: Vec<String> = mesh.told().iter().map(|one| report::line(&one.object, &one.status)).collect();
     assert!(lines.iter().all(|line| !line.contains("=False")), "{lines:#?}");
     for key in [
         "httproute.gateway.networking.k8s.io/shop/canary/0",
@@ -116,6 +114,6 @@ fn every_example_is_accepted_as_it_is() {
         "ciliumnetworkpolicy.cilium.io/shop/checkout/0",
         "ratelimitpolicy.weft.dev/shop/checkout",
     ] {
-        assert!(translation.resources.keys().any(|found| found.to_string() == key), "{key}");
+        assert!(mesh.resources.keys().any(|found| found.to_string() == key), "{key}");
     }
 }

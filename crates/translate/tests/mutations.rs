@@ -11,7 +11,12 @@ use std::{
 
 use proptest::{collection::vec, prelude::*, sample::Index};
 use serde_json::{Value, json};
-use weft_translate::{Identities, Store, Translation, Translator, report, yaml};
+use weft_translate::{report, yaml};
+
+#[path = "support/mesh.rs"]
+mod mesh;
+
+use mesh::Mesh;
 
 /// Every manifest of the examples and of the golden tests.
 static MANIFESTS: LazyLock<Vec<String>> = LazyLock::new(|| {
@@ -199,35 +204,33 @@ fn mutate(text: &str, mutation: &Mutation) -> String {
     lines.join("\n")
 }
 
-fn translate(store: &Store) -> Translation {
-    Translator::default().translate(store, &mut Identities::default(), 0)
-}
-
 /// All that a user may see of it.
-fn shown(translation: &Translation) -> String {
-    let resources: Vec<_> = translation.resources.iter().map(|(key, one)| (key.to_string(), one)).collect();
-    let lines: Vec<String> = translation.statuses.iter().map(report::line).collect();
-    let problems: Vec<String> = translation.problems.iter().map(ToString::to_string).collect();
+fn shown(mesh: &Mesh) -> String {
+    let resources: Vec<_> = mesh.resources.iter().map(|(key, one)| (key.to_string(), one)).collect();
+    let lines: Vec<String> = mesh.told().iter().map(|one| report::line(&one.object, &one.status)).collect();
+    let problems: Vec<String> = mesh.problems.iter().map(ToString::to_string).collect();
     serde_json::to_string(&(resources, lines, problems)).unwrap()
 }
 
-/// Translates a text alone and beside another file, before and after a good one.
+/// Translates a text after a good one, beside another file, and from nothing, with the same identities.
 fn check(good: &str, bad: &str, beside: &str) -> Result<(), TestCaseError> {
-    let mut never_good = Store::default();
-    never_good.apply_all([("a.yaml", bad), ("b.yaml", beside)], []);
-    let first = shown(&translate(&never_good));
-    let mut followed = Store::default();
-    followed.apply_all([("a.yaml", good), ("b.yaml", beside)], []);
-    followed.apply("a.yaml", bad);
-    let second = shown(&translate(&followed));
-    if !never_good.problems().any(|problem| problem.unreadable) {
-        prop_assert_eq!(&second, &first);
+    let mut followed = Mesh::of([("a.yaml", good), ("b.yaml", beside)]);
+    followed.store.apply("a.yaml", bad);
+    followed.update(0);
+    let mut fresh = Mesh::new(followed.records.clone());
+    fresh.store.apply_all([("a.yaml", bad), ("b.yaml", beside)], []);
+    fresh.update(0);
+    if !fresh.store.problems().any(|problem| problem.unreadable) {
+        prop_assert_eq!(shown(&followed), shown(&fresh));
     }
     // What is gone leaves nothing behind, and the same texts lead to the same result.
-    followed.apply_all([], ["a.yaml", "b.yaml"]);
-    prop_assert_eq!(followed.objects().len(), 0);
-    followed.apply_all([("a.yaml", bad), ("b.yaml", beside)], []);
-    prop_assert_eq!(shown(&translate(&followed)), first);
+    followed.store.apply_all([], ["a.yaml", "b.yaml"]);
+    followed.update(0);
+    prop_assert_eq!(followed.store.objects().len(), 0);
+    prop_assert_eq!(shown(&followed), shown(&Mesh::of([])));
+    followed.store.apply_all([("a.yaml", bad), ("b.yaml", beside)], []);
+    followed.update(0);
+    prop_assert_eq!(shown(&followed), shown(&fresh));
     Ok(())
 }
 

@@ -13,8 +13,7 @@ use tokio::{
 };
 use tonic::Status;
 use weft_ir::{
-    Resource, ResourceKey,
-    publish::Publisher,
+    publish::{Change, Publisher},
     stream::{Ack, Batch, Hello, Rejection},
 };
 
@@ -26,7 +25,7 @@ const MAX_LOGGED: usize = 16;
 /// What the publisher's task is asked.
 #[derive(Debug)]
 pub(super) enum Command {
-    Publish { state: BTreeMap<ResourceKey, Arc<Resource>>, reply: oneshot::Sender<u64> },
+    Publish { change: Change, reply: oneshot::Sender<u64> },
     Hello { hello: Hello, session: Session },
     Ack { node: Arc<str>, session: u64, ack: Ack },
     Gone { node: Arc<str>, session: u64 },
@@ -116,7 +115,7 @@ impl Actor {
 impl Actor {
     fn handle(&mut self, command: Command) {
         match command {
-            Command::Publish { state, reply } => self.publish(&state, reply),
+            Command::Publish { change, reply } => self.publish(change, reply),
             Command::Hello { hello, session } => self.hello(hello, session),
             Command::Ack { node, session, ack } if self.is_open(&node, session) => {
                 self.log_rejections(&node, &ack);
@@ -153,11 +152,12 @@ impl Actor {
         }
     }
 
-    fn publish(&mut self, state: &BTreeMap<ResourceKey, Arc<Resource>>, reply: oneshot::Sender<u64>) {
+    fn publish(&mut self, change: Change, reply: oneshot::Sender<u64>) {
         let before = self.publisher.revision();
-        let revision = self.publisher.replace(state);
+        let (changed, gone) = (change.upserts.len(), change.removes.len());
+        let revision = self.publisher.commit(change);
         if revision != before {
-            tracing::debug!(revision, resources = state.len(), "state published");
+            tracing::debug!(revision, changed, gone, "state published");
             self.ready.extend(self.sessions.keys().cloned());
         }
         if reply.send(revision).is_err() {

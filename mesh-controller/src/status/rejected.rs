@@ -43,6 +43,11 @@ impl Rejections {
         rejections
     }
 
+    /// The objects of which something is rejected.
+    pub(super) fn objects(&self) -> impl Iterator<Item = &ObjectKey> {
+        self.by_object.keys()
+    }
+
     /// Makes the conditions false that say that an object works everywhere.
     pub(super) fn write(&self, object: &ObjectKey, status: &mut Status) {
         let Some(rejected) = self.by_object.get(object) else { return };

@@ -53,30 +53,9 @@ fn the_same_state_again_is_no_commit() {
     let mut publisher = Publisher::new(7);
     assert_eq!(publisher.commit(change(vec![identity(1, 1)])), 1);
     assert_eq!(publisher.commit(change(vec![identity(1, 1)])), 1);
-    let state = BTreeMap::from([(identity(1, 1).key(), Arc::new(identity(1, 1)))]);
-    assert_eq!(publisher.replace(&state), 1);
-    assert_eq!(publisher.replace(&BTreeMap::new()), 2);
-}
-
-#[test]
-fn a_state_replaces_another_whatever_is_new_different_shared_or_gone() {
-    let mut publisher = Publisher::new(7);
-    let mut state: BTreeMap<_, _> =
-        (10..20).map(|number| identity(number, 1)).map(|one| (one.key(), Arc::new(one))).collect();
-    publisher.replace(&state);
-    for (new, gone) in [(1, 10), (15, 19), (30, 12)] {
-        state.insert(identity(new, 2).key(), Arc::new(identity(new, 2)));
-        state.remove(&identity(gone, 1).key());
-        let revision = publisher.revision();
-        assert_eq!(publisher.replace(&state), revision + 1);
-        assert_eq!(publisher.replace(&state), revision + 1, "the same allocations");
-        let copies = state.iter().map(|(key, one)| (key.clone(), Arc::new(Resource::clone(one)))).collect();
-        assert_eq!(publisher.replace(&copies), revision + 1, "equal, but not the same");
-        assert!(publisher.entries.keys().eq(state.keys()));
-        for (key, resource) in &state {
-            assert_eq!(publisher.entries[key].bytes, wire::encode(resource));
-        }
-    }
+    let gone = |number| Change { upserts: Vec::new(), removes: vec![identity(number, 1).key()] };
+    assert_eq!(publisher.commit(gone(2)), 1, "it was not there");
+    assert_eq!(publisher.commit(gone(1)), 2);
 }
 
 #[test]

@@ -51,27 +51,37 @@ impl fmt::Display for Problem {
 
 /// Problems in their order. Two may be the same; each is there until it was removed as often as added.
 #[derive(Debug, Default)]
-pub(super) struct ProblemSet(BTreeMap<Problem, usize>);
+pub(super) struct ProblemSet {
+    times: BTreeMap<Problem, usize>,
+    version: u64,
+}
 
 impl ProblemSet {
     pub(super) fn add(&mut self, problems: &[Problem]) {
         for problem in problems {
-            *self.0.entry(problem.clone()).or_default() += 1;
+            self.version += 1;
+            *self.times.entry(problem.clone()).or_default() += 1;
         }
     }
 
     pub(super) fn remove(&mut self, problems: &[Problem]) {
         for problem in problems {
-            if let Some(times) = self.0.get_mut(problem) {
+            self.version += 1;
+            if let Some(times) = self.times.get_mut(problem) {
                 *times -= 1;
                 if *times == 0 {
-                    self.0.remove(problem);
+                    self.times.remove(problem);
                 }
             }
         }
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Problem> {
-        self.0.keys()
+        self.times.keys()
+    }
+
+    /// Another number after every change.
+    pub(super) fn version(&self) -> u64 {
+        self.version
     }
 }

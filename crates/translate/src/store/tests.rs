@@ -65,13 +65,16 @@ fn a_document_that_is_not_recognized_keeps_what_its_source_had() {
 }
 
 #[test]
-fn a_change_is_told_once_and_a_move_is_none() {
+fn a_change_and_a_move_are_told_once() {
     let key = |name: &str| ObjectKey { kind: Kind::Service, namespace: "shop".into(), name: name.into() };
     let mut store = Store::default();
     store.apply("f.yaml", &format!("{GOOD}---\n{OTHER}"));
     assert_eq!(store.take_changes(), [key("a"), key("b")].into());
     assert!(store.take_changes().is_empty());
-    store.apply("f.yaml", &format!("# higher\n{GOOD}---\n{OTHER}"));
+    store.apply("f.yaml", &format!("{GOOD}---\n# higher\n{OTHER}"));
+    assert_eq!(store.take_changes(), [key("b")].into(), "what is wrong with it is at another line now");
+    store.apply_all([("e.yaml", OTHER), ("f.yaml", GOOD)], []);
+    assert_eq!(store.take_changes(), [key("b")].into());
     store.apply_all([("e.yaml", OTHER), ("f.yaml", GOOD)], []);
     assert!(store.take_changes().is_empty());
     store.apply("f.yaml", &GOOD.replace("80", "80000"));
@@ -209,14 +212,6 @@ fn content(store: &Store) -> Vec<(ObjectKey, Content, (Arc<str>, u32))> {
     store.objects().iter().map(entry).collect()
 }
 
-/// Everything that comes of a store, with these identity numbers.
-fn shown(store: &Store, identities: &mut crate::Identities, now: u64) -> String {
-    let translation = crate::Translator::default().translate(store, identities, now);
-    let resources: Vec<_> = translation.resources.iter().map(|(key, one)| (key.to_string(), one)).collect();
-    let problems: Vec<String> = translation.problems.iter().map(ToString::to_string).collect();
-    serde_json::to_string(&(resources, translation.statuses, problems)).unwrap()
-}
-
 /// A directory, and three stores that follow it: one sees each change, one several changes at once, file by
 /// file and in another order, and one is made anew as by a restart.
 #[test]
@@ -225,7 +220,6 @@ fn the_state_depends_on_the_texts_and_not_on_their_history() {
     let mut files: BTreeMap<String, String> = BTreeMap::new();
     let (mut first, mut second) = (Store::default(), Store::default());
     let (mut seen, mut told) = (BTreeMap::<String, Option<String>>::new(), BTreeMap::new());
-    let mut identities = crate::Identities::default();
     let (mut equal, mut kept) = (0, 0);
     for round in 0..800 {
         let mut changes = BTreeMap::new();
@@ -281,34 +275,8 @@ fn the_state_depends_on_the_texts_and_not_on_their_history() {
         for (name, store) in [("each change", &first), ("few changes", &second)] {
             assert_eq!(content(store), content(&fresh), "round {round}: {name}");
             assert!(store.claims.values().all(|claims| !claims.is_empty()), "nothing is left behind");
-            let expected = shown(&fresh, &mut identities.clone(), round);
-            assert_eq!(shown(store, &mut identities.clone(), round), expected, "round {round}: {name}");
         }
-        shown(&fresh, &mut identities, round);
         equal += 1;
     }
     assert!(equal > 100 && kept > 100, "both happened: {equal} {kept}");
-}
-
-#[test]
-fn what_did_not_change_is_the_same_allocation() {
-    let mut store = Store::default();
-    let (translator, mut identities) = (crate::Translator::default(), crate::Identities::default());
-    let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {nodeName: n}\nstatus: {phase: Running, podIP: 10.1.0.1}\n";
-    store.apply("a.yaml", GOOD);
-    store.apply("p.yaml", pod);
-    let first = translator.translate(&store, &mut identities, 0).resources;
-    store.apply("b.yaml", OTHER);
-    let second = translator.translate(&store, &mut identities, 1).resources;
-    let same = |key: &str| {
-        let key = weft_ir::ResourceKey::parse(key);
-        Arc::ptr_eq(&first[&key], &second[&key])
-    };
-    assert!(same("service/shop/a") && same("pod/default/p") && same("identity/256"));
-    assert_eq!(second.len(), first.len() + 1);
-    // A label of the namespace is part of the pod's identity.
-    store.apply("n.yaml", "apiVersion: v1\nkind: Namespace\nmetadata: {name: default, labels: {x: y}}\n");
-    let third = translator.translate(&store, &mut identities, 2).resources;
-    assert!(third.contains_key(&weft_ir::ResourceKey::parse("identity/257")));
-    assert!(!third.contains_key(&weft_ir::ResourceKey::parse("identity/256")));
 }

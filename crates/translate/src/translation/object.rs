@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What comes of one object, given what it may ask.
+
+use std::sync::Arc;
+
+use weft_api::{
+    core::Pod,
+    object::{Kind, Object, ObjectKey},
+    status::{Condition, ConditionsStatus, Status},
+};
+use weft_ir::{IdentityNumber, ObjectName, RateLimit, RateLimitTarget, Resource};
+
+use super::{Translator, view::View};
+use crate::{
+    identity::{Exhausted, Identities, Labels},
+    nodes, policy, ratelimit,
+    store::{Entry, Good, Meaning, Refused},
+    workload,
+};
+
+/// What comes of an object.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    pub(super) resources: Vec<Arc<Resource>>,
+    pub(super) status: Option<Status>,
+    /// What is wrong and in no status.
+    pub(super) notes: Vec<Arc<str>>,
+    /// The identity that the object holds.
+    pub(super) identity: Option<IdentityNumber>,
+    /// No identity was left for it.
+    pub(super) starved: bool,
+}
+
+impl Outcome {
+    fn of(resource: Option<Resource>) -> Outcome {
+        Outcome { resources: resource.into_iter().map(Arc::new).collect(), ..Outcome::default() }
+    }
+
+    fn with(resources: Vec<Arc<Resource>>, condition: Condition) -> Outcome {
+        let status = Status::Conditions(ConditionsStatus { conditions: vec![condition] });
+        Outcome { resources, status: Some(status), ..Outcome::default() }
+    }
+}
+
+/// Translates an object of a kind that is none of the Gateway API.
+pub(super) fn translate(
+    settings: &Translator,
+    view: &View<'_>,
+    identities: &mut Identities,
+    key: &ObjectKey,
+    entry: &Entry,
+) -> Outcome {
+    let good = match (entry.good(), entry.refused()) {
+        (_, Some(refused)) => return refused_object(view, key, refused, entry.generation()),
+        (Some(good), None) => good,
+        (None, None) => return Outcome::default(),
+    };
+    match (&good.object, &good.meaning) {
+        (_, Meaning::Policies(policies)) => {
+            let valid = Condition::new("Valid", true, entry.generation(), "Valid", "the policy is enforced");
+            Outcome::with(policies.clone(), valid)
+        }
+        (_, Meaning::RateLimit(limit)) => {
+            let (limit, accepted) = rate_limit(view, key, limit, entry.generation());
+            Outcome::with(limit.into_iter().collect(), accepted)
+        }
+        (Object::Pod(pod), _) => workload(settings, view, identities, pod),
+        (Object::Node(node), _) => Outcome::of(Some(Resource::Node(nodes::node(node)))),
+        (Object::Service(service), _) => Outcome::of(nodes::service(service).map(Resource::Service)),
+        (Object::EndpointSlice(slice), _) => Outcome::of(nodes::endpoints(slice).map(Resource::Endpoints)),
+        _ => Outcome::default(),
+    }
+}
+
+/// Closes what a refused object names, and says why.
+fn refused_object(view: &View<'_>, key: &ObjectKey, refused: &Refused, generation: i64) -> Outcome {
+    match key.kind {
+        Kind::CiliumNetworkPolicy | Kind::CiliumClusterwideNetworkPolicy | Kind::NetworkPolicy => {
+            let stand_in = policy::stand_in(key, &refused.value);
+            let so = if stand_in.is_empty() { "nothing enforces it" } else { "what it names is closed" };
+            let message = format!("{}; {so}", refused.error);
+            let resources = stand_in.into_iter().map(|policy| Arc::new(Resource::Policy(policy)));
+            let valid = Condition::new("Valid", false, generation, "Invalid", &message);
+            Outcome::with(resources.collect(), valid)
+        }
+        Kind::RateLimitPolicy => {
+            let stand_in = ratelimit::stand_in(key, &refused.value);
+            let held = stand_in.and_then(|limit| rate_limit(view, key, &limit, generation).0);
+            let so = if held.is_some() { "; requests to its target are answered with 429" } else { "" };
+            let message = format!("{}{so}", refused.error);
+            let accepted = Condition::new("Accepted", false, generation, "Invalid", &message);
+            Outcome::with(held.into_iter().collect(), accepted)
+        }
+        _ => Outcome::default(),
+    }
+}
+
+/// The rate limit where it holds, and its condition. Of several with one target one wins.
+fn rate_limit(
+    view: &View<'_>,
+    key: &ObjectKey,
+    limit: &RateLimit,
+    generation: i64,
+) -> (Option<Arc<Resource>>, Condition) {
+    let target = limited(limit);
+    let refuse = |reason: &str, message: String| {
+        (None, Condition::new("Accepted", false, generation, reason, &message))
+    };
+    if view.object(target.clone()).is_none() {
+        return refuse("TargetNotFound", format!("{target} does not exist"));
+    }
+    match view.rate_limit(&target) {
+        Some(winner) if winner != key => {
+            refuse("Conflicted", format!("{winner} already holds back {target}"))
+        }
+        Some(_) | None => {
+            let message = format!("{target} is held back on every node");
+            let accepted = Condition::new("Accepted", true, generation, "Accepted", &message);
+            (Some(Arc::new(Resource::RateLimit(limit.clone()))), accepted)
+        }
+    }
+}
+
+/// The target that a rate limit, valid or not, names, and when the limit was made.
+pub(super) fn named_target(key: &ObjectKey, entry: &Entry) -> Option<(ObjectKey, i64)> {
+    match (entry.good().map(|good| (&good.meaning, good)), entry.refused()) {
+        (Some((Meaning::RateLimit(limit), good)), _) => {
+            Some((limited(limit), good.object.metadata().created()))
+        }
+        (_, Some(refused)) => {
+            let limit = ratelimit::stand_in(key, &refused.value)?;
+            Some((limited(&limit), ratelimit::created(&refused.value)))
+        }
+        _ => None,
+    }
+}
+
+fn limited(limit: &RateLimit) -> ObjectKey {
+    let (kind, ObjectName { namespace, name }) = match &limit.target {
+        // `ratelimit` takes no route of another kind.
+        RateLimitTarget::Route { kind: _, name } => (Kind::HttpRoute, name),
+        RateLimitTarget::Service(name) => (Kind::Service, name),
+    };
+    ObjectKey { kind, namespace: namespace.clone(), name: name.clone() }
+}
+
+/// The workload of a live pod.
+fn workload(settings: &Translator, view: &View<'_>, identities: &mut Identities, pod: &Pod) -> Outcome {
+    if !workload::is_live(pod) {
+        return Outcome::default();
+    }
+    let namespace = namespace_labels(view, &pod.metadata.namespace);
+    let labels = workload::identity_labels(pod, &namespace, &settings.cluster);
+    match identities.hold(labels) {
+        Ok(number) => {
+            let workload = Resource::Workload(workload::translate(pod, number));
+            Outcome { identity: Some(number), ..Outcome::of(Some(workload)) }
+        }
+        Err(error @ Exhausted) => {
+            Outcome { notes: vec![error.to_string().into()], starved: true, ..Outcome::default() }
+        }
+    }
+}
+
+/// The labels of a namespace, which the identities of its pods have as well.
+pub(super) fn namespace_labels(view: &View<'_>, name: &Arc<str>) -> Labels {
+    let key = ObjectKey { kind: Kind::Namespace, namespace: "".into(), name: name.clone() };
+    let mut labels = match view.object(key).and_then(Entry::good).map(|good: &Good| &good.object) {
+        Some(Object::Namespace(object)) => object.metadata.labels.clone(),
+        Some(_) | None => Labels::new(),
+    };
+    // The API server gives every namespace this label; a file need not have it.
+    labels.insert("kubernetes.io/metadata.name".into(), name.clone());
+    labels
+}
