@@ -6,26 +6,28 @@
 //! `token` makes the next start write a new one; removing `ca.pem` makes every token worthless.
 
 use std::{
-    fmt, fs, io,
-    io::Write,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    fmt,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
+    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject};
 
-use crate::token::{JoinToken, TokenError};
+use crate::{
+    NodeName,
+    secret::{self, FileError},
+    token::{JoinToken, TokenError},
+};
 
 /// The name that the controller's certificates carry. Nodes ask for it whatever address they dial.
-pub const CONTROLLER_NAME: &str = "controller.weft.internal";
+pub(crate) const CONTROLLER_NAME: &str = "controller.weft.internal";
 
 /// A server certificate is good for this long; the server renews it when a third is left.
-pub const SERVER_LIFETIME: Duration = Duration::from_secs(90 * 24 * 3600);
+pub(crate) const SERVER_LIFETIME: Duration = Duration::from_secs(90 * 24 * 3600);
 
 /// The CA is good for ten years: nodes know it by its fingerprint, so a new one needs new tokens.
 const CA_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -36,25 +38,9 @@ const CLOCK_SKEW: Duration = Duration::from_secs(3600);
 /// Why there is no certificate authority.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthorityError {
-    /// The file system refused.
-    #[error("cannot {action} {}", path.display())]
-    Io {
-        /// What was tried.
-        action: &'static str,
-        /// With what.
-        path: PathBuf,
-        /// Why it failed.
-        #[source]
-        source: io::Error,
-    },
-    /// Others than the owner can read a secret.
-    #[error("{} has mode {mode:o}, so others may have read its secret: remove it, and every node needs a new token", path.display())]
-    Exposed {
-        /// The file.
-        path: PathBuf,
-        /// Its permission bits.
-        mode: u32,
-    },
+    /// A file cannot be used.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// A file is not what the controller wrote.
     #[error("{} is damaged: restore it, or remove it and give every node a new token", path.display())]
     Damaged {
@@ -76,20 +62,20 @@ pub enum AuthorityError {
 }
 
 /// A certificate authority. `Debug` shows no key.
-pub struct Authority {
+pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
     token: JoinToken,
 }
 
 /// A certificate for the controller's end of the stream, with its key.
-pub struct ServerIdentity {
+pub(crate) struct ServerIdentity {
     /// The certificate, then that of the CA, by which nodes find the fingerprint.
-    pub chain: Vec<CertificateDer<'static>>,
+    pub(crate) chain: Vec<CertificateDer<'static>>,
     /// The private key.
-    pub key: PrivateKeyDer<'static>,
+    pub(crate) key: PrivateKeyDer<'static>,
     /// When it stops being good.
-    pub expires: SystemTime,
+    pub(crate) expires: SystemTime,
 }
 
 impl Authority {
@@ -97,27 +83,26 @@ impl Authority {
     ///
     /// # Errors
     /// When the directory cannot be read or written, a file is damaged, or others can read it.
-    pub fn open(directory: &Path) -> Result<Authority, AuthorityError> {
-        let io = |action| move |source| AuthorityError::Io { action, path: directory.to_owned(), source };
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(io("create"))?;
+    pub(crate) fn open(directory: &Path) -> Result<Authority, AuthorityError> {
+        secret::create_directory(directory)?;
         let ca_path = directory.join("ca.pem");
-        let (key, certificate) = match read_secret(&ca_path)? {
+        let (key, certificate) = match secret::read(&ca_path)? {
             Some(pem) => parse_ca(&pem).ok_or(AuthorityError::Damaged { path: ca_path })?,
             None => {
                 let (key, certificate) = make_ca(SystemTime::now())?;
-                write_secret(&ca_path, &(key.serialize_pem() + &certificate.pem()))?;
+                secret::write(&ca_path, &(key.serialize_pem() + &certificate.pem()))?;
                 (key, certificate.der().clone())
             }
         };
         let token_path = directory.join("token");
-        let token = match read_secret(&token_path)? {
+        let token = match secret::read(&token_path)? {
             Some(text) => match text.parse::<JoinToken>() {
                 Ok(token) if token.is_for(&certificate) => token,
                 _ => return Err(AuthorityError::ForeignToken { path: token_path }),
             },
             None => {
                 let token = JoinToken::generate(&certificate)?;
-                write_secret(&token_path, &(token.expose() + "\n"))?;
+                secret::write(&token_path, &(token.expose() + "\n"))?;
                 token
             }
         };
@@ -125,15 +110,40 @@ impl Authority {
     }
 
     /// The token that nodes must bring.
-    pub fn token(&self) -> &JoinToken {
+    pub(crate) fn token(&self) -> &JoinToken {
         &self.token
+    }
+
+    /// The certificate by which everybody knows this authority.
+    pub(crate) fn certificate(&self) -> &CertificateDer<'static> {
+        &self.certificate
+    }
+
+    /// A certificate that makes whoever holds the key this node, good from `now` on.
+    pub(crate) fn issue_node(
+        &self,
+        node: &NodeName,
+        key: &impl PublicKeyData,
+        now: SystemTime,
+        expires: SystemTime,
+    ) -> Result<CertificateDer<'static>, rcgen::Error> {
+        let mut params = CertificateParams::default();
+        params.not_before = (now - CLOCK_SKEW).into();
+        params.not_after = expires.into();
+        params.distinguished_name = name("weft node");
+        params.subject_alt_names = vec![SanType::URI(node.spiffe_id().try_into()?)];
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.use_authority_key_identifier_extension = true;
+        Ok(params.signed_by(key, &self.issuer)?.der().clone())
     }
 
     /// A new certificate for the controller, good from `now` on.
     ///
     /// # Errors
     /// When the key or the signature cannot be made.
-    pub fn issue_server(&self, now: SystemTime) -> Result<ServerIdentity, AuthorityError> {
+    pub(crate) fn issue_server(&self, now: SystemTime) -> Result<ServerIdentity, AuthorityError> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let mut params = CertificateParams::new([CONTROLLER_NAME.to_owned()])?;
         let expires = now + SERVER_LIFETIME;
@@ -193,35 +203,10 @@ fn name(common_name: &str) -> DistinguishedName {
     name
 }
 
-/// Reads a file that only its owner can read; nothing when it is not there.
-fn read_secret(path: &Path) -> Result<Option<String>, AuthorityError> {
-    let failed = |source| AuthorityError::Io { action: "read", path: path.to_owned(), source };
-    let mode = match fs::metadata(path) {
-        Ok(metadata) => metadata.permissions().mode() & 0o777,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(failed(error)),
-    };
-    if mode & 0o077 != 0 {
-        return Err(AuthorityError::Exposed { path: path.to_owned(), mode });
-    }
-    fs::read_to_string(path).map(Some).map_err(failed)
-}
-
-/// Writes a file with mode 0600 that is there whole or not at all.
-fn write_secret(path: &Path, text: &str) -> Result<(), AuthorityError> {
-    let temporary = path.with_extension(format!("new-{}", std::process::id()));
-    let write = || {
-        let mut file =
-            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
-    };
-    write().map_err(|source| AuthorityError::Io { action: "write", path: path.to_owned(), source })
-}
-
 #[cfg(test)]
 mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
     use super::*;
 
     #[test]
@@ -243,7 +228,10 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         Authority::open(home.path()).unwrap();
         fs::set_permissions(home.path().join("ca.pem"), fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(matches!(Authority::open(home.path()), Err(AuthorityError::Exposed { mode: 0o644, .. })));
+        assert!(matches!(
+            Authority::open(home.path()),
+            Err(AuthorityError::File(FileError::Exposed { mode: 0o644, .. }))
+        ));
     }
 
     #[test]

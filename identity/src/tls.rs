@@ -11,16 +11,20 @@ use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, ServerConfig,
     SignatureScheme,
     client::{
-        WebPkiServerVerifier,
+        Resumption, WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
     crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature},
-    server::{ClientHello, ResolvesServerCert},
+    server::{
+        ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier,
+        danger::ClientCertVerifier,
+    },
     sign::CertifiedKey,
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use crate::{
+    Credential, Registrar,
     authority::{Authority, AuthorityError, CONTROLLER_NAME, SERVER_LIFETIME, ServerIdentity},
     token::JoinToken,
 };
@@ -37,31 +41,44 @@ pub enum TlsError {
 }
 
 /// The configuration of the controller's end of the control stream. It renews its certificate by
-/// itself, for as long as the process runs.
+/// itself, for as long as the process runs. A client without a certificate is let in, to join; one with
+/// a certificate that is expired or not of this authority is not.
 ///
 /// # Errors
 /// When the first certificate cannot be made.
-pub fn controller_server(authority: Authority) -> Result<Arc<ServerConfig>, TlsError> {
+pub fn controller_server(registrar: &Registrar) -> Result<Arc<ServerConfig>, TlsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
+    let authority = registrar.authority().clone();
     let current = Current::new(authority.issue_server(SystemTime::now())?, &provider)?;
+    let mut roots = RootCertStore::empty();
+    roots.add(authority.certificate().clone())?;
+    let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+        .allow_unauthenticated()
+        .build()
+        .map_err(|error| Error::General(error.to_string()))?;
     let resolver = Renewing { authority, provider: provider.clone(), current: Mutex::new(current) };
-    server(provider, Arc::new(resolver))
+    server(provider, clients, Arc::new(resolver))
 }
 
 /// The configuration of a node's end of the control stream: it trusts only the controller whose CA
-/// certificate has the fingerprint of the token.
+/// certificate has the fingerprint of the token, and shows its own certificate where it has one.
 ///
 /// # Errors
 /// When rustls refuses the parts.
-pub fn controller_client(token: &JoinToken) -> Result<Arc<ClientConfig>, TlsError> {
+pub fn controller_client(credential: &Credential) -> Result<Arc<ClientConfig>, TlsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let verifier = Arc::new(Pinned { token: token.clone(), provider: provider.clone() });
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let verifier = Arc::new(Pinned { token: credential.token().clone(), provider: provider.clone() });
+    let config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth();
+        .with_custom_certificate_verifier(verifier);
+    let mut config = match credential.identity() {
+        Some((chain, key)) => config.with_client_auth_cert(chain, key)?,
+        None => config.with_no_client_auth(),
+    };
     config.alpn_protocols = vec![b"h2".to_vec()];
+    // A resumed session would not ask for the certificate again.
+    config.resumption = Resumption::disabled();
     Ok(Arc::new(config))
 }
 
@@ -72,13 +89,17 @@ pub fn controller_name() -> ServerName<'static> {
 
 fn server(
     provider: Arc<CryptoProvider>,
+    clients: Arc<dyn ClientCertVerifier>,
     resolver: Arc<dyn ResolvesServerCert>,
 ) -> Result<Arc<ServerConfig>, TlsError> {
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_no_client_auth()
+        .with_client_cert_verifier(clients)
         .with_cert_resolver(resolver);
     config.alpn_protocols = vec![b"h2".to_vec()];
+    // A resumed session has the certificate of the first one, however long ago that expired.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
     Ok(Arc::new(config))
 }
 
@@ -136,7 +157,7 @@ impl ServerCertVerifier for Pinned {
 
 /// Serves a certificate, and issues the next one when a third of its life is left.
 struct Renewing {
-    authority: Authority,
+    authority: Arc<Authority>,
     provider: Arc<CryptoProvider>,
     current: Mutex<Current>,
 }

@@ -10,12 +10,13 @@ use std::{
     env, fs,
     path::Path,
     process::Command,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use rustix::time::{ClockId, clock_gettime};
 use tokio::{net::TcpListener, runtime, time::timeout};
-use weft_identity::{Authority, tls};
+use weft_identity::{NODE_LIFETIME, Registrar};
 use weft_ir::subscribe::Subscriber;
 use weft_mesh_controller::{
     observed::Observed,
@@ -31,7 +32,7 @@ mod cluster;
 mod node;
 
 use cluster::{Changed, Cluster};
-use node::Stream;
+use node::{Member, Stream};
 
 /// Changes of each kind.
 const CHANGES: u32 = 20;
@@ -69,13 +70,8 @@ async fn measure(cluster: Cluster) {
         cluster.policies(),
         cluster.nodes()
     );
-    let authority = Authority::open(&home.path().join("state")).unwrap();
-    let token = authority.token().clone();
-    let config = IrServerConfig {
-        tls: tls::controller_server(authority).unwrap(),
-        token: token.clone(),
-        limits: IrLimits::default(),
-    };
+    let registrar = Arc::new(Registrar::open(&home.path().join("state"), NODE_LIFETIME).unwrap());
+    let config = IrServerConfig { registrar: registrar.clone(), limits: IrLimits::default() };
     let server = IrServer::start(TcpListener::bind("127.0.0.1:0").await.unwrap(), config).unwrap();
     let config = ReconcilerConfig {
         source: source.clone(),
@@ -96,8 +92,8 @@ async fn measure(cluster: Cluster) {
     let run = tokio::spawn(reconciler.run());
 
     let mut node = Subscriber::new("a".into());
-    let bearer = token.authorization();
-    let mut stream = Stream::open(server.address(), &token, &bearer, node.hello()).await.unwrap();
+    let member = Member::join(server.address(), registrar.token(), "a").await.unwrap();
+    let mut stream = Stream::open(server.address(), &member, node.hello()).await.unwrap();
     let first = stream.commit(&mut node).await;
     stream.apply(&mut node, first.position).await;
     for kind in Changed::ALL {

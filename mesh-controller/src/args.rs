@@ -3,13 +3,43 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
+use weft_identity::NodeName;
 use weft_runtime::{admin::AdminAddress, telemetry::LogFormat};
 use weft_translate::PreviewFormat;
 
+/// Where the controller keeps what it must not lose.
+const STATE_DIR: &str = "/var/lib/weft/controller";
+
 /// Reads Kubernetes objects, translates them, and serves the state to every node.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "weft-controller", version)]
+#[command(name = "weft-controller", version, args_conflicts_with_subcommands = true)]
+#[command(subcommand_negates_reqs = true)]
+pub struct CommandLine {
+    /// What to do besides serving.
+    #[command(subcommand)]
+    pub task: Option<Task>,
+    /// How to serve; nothing where there is another task.
+    #[command(flatten)]
+    pub args: Option<Args>,
+}
+
+/// What an operator may have done to a controller's state.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Task {
+    /// Free a node's name, so that the node can join again with a new key: after its state directory was lost, or
+    /// stolen. Its certificate is worthless from then on. A running controller notices within seconds.
+    ForgetNode {
+        /// The node.
+        node: NodeName,
+        /// The state directory of the controller.
+        #[arg(long, value_name = "DIR", default_value = STATE_DIR)]
+        state_dir: PathBuf,
+    },
+}
+
+/// How to serve.
+#[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// Where objects come from: `dir:PATH` reads every .yaml and .yml file below a directory and follows its changes.
     #[arg(long, value_name = "dir:PATH", value_parser = parse_source)]
@@ -19,11 +49,11 @@ pub struct Args {
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:15010")]
     pub listen: SocketAddr,
 
-    /// Where the certificate authority, the join token and the identity numbers are kept.
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/weft/controller")]
+    /// Where the certificate authority, the join token, the names of nodes and the identity numbers are kept.
+    #[arg(long, value_name = "DIR", default_value = STATE_DIR)]
     pub state_dir: PathBuf,
 
-    /// Also write the join token, which nodes must bring, to this file (readable by its owner only).
+    /// Also write the join token, with which nodes get their certificate, to this file (readable by its owner only).
     #[arg(long, value_name = "FILE")]
     pub join_token_file: Option<PathBuf>,
 
@@ -80,12 +110,23 @@ mod tests {
 
     #[test]
     fn the_command_line_is_well_formed() {
-        Args::command().debug_assert();
-        let args = Args::try_parse_from(["weft-controller", "--source", "dir:examples/canary"]).unwrap();
-        assert_eq!(args.source, PathBuf::from("examples/canary"));
-        assert!(Args::try_parse_from(["weft-controller", "--source", "examples/canary"]).is_err());
-        let json = ["weft-controller", "--source", "dir:a", "-o", "json"];
-        assert!(Args::try_parse_from(json).is_err(), "only a dry run prints");
-        assert!(Args::try_parse_from(json.iter().chain(&["--dry-run"])).unwrap().dry_run);
+        CommandLine::command().debug_assert();
+        let parse = |arguments: &[&str]| {
+            let all = ["weft-controller"].iter().chain(arguments);
+            CommandLine::try_parse_from(all)
+        };
+        let source = |line: CommandLine| line.args.unwrap().source;
+        assert_eq!(
+            source(parse(&["--source", "dir:examples/canary"]).unwrap()),
+            PathBuf::from("examples/canary")
+        );
+        assert!(parse(&[]).is_err() && parse(&["--source", "examples/canary"]).is_err());
+        assert!(parse(&["--print-status"]).unwrap_err().to_string().contains("--source"));
+        let json = ["--source", "dir:a", "-o", "json"];
+        assert!(parse(&json).is_err(), "only a dry run prints");
+        assert!(parse(&[&json[..], &["--dry-run"]].concat()).unwrap().args.unwrap().dry_run);
+        let line = parse(&["forget-node", "a", "--state-dir", "/x"]).unwrap();
+        assert!(matches!(line.task, Some(Task::ForgetNode { .. })) && line.args.is_none());
+        assert!(parse(&["forget-node", "../a"]).unwrap_err().to_string().contains("a node's name has"));
     }
 }

@@ -18,11 +18,11 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::Notify,
 };
-use weft_identity::{Authority, tls};
+use weft_identity::{NODE_LIFETIME, Registrar};
 use weft_ir::MeshDefaults;
 use weft_mesh_controller::{
     admin,
-    args::Args,
+    args::{Args, CommandLine, Task},
     dry_run,
     observed::Observed,
     open_files,
@@ -40,7 +40,7 @@ const OTHER_FILES: usize = 256;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run(Args::parse()).await {
+    match run(CommandLine::parse()).await {
         Ok(code) => code,
         Err(error) => {
             eprintln!("weft-controller: {error:#}");
@@ -49,26 +49,36 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(args: Args) -> anyhow::Result<ExitCode> {
+async fn run(line: CommandLine) -> anyhow::Result<ExitCode> {
+    match (line.task, line.args) {
+        (Some(Task::ForgetNode { node, state_dir }), _) => {
+            let had = Registrar::forget(&state_dir, &node)?;
+            println!("{node}: {}", if had { "forgotten" } else { "not bound" });
+            Ok(ExitCode::SUCCESS)
+        }
+        (None, Some(args)) => run_controller(args).await,
+        (None, None) => anyhow::bail!("--source is missing: name the directory with the manifests"),
+    }
+}
+
+async fn run_controller(args: Args) -> anyhow::Result<ExitCode> {
     telemetry::init(args.log_format, &args.log)?;
     if args.dry_run {
         let preview = dry_run::preview(&args.source, &translator(&args));
         io::stdout().lock().write_all(preview.print(args.output)?.as_bytes())?;
         return Ok(if preview.rejected() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
-    let authority =
-        Authority::open(&args.state_dir).context("cannot open the certificate authority in --state-dir")?;
+    let registrar = Registrar::open(&args.state_dir, NODE_LIFETIME)
+        .context("cannot open the certificate authority in --state-dir")?;
     if let Some(path) = &args.join_token_file {
-        write_token(path, &authority.token().expose())
+        write_token(path, &registrar.token().expose())
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
-    let token = authority.token().clone();
-    let tls = tls::controller_server(authority).context("cannot set up TLS")?;
     let listener = TcpListener::bind(args.listen).await.with_context(|| {
         format!("cannot listen on {}: free it, or choose another with --listen", args.listen)
     })?;
     let limits = limits(&args);
-    let server = IrServer::start(listener, IrServerConfig { tls, token, limits })?;
+    let server = IrServer::start(listener, IrServerConfig { registrar: Arc::new(registrar), limits })?;
 
     let result = serve(&args, &server).await;
     server.shutdown().await;

@@ -76,6 +76,7 @@ impl ControllerMetrics {
         let counters = self.nodes.counters();
         let families = [
             ("weft_controller_connections", "connections of nodes accepted", &counters.accepted),
+            ("weft_controller_certificates", "certificates issued to nodes", &counters.certificates),
             ("weft_controller_streams", "streams that began with a hello", &counters.streams),
             (
                 "weft_controller_stream_reconnects",
@@ -101,6 +102,8 @@ impl ControllerMetrics {
             ("handshake", &counters.handshakes_failed),
             ("late", &counters.greetings_late),
             ("token", &counters.unauthorized),
+            ("name", &counters.refused),
+            ("throttled", &counters.joins_throttled),
         ];
         for (cause, counter) in refused {
             ConstCounter::new(counter.value()).encode(family.encode_family(&[("cause", cause)])?)?;

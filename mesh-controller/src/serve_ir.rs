@@ -2,7 +2,8 @@
 //! Serves the state to nodes: one gRPC stream per node, over TLS 1.3.
 //!
 //! One task owns the publisher. Every stream has a task that reads what its node says; what a node is
-//! sent goes through a channel with room for the one batch that may be in flight.
+//! sent goes through a channel with room for the one batch that may be in flight. Who opens a stream has
+//! shown the certificate of the node that it speaks for; the join token only buys that certificate.
 
 use std::{
     collections::BTreeMap,
@@ -15,17 +16,20 @@ use std::{
 use tokio::{
     net::TcpListener,
     sync::{mpsc, oneshot, watch},
-    task::JoinSet,
+    task::{JoinSet, spawn_blocking},
     time::{Instant, timeout},
 };
-use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
-use weft_identity::JoinToken;
+use tokio_rustls::TlsAcceptor;
+use weft_identity::{Registrar, tls};
 use weft_ir::publish::{Change, MAX_NODES, NodeReport};
+use weft_runtime::supervise::chain;
 
 mod accept;
 mod actor;
+mod attempts;
 mod codec;
 mod counters;
+mod join;
 mod pending;
 mod service;
 
@@ -35,10 +39,8 @@ pub use counters::{Counter, StreamCounters};
 /// What the server needs.
 #[derive(Clone, Debug)]
 pub struct IrServerConfig {
-    /// From `weft_identity::tls::controller_server`.
-    pub tls: Arc<ServerConfig>,
-    /// What nodes must bring.
-    pub token: JoinToken,
+    /// Decides who is which node.
+    pub registrar: Arc<Registrar>,
     /// Bounds of connections and waits.
     pub limits: IrLimits,
 }
@@ -48,11 +50,11 @@ pub struct IrServerConfig {
 pub struct IrLimits {
     /// Connections at once.
     pub connections: usize,
-    /// Connections at once that have not shown the token yet.
+    /// Connections at once that have not opened a stream as a node yet.
     pub pending: usize,
     /// Of those, as many as one address may have.
     pub pending_per_address: usize,
-    /// The time for a TLS handshake, again for the first authorized request, and again for the hello.
+    /// The time for a TLS handshake, again for the stream, and again for the hello.
     pub greeting: Duration,
     /// A node that takes longer to acknowledge is shown as overdue.
     pub acknowledgement: Duration,
@@ -134,6 +136,10 @@ pub struct Stopped;
 /// Commands that may wait for the publisher's task: some from each of many nodes at once.
 const COMMANDS: usize = 1024;
 
+/// How soon a controller notices that an operator has made a name free. A look costs a listing of at most
+/// 10,000 names.
+const SWEEP: Duration = Duration::from_secs(5);
+
 /// How long [`IrServer::shutdown`] waits for connections to close.
 const SHUTDOWN: Duration = Duration::from_secs(2);
 
@@ -141,23 +147,28 @@ impl IrServer {
     /// Starts to serve. Nodes are sent nothing before the first [`IrHandle::publish`].
     ///
     /// # Errors
-    /// When the listener has no address.
+    /// When the listener has no address, or the controller's certificate cannot be made.
     pub fn start(listener: TcpListener, config: IrServerConfig) -> io::Result<IrServer> {
         let address = listener.local_addr()?;
         let (commands, inbox) = mpsc::channel(COMMANDS);
         let (report, reports) = watch::channel(Arc::default());
         let (stop, stopped) = watch::channel(false);
         let counters = Arc::new(StreamCounters::default());
-        let limits = config.limits;
-        let door =
-            service::Door { token: config.token, greeting: limits.greeting, counters: counters.clone() };
-        let service = service::StateService::new(door, commands.clone());
-        let entrance = accept::Entrance::new(TlsAcceptor::from(config.tls), limits, counters.clone());
+        let IrServerConfig { registrar, limits } = config;
+        let tls = tls::controller_server(&registrar).map_err(io::Error::other)?;
+        let registration = join::Registration {
+            registrar: registrar.clone(),
+            attempts: Default::default(),
+            counters: counters.clone(),
+        };
+        let service = service::StateService::new(registration, limits.greeting, commands.clone());
+        let entrance = accept::Entrance::new(TlsAcceptor::from(tls), limits, counters.clone());
         let incoming = accept::incoming(listener, entrance, stopped.clone());
         let actor = actor::Actor::new(epoch(), limits.acknowledgement, counters.clone());
         let mut tasks = JoinSet::new();
         tasks.spawn(actor.run(inbox, report, stopped.clone()));
-        tasks.spawn(service::serve(service, incoming, stopped));
+        tasks.spawn(service::serve(service, incoming, stopped.clone()));
+        tasks.spawn(sweep(registrar, stopped));
         Ok(IrServer { address, handle: IrHandle { commands, reports, counters }, stop, tasks })
     }
 
@@ -201,6 +212,19 @@ impl IrHandle {
     /// What became of connections and streams since the start.
     pub fn counters(&self) -> &StreamCounters {
         &self.counters
+    }
+}
+
+/// Drops names whose certificate has expired, or that an operator has made free, until the server stops.
+async fn sweep(registrar: Arc<Registrar>, mut stopped: watch::Receiver<bool>) {
+    while timeout(SWEEP, stopped.changed()).await.is_err() {
+        let registrar = registrar.clone();
+        match spawn_blocking(move || registrar.sweep(SystemTime::now())).await.map_err(io::Error::other) {
+            Ok(Ok(0)) => {}
+            Ok(Ok(names)) => tracing::info!(names, "names of nodes are free again"),
+            Ok(Err(error)) => tracing::error!(error = chain(&error), "cannot look after the names of nodes"),
+            Err(error) => tracing::error!(%error, "cannot look after the names of nodes"),
+        }
     }
 }
 

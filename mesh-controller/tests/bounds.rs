@@ -2,7 +2,11 @@
 //! What a peer that is slow, silent or hostile can take of the controller.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use tokio::{
     io::AsyncReadExt,
@@ -11,7 +15,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 use tonic::Code;
-use weft_identity::{Authority, JoinToken, tls};
+use weft_identity::{NODE_LIFETIME, Registrar, tls};
 use weft_ir::{
     Identity, IdentityNumber, Resource, ResourceKey,
     publish::Change,
@@ -23,7 +27,7 @@ use weft_mesh_controller::serve_ir::{IrLimits, IrReport, IrServer, IrServerConfi
 #[path = "support/node.rs"]
 mod node;
 
-use node::{DEADLINE, Stream};
+use node::{DEADLINE, Member, Stream};
 
 /// So short that a test can wait for it, and long enough for a loaded machine's handshakes.
 const SHORT: Duration = Duration::from_millis(500);
@@ -31,23 +35,36 @@ const SHORT: Duration = Duration::from_millis(500);
 struct Controller {
     _home: tempfile::TempDir,
     server: IrServer,
-    token: JoinToken,
+    registrar: Arc<Registrar>,
 }
 
 impl Controller {
     async fn start(limits: IrLimits) -> Controller {
         let home = tempfile::tempdir().unwrap();
-        let authority = Authority::open(home.path()).unwrap();
-        let token = authority.token().clone();
-        let tls = tls::controller_server(authority).unwrap();
+        let registrar = Arc::new(Registrar::open(home.path(), NODE_LIFETIME).unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let config = IrServerConfig { tls, token: token.clone(), limits };
-        Controller { _home: home, server: IrServer::start(listener, config).unwrap(), token }
+        let config = IrServerConfig { registrar: registrar.clone(), limits };
+        Controller { _home: home, server: IrServer::start(listener, config).unwrap(), registrar }
     }
 
     async fn node(&self, name: &str) -> Result<Stream, tonic::Status> {
         let hello = Subscriber::new(name.into()).hello();
-        Stream::open(self.server.address(), &self.token, &self.token.authorization(), hello).await
+        Stream::open(self.server.address(), &self.member(name), hello).await
+    }
+
+    /// A node that has joined, on a connection that nobody counts.
+    fn member(&self, name: &str) -> Member {
+        let mut member = Member::stranger(self.registrar.token(), name);
+        let (node, request) = (member.credential.node().clone(), member.credential.request().unwrap());
+        let chain = self.registrar.join(&node, &request, [10, 0, 0, 1].into(), SystemTime::now()).unwrap();
+        member.credential.accept(chain).unwrap();
+        member
+    }
+
+    /// TLS as somebody who has not joined.
+    fn connector(&self) -> TlsConnector {
+        let stranger = Member::stranger(self.registrar.token(), "stranger");
+        TlsConnector::from(tls::controller_client(&stranger.credential).unwrap())
     }
 
     async fn silent(&self) -> TcpStream {
@@ -86,16 +103,15 @@ async fn a_connection_that_never_says_hello_is_cut_at_each_step() {
     closed(&mut controller.silent().await).await;
     assert_eq!(counters.handshakes_failed.value(), 1);
 
-    let connector = TlsConnector::from(tls::controller_client(&controller.token).unwrap());
+    let connector = controller.connector();
     let tcp = controller.silent().await;
     let mut after_handshake = connector.connect(tls::controller_name(), tcp).await.unwrap();
     closed(&mut after_handshake).await;
     assert_eq!(counters.greetings_late.value(), 1);
 
-    let bearer = controller.token.authorization();
-    let mut after_token =
-        Stream::open_silent(controller.server.address(), &controller.token, &bearer).await.unwrap();
-    let end = timeout(DEADLINE, after_token.inbound.message()).await.expect("it is cut");
+    let member = controller.member("a");
+    let mut after_stream = Stream::open_silent(controller.server.address(), &member).await.unwrap();
+    let end = timeout(DEADLINE, after_stream.inbound.message()).await.expect("it is cut");
     assert_eq!(end.unwrap_err().code(), Code::DeadlineExceeded);
     assert_eq!(counters.streams.value(), 0);
     controller.server.shutdown().await;
@@ -106,6 +122,7 @@ async fn silent_connections_take_only_their_address_share_and_no_place_of_nodes(
     let limits = IrLimits { pending_per_address: 2, greeting: DEADLINE * 6, ..IrLimits::default() };
     let controller = Controller::start(limits).await;
     let known = controller.node("known").await.unwrap();
+    let late = controller.member("late");
     controller.stands(|report| report.nodes.contains_key("known")).await;
     let first = controller.silent().await;
     let _second = controller.silent().await;
@@ -113,16 +130,17 @@ async fn silent_connections_take_only_their_address_share_and_no_place_of_nodes(
     closed(&mut controller.silent().await).await;
     assert_eq!(controller.server.handle().counters().crowded.value(), 1);
     drop(first);
-    let late = async {
+    let opened = async {
         loop {
-            if let Ok(stream) = controller.node("late").await {
+            let hello = Subscriber::new("late".into()).hello();
+            if let Ok(stream) = Stream::open(controller.server.address(), &late, hello).await {
                 break stream;
             }
         }
     };
-    let _late = timeout(DEADLINE, late).await.expect("there is a place again");
+    let _late = timeout(DEADLINE, opened).await.expect("there is a place again");
     let report = controller.stands(|report| report.nodes.contains_key("late")).await;
-    assert!(report.nodes["known"].connected, "who has shown the token stays");
+    assert!(report.nodes["known"].connected, "who has a stream stays");
     drop(known);
     controller.server.shutdown().await;
 }
@@ -132,7 +150,7 @@ async fn there_are_only_so_many_connections_and_the_next_one_waits() {
     let controller = Controller::start(IrLimits { connections: 1, ..IrLimits::default() }).await;
     let first = controller.node("first").await.unwrap();
     controller.stands(|report| report.nodes.contains_key("first")).await;
-    let connector = TlsConnector::from(tls::controller_client(&controller.token).unwrap());
+    let connector = controller.connector();
     let tcp = controller.silent().await;
     let second = connector.connect(tls::controller_name(), tcp);
     tokio::pin!(second);

@@ -12,7 +12,7 @@ use std::{
 };
 
 use tokio::{net::TcpListener, time::timeout};
-use weft_identity::{Authority, tls};
+use weft_identity::{NODE_LIFETIME, Registrar};
 use weft_mesh_controller::{
     observed::{Objects, Observed},
     reconcile::{ReconcileError, Reconciler, ReconcilerConfig},
@@ -24,11 +24,9 @@ const SERVICE: &str =
     "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {clusterIP: 10.0.0.1, ports: [{port: 80}]}\n";
 
 async fn server(state: &Path) -> IrServer {
-    let authority = Authority::open(state).unwrap();
-    let token = authority.token().clone();
-    let tls = tls::controller_server(authority).unwrap();
+    let registrar = Arc::new(Registrar::open(state, NODE_LIFETIME).unwrap());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    IrServer::start(listener, IrServerConfig { tls, token, limits: IrLimits::default() }).unwrap()
+    IrServer::start(listener, IrServerConfig { registrar, limits: IrLimits::default() }).unwrap()
 }
 
 fn config(root: &Path) -> ReconcilerConfig {

@@ -4,7 +4,8 @@
 //! One task keeps a stream to the controller, starts it again when it ends, and hands out each commit
 //! as it is complete. The consumer applies a commit and says so with [`AckHandle::applied`]: only then
 //! is the controller told, and the state written to disk, from which the next start begins. The data
-//! path never waits for any of it.
+//! path never waits for any of it. What makes the node who it is, its key, is in the same directory: the
+//! join token is shown once, for a certificate that is renewed as long as the stream lives.
 
 use std::{io, path::PathBuf, sync::Arc};
 
@@ -12,7 +13,7 @@ use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
 };
-use weft_identity::{JoinToken, tls, tls::TlsError};
+use weft_identity::{Credential, CredentialError, JoinToken, NodeNameError};
 use weft_ir::{
     stream::{Position, Rejection},
     subscribe::{Commit, Subscriber},
@@ -22,18 +23,22 @@ mod backoff;
 mod codec;
 mod connect;
 mod link;
+mod renewal;
 mod saved;
+
+/// The file of the node's key and certificate in its state directory.
+const CREDENTIAL: &str = "credential.pem";
 
 /// What the client needs.
 #[derive(Clone, Debug)]
 pub(crate) struct IrClientConfig {
     /// The controller's `host:port`.
     pub(crate) address: String,
-    /// The join token that the controller wrote.
+    /// The join token that the controller wrote: it is exchanged for the node's own certificate.
     pub(crate) token: JoinToken,
     /// This node's name.
     pub(crate) node: Arc<str>,
-    /// The directory that keeps the last good state; made if it is not there.
+    /// The directory that keeps the last good state and the node's credential; made if it is not there.
     pub(crate) state_dir: PathBuf,
 }
 
@@ -49,9 +54,18 @@ pub enum IrClientError {
         #[source]
         source: io::Error,
     },
-    /// No TLS configuration.
-    #[error("cannot set up TLS to the controller")]
-    Tls(#[from] TlsError),
+    /// The name cannot be that of a node.
+    #[error("`{node}` cannot be this node's name")]
+    Name {
+        /// What was given.
+        node: Arc<str>,
+        /// What is wrong with it.
+        #[source]
+        source: NodeNameError,
+    },
+    /// The node's credential cannot be used.
+    #[error("cannot use the node's credential")]
+    Credential(#[from] CredentialError),
 }
 
 /// The running client. Dropping it ends the stream.
@@ -93,7 +107,9 @@ impl IrClient {
     pub(crate) fn spawn(config: IrClientConfig) -> Result<IrClient, IrClientError> {
         let path = saved::prepare(&config.state_dir)
             .map_err(|source| IrClientError::StateDirectory { path: config.state_dir.clone(), source })?;
-        let tls = tls::controller_client(&config.token)?;
+        let name = config.node.parse();
+        let name = name.map_err(|source| IrClientError::Name { node: config.node.clone(), source })?;
+        let credential = Credential::open(&config.state_dir.join(CREDENTIAL), name, config.token)?;
         let restored = saved::read(&path);
         let subscriber = match &restored {
             Some(restored) => {
@@ -108,7 +124,7 @@ impl IrClient {
         let (save, to_save) = watch::channel(None);
         let (applied, acks) = mpsc::channel(8);
         let saver = tokio::spawn(saved::keep(path, to_save));
-        let dial = connect::Dial { address: config.address, token: config.token, tls };
+        let dial = connect::Dial::new(config.address, credential);
         let link_task = link::Link { dial, subscriber, states, status, save, acks };
         let task = tokio::spawn(link_task.run());
         Ok(IrClient { states: states_rx, link, acks: AckHandle { applied }, task, saver })

@@ -10,8 +10,14 @@ use bytes::Bytes;
 
 use crate::ResourceKey;
 
-/// The path of the only method of the gRPC service (`weft.ir.v1.State`).
+/// The path of the stream, in the gRPC service `weft.ir.v1.State`.
 pub const STREAM_PATH: &str = "/weft.ir.v1.State/Stream";
+
+/// The path of the method that exchanges the join token for a certificate.
+pub const JOIN_PATH: &str = "/weft.ir.v1.State/Join";
+
+/// The path of the method that renews the certificate which the connection began with.
+pub const RENEW_PATH: &str = "/weft.ir.v1.State/Renew";
 
 /// The newest schema that this build reads and writes.
 pub const SCHEMA: u32 = 1;
@@ -32,7 +38,23 @@ pub const MAX_REJECTIONS: usize = 256;
 /// A rejection's message is cut to this length, in bytes.
 pub const MAX_REJECTION_BYTES: usize = 1024;
 
-/// What a node sends.
+/// Asks for a certificate; the join token travels in a header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JoinRequest {
+    /// The name that the node wants.
+    pub node: Arc<str>,
+    /// A certificate request (PKCS #10, DER).
+    pub request: Bytes,
+}
+
+/// The answer to [`JoinRequest`] and to a renewal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificates {
+    /// The node's certificate, then that of the controller's CA (DER).
+    pub chain: Vec<Bytes>,
+}
+
+/// What a node sends on its stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FromNode {
     /// Opens the stream.

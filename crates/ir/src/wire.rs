@@ -27,7 +27,10 @@ mod route;
 mod service;
 
 pub(crate) use messages::{SavedState, decode_saved, encode_saved};
-pub use messages::{decode_from_node, decode_to_node, encode_from_node, encode_to_node};
+pub use messages::{
+    decode_certificates, decode_from_node, decode_join, decode_renew, decode_to_node, encode_certificates,
+    encode_from_node, encode_join, encode_renew, encode_to_node,
+};
 
 /// Why bytes are no valid value.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]

@@ -4,6 +4,7 @@
 use std::{
     future::Future,
     io,
+    net::IpAddr,
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
@@ -22,6 +23,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tonic::transport::server::Connected;
+use weft_identity::Peer;
 
 use super::{
     IrLimits, StreamCounters,
@@ -31,22 +33,39 @@ use super::{
 /// The pause after a failure to accept, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Whether a connection has shown the join token. Until then it has a deadline, and takes one of few places.
+/// Who is at the other end, and whether it has opened a stream as a node. Until then the connection has a
+/// deadline, and takes one of few places.
 #[derive(Clone, Debug)]
 pub(super) struct Admission(Arc<Guest>);
 
 #[derive(Debug)]
 struct Guest {
+    address: IpAddr,
+    /// What the certificate says that the handshake has verified.
+    peer: Option<Peer>,
     admitted: AtomicBool,
     place: Mutex<Option<PendingPlace>>,
 }
 
 impl Admission {
-    fn new(place: PendingPlace) -> Admission {
-        Admission(Arc::new(Guest { admitted: AtomicBool::new(false), place: Mutex::new(Some(place)) }))
+    fn new(tls: &TlsStream<TcpStream>, place: PendingPlace) -> Admission {
+        let certificate = tls.get_ref().1.peer_certificates().and_then(<[_]>::first);
+        let peer = certificate.and_then(|certificate| Peer::read(certificate).ok());
+        let (address, place) = (place.address(), Mutex::new(Some(place)));
+        Admission(Arc::new(Guest { address, peer, admitted: AtomicBool::new(false), place }))
     }
 
-    /// The token was right: the connection stays.
+    /// Where the connection comes from.
+    pub(super) fn address(&self) -> IpAddr {
+        self.0.address
+    }
+
+    /// The node that it is; nothing where no certificate was shown.
+    pub(super) fn peer(&self) -> Option<&Peer> {
+        self.0.peer.as_ref()
+    }
+
+    /// It is a node: the connection stays.
     pub(super) fn admit(&self) {
         self.0.admitted.store(true, Ordering::Relaxed);
         drop(self.0.place.lock().unwrap_or_else(PoisonError::into_inner).take());
@@ -147,8 +166,8 @@ impl Entrance {
         let error = match timeout(self.greeting, self.tls.accept(tcp)).await {
             Ok(Ok(tls)) => {
                 let connection = Connection {
+                    admission: Admission::new(&tls, place),
                     tls,
-                    admission: Admission::new(place),
                     deadline: Some(Box::pin(sleep(self.greeting))),
                     counters: self.counters,
                     _permit: permit,

@@ -1,51 +1,72 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The stream's messages for tonic.
+//! The messages of the service for tonic.
 
-use bytes::{Buf, BufMut};
+use std::fmt;
+
+use bytes::{Buf, BufMut, Bytes};
 use tonic::{
     Status,
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
 };
-use weft_ir::{
-    stream::{Batch, FromNode},
-    wire,
-};
+use weft_ir::wire::WireError;
 
-/// Sends [`Batch`], receives [`FromNode`].
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct ControllerCodec;
+/// Sends `E` and receives `D`, by these functions of `weft_ir::wire`.
+pub(super) struct Wire<E, D> {
+    encode: fn(E) -> Bytes,
+    decode: fn(Bytes) -> Result<D, WireError>,
+}
 
-impl Codec for ControllerCodec {
-    type Encode = Batch;
-    type Decode = FromNode;
-    type Encoder = ControllerCodec;
-    type Decoder = ControllerCodec;
-
-    fn encoder(&mut self) -> ControllerCodec {
-        ControllerCodec
-    }
-
-    fn decoder(&mut self) -> ControllerCodec {
-        ControllerCodec
+impl<E, D> Wire<E, D> {
+    pub(super) fn new(encode: fn(E) -> Bytes, decode: fn(Bytes) -> Result<D, WireError>) -> Wire<E, D> {
+        Wire { encode, decode }
     }
 }
 
-impl Encoder for ControllerCodec {
-    type Item = Batch;
+impl<E, D> Clone for Wire<E, D> {
+    fn clone(&self) -> Wire<E, D> {
+        *self
+    }
+}
+
+impl<E, D> Copy for Wire<E, D> {}
+
+impl<E, D> fmt::Debug for Wire<E, D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Wire")
+    }
+}
+
+impl<E: Send + 'static, D: Send + 'static> Codec for Wire<E, D> {
+    type Encode = E;
+    type Decode = D;
+    type Encoder = Wire<E, D>;
+    type Decoder = Wire<E, D>;
+
+    fn encoder(&mut self) -> Wire<E, D> {
+        *self
+    }
+
+    fn decoder(&mut self) -> Wire<E, D> {
+        *self
+    }
+}
+
+impl<E, D> Encoder for Wire<E, D> {
+    type Item = E;
     type Error = Status;
 
-    fn encode(&mut self, batch: Batch, dst: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        dst.put(wire::encode_to_node(batch));
+    fn encode(&mut self, message: E, dst: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        dst.put((self.encode)(message));
         Ok(())
     }
 }
 
-impl Decoder for ControllerCodec {
-    type Item = FromNode;
+impl<E, D> Decoder for Wire<E, D> {
+    type Item = D;
     type Error = Status;
 
-    fn decode(&mut self, src: &mut DecodeBuf<'_>) -> Result<Option<FromNode>, Status> {
+    fn decode(&mut self, src: &mut DecodeBuf<'_>) -> Result<Option<D>, Status> {
         let bytes = src.copy_to_bytes(src.remaining());
-        wire::decode_from_node(bytes).map(Some).map_err(|error| Status::invalid_argument(error.to_string()))
+        (self.decode)(bytes).map(Some).map_err(|error| Status::invalid_argument(error.to_string()))
     }
 }

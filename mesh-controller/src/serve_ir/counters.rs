@@ -8,14 +8,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct StreamCounters {
     /// Connections accepted.
     pub accepted: Counter,
-    /// Connections closed at once: their address has too many that have not shown the token.
+    /// Connections closed at once: their address has too many that are no node yet.
     pub crowded: Counter,
     /// Connections that ended before the TLS handshake was done, or took too long for it.
     pub handshakes_failed: Counter,
-    /// Connections that did not show the token in time.
+    /// Connections that did not open a stream in time.
     pub greetings_late: Counter,
-    /// Requests without the right token.
+    /// Requests with a wrong join token, or without a certificate where one is needed.
     pub unauthorized: Counter,
+    /// Attempts to join that came too fast for their address.
+    pub joins_throttled: Counter,
+    /// Nodes that were given no certificate, or may not speak for the name that they want.
+    pub refused: Counter,
+    /// Certificates issued.
+    pub certificates: Counter,
     /// Streams that began with a hello.
     pub streams: Counter,
     /// Of those, streams of nodes that had been connected before.

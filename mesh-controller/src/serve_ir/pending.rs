@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Places for connections that have not shown the join token yet.
+//! Places for connections that have not opened a stream as a node yet.
 //!
 //! They are bounded for all together and for each address, so that one host that opens connections and
 //! says nothing keeps no node out.
@@ -51,6 +51,13 @@ impl PendingPlaces {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
         self.by_address.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl PendingPlace {
+    /// Whose place it is.
+    pub(super) fn address(&self) -> IpAddr {
+        self.address
     }
 }
 

@@ -11,13 +11,13 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use futures_util::{Stream, StreamExt as _, future, stream};
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tonic::{
     Request, Response, Status, Streaming,
@@ -26,23 +26,30 @@ use tonic::{
     server::{Grpc, StreamingService},
     transport::Server,
 };
-use weft_identity::JoinToken;
-use weft_ir::stream::{
-    Batch, FromNode, Hello, MAX_FRAME_BYTES, MAX_REJECTION_BYTES, MAX_REJECTIONS, STREAM_PATH,
+use weft_identity::{Peer, Registrar};
+use weft_ir::{
+    stream::{
+        Batch, FromNode, Hello, JOIN_PATH, MAX_FRAME_BYTES, MAX_REJECTION_BYTES, MAX_REJECTIONS, RENEW_PATH,
+        STREAM_PATH,
+    },
+    wire,
 };
 
 use super::{
-    StreamCounters,
-    accept::{Admission, Connection},
+    accept::Connection,
     actor::{Command, Session},
-    codec::ControllerCodec,
+    codec::Wire,
+    join::{Join, MAX_JOIN_BYTES, Registration, Renew, admission, certified, status},
 };
 
 /// A quiet connection is asked for a sign of life this often, and closed without one.
 const KEEPALIVE: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A node needs one stream, and one more while it replaces the first.
+/// How often an open stream is asked whether its node still has its name.
+const RECHECK: Duration = Duration::from_secs(5);
+
+/// A node needs one stream, and one more to renew its certificate.
 const STREAMS_PER_CONNECTION: u32 = 2;
 
 /// The header of a request: the token and what gRPC adds.
@@ -51,19 +58,12 @@ const MAX_HEADER_BYTES: u32 = 16 * 1024;
 /// The largest message of a node: an acknowledgement with all its rejections, and room for their keys.
 const MAX_FROM_NODE_BYTES: usize = MAX_REJECTIONS * MAX_REJECTION_BYTES + MAX_FRAME_BYTES;
 
-/// Who may come in.
-#[derive(Clone, Debug)]
-pub(super) struct Door {
-    pub(super) token: JoinToken,
-    /// The time for a node's hello, once its stream is open.
-    pub(super) greeting: Duration,
-    pub(super) counters: Arc<StreamCounters>,
-}
-
 /// The gRPC service.
 #[derive(Clone, Debug)]
 pub(super) struct StateService {
-    door: Door,
+    registration: Registration,
+    /// The time for a node's hello, once its stream is open.
+    greeting: Duration,
     commands: mpsc::Sender<Command>,
     sessions: Arc<AtomicU64>,
 }
@@ -90,28 +90,37 @@ pub(super) async fn serve(
 }
 
 impl StateService {
-    pub(super) fn new(door: Door, commands: mpsc::Sender<Command>) -> StateService {
-        StateService { door, commands, sessions: Arc::default() }
+    pub(super) fn new(
+        registration: Registration,
+        greeting: Duration,
+        commands: mpsc::Sender<Command>,
+    ) -> StateService {
+        StateService { registration, greeting, commands, sessions: Arc::default() }
+    }
+
+    /// The node that wants a stream, if it may have one.
+    fn admit(&self, request: &Request<Streaming<FromNode>>) -> Result<Peer, Status> {
+        let Registration { registrar, counters, .. } = &self.registration;
+        let peer = certified(request).inspect_err(|_| counters.unauthorized.add())?;
+        registrar.admits(&peer, SystemTime::now()).map_err(|refusal| {
+            counters.refused.add();
+            status(&refusal)
+        })?;
+        admission(request)?.admit();
+        Ok(peer)
     }
 
     fn open(&self, request: Request<Streaming<FromNode>>) -> Result<Response<Batches>, Status> {
-        let authorization = request.metadata().get("authorization");
-        if !authorization.is_some_and(|value| self.door.token.authorizes(value.as_bytes())) {
-            self.door.counters.unauthorized.add();
-            return Err(Status::unauthenticated("the join token is not this controller's"));
-        }
-        if let Some(admission) = request.extensions().get::<Admission>() {
-            admission.admit();
-        }
+        let peer = self.admit(&request)?;
         let (batches, outbound) = mpsc::channel(1);
         let (end, ended) = oneshot::channel();
         let number = self.sessions.fetch_add(1, Ordering::Relaxed);
         let session = Session { number, batches: batches.clone(), end };
-        let (commands, greeting) = (self.commands.clone(), self.door.greeting);
+        let service = self.clone();
         tokio::spawn(async move {
             let mut inbound = request.into_inner();
-            let followed = match hello(&mut inbound, greeting).await {
-                Ok(hello) => follow(hello, inbound, commands, session, ended).await,
+            let followed = match service.hello(&mut inbound, &peer).await {
+                Ok(hello) => service.follow(hello, inbound, peer, session, ended).await,
                 Err(status) => Err(status),
             };
             if let Err(status) = followed {
@@ -134,44 +143,66 @@ fn frames(batch: Result<Vec<Batch>, Status>) -> stream::Iter<std::vec::IntoIter<
     stream::iter(frames)
 }
 
-/// Reads what a node says, until its stream ends.
-async fn follow(
-    hello: Hello,
-    mut inbound: Streaming<FromNode>,
-    commands: mpsc::Sender<Command>,
-    session: Session,
-    mut ended: oneshot::Receiver<Status>,
-) -> Result<(), Status> {
-    let (node, number) = (hello.node.clone(), session.number);
-    let stopped = |_| Status::unavailable("the controller is stopping");
-    commands.send(Command::Hello { hello, session }).await.map_err(stopped)?;
-    let result = loop {
-        let message = tokio::select! {
-            message = inbound.message() => message,
-            status = &mut ended => {
-                return Err(status.unwrap_or_else(|_| Status::unavailable("the controller is stopping")));
+impl StateService {
+    /// The first message, which must be of the node whose certificate was shown.
+    async fn hello(&self, inbound: &mut Streaming<FromNode>, peer: &Peer) -> Result<Hello, Status> {
+        let hello = match timeout(self.greeting, inbound.message()).await {
+            Ok(Ok(Some(FromNode::Hello(hello)))) => hello,
+            Ok(Ok(_)) => return Err(Status::invalid_argument("a stream begins with a hello")),
+            Ok(Err(status)) => return Err(status),
+            Err(_) => return Err(Status::deadline_exceeded("no hello in time")),
+        };
+        if hello.node == *peer.node.shared() {
+            return Ok(hello);
+        }
+        self.registration.counters.refused.add();
+        tracing::warn!(node = %peer.node, claims = ?hello.node, "a node says it is another");
+        Err(Status::permission_denied(format!("the certificate is of node {}, the hello is not", peer.node)))
+    }
+
+    /// Reads what a node says, until its stream ends or its name is no longer its own.
+    async fn follow(
+        &self,
+        hello: Hello,
+        mut inbound: Streaming<FromNode>,
+        peer: Peer,
+        session: Session,
+        mut ended: oneshot::Receiver<Status>,
+    ) -> Result<(), Status> {
+        let (node, number) = (hello.node.clone(), session.number);
+        let (commands, registrar) = (&self.commands, &self.registration.registrar);
+        let stopped = |_| Status::unavailable("the controller is stopping");
+        commands.send(Command::Hello { hello, session }).await.map_err(stopped)?;
+        let result = loop {
+            let message = tokio::select! {
+                message = inbound.message() => message,
+                refusal = revoked(registrar, &peer) => break Err(refusal),
+                status = &mut ended => {
+                    return Err(status.unwrap_or_else(|_| Status::unavailable("the controller is stopping")));
+                }
+            };
+            match message {
+                Ok(Some(FromNode::Ack(ack))) => {
+                    let command = Command::Ack { node: node.clone(), session: number, ack };
+                    commands.send(command).await.map_err(stopped)?;
+                }
+                Ok(Some(FromNode::Hello(_))) => break Err(Status::invalid_argument("a second hello")),
+                Ok(None) => break Ok(()),
+                Err(status) => break Err(status),
             }
         };
-        match message {
-            Ok(Some(FromNode::Ack(ack))) => {
-                let command = Command::Ack { node: node.clone(), session: number, ack };
-                commands.send(command).await.map_err(stopped)?;
-            }
-            Ok(Some(FromNode::Hello(_))) => break Err(Status::invalid_argument("a second hello")),
-            Ok(None) => break Ok(()),
-            Err(status) => break Err(status),
-        }
-    };
-    commands.send(Command::Gone { node, session: number }).await.map_err(stopped)?;
-    result
+        commands.send(Command::Gone { node, session: number }).await.map_err(stopped)?;
+        result
+    }
 }
 
-async fn hello(inbound: &mut Streaming<FromNode>, greeting: Duration) -> Result<Hello, Status> {
-    match timeout(greeting, inbound.message()).await {
-        Ok(Ok(Some(FromNode::Hello(hello)))) => Ok(hello),
-        Ok(Ok(_)) => Err(Status::invalid_argument("a stream begins with a hello")),
-        Ok(Err(status)) => Err(status),
-        Err(_) => Err(Status::deadline_exceeded("no hello in time")),
+/// Waits until the name of this node is bound to its key no longer: it has expired or was forgotten.
+async fn revoked(registrar: &Registrar, peer: &Peer) -> Status {
+    loop {
+        if let Err(refusal) = registrar.admits(peer, SystemTime::now()) {
+            return status(&refusal);
+        }
+        sleep(RECHECK).await;
     }
 }
 
@@ -197,11 +228,24 @@ impl Service<http::Request<Body>> for StateService {
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let service = self.clone();
         Box::pin(async move {
-            if request.uri().path() != STREAM_PATH {
-                return Ok(Status::unimplemented("no such method").into_http());
-            }
-            let mut grpc = Grpc::new(ControllerCodec).max_decoding_message_size(MAX_FROM_NODE_BYTES);
-            Ok(grpc.streaming(service, request).await)
+            Ok(match request.uri().path() {
+                STREAM_PATH => {
+                    let codec = Wire::new(wire::encode_to_node, wire::decode_from_node);
+                    let mut grpc = Grpc::new(codec).max_decoding_message_size(MAX_FROM_NODE_BYTES);
+                    grpc.streaming(service, request).await
+                }
+                JOIN_PATH => {
+                    let codec = Wire::new(wire::encode_certificates, wire::decode_join);
+                    let mut grpc = Grpc::new(codec).max_decoding_message_size(MAX_JOIN_BYTES);
+                    grpc.unary(Join(service.registration), request).await
+                }
+                RENEW_PATH => {
+                    let codec = Wire::new(wire::encode_certificates, wire::decode_renew);
+                    let mut grpc = Grpc::new(codec).max_decoding_message_size(MAX_JOIN_BYTES);
+                    grpc.unary(Renew(service.registration), request).await
+                }
+                _ => Status::unimplemented("no such method").into_http(),
+            })
         })
     }
 }

@@ -5,62 +5,154 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use bytes::{Buf, BufMut};
+use bytes::{Buf, BufMut, Bytes};
 use futures_util::stream;
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, sync::mpsc, time::timeout};
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, rustls::pki_types::CertificateDer};
 use tonic::{
     Request, Status, Streaming,
     client::Grpc,
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
     codegen::http::uri::PathAndQuery,
-    transport::Endpoint,
+    transport::{Channel, Endpoint},
 };
-use weft_identity::{JoinToken, tls};
+use weft_identity::{Credential, JoinToken, tls};
 use weft_ir::{
-    stream::{Batch, FromNode, Hello, Position, STREAM_PATH},
+    stream::{
+        Batch, Certificates, FromNode, Hello, JOIN_PATH, JoinRequest, Position, RENEW_PATH, STREAM_PATH,
+    },
     subscribe::{Commit, Progress, Subscriber},
-    wire,
+    wire::{self, WireError},
 };
 
 /// Long enough for anything that happens at all.
 pub const DEADLINE: Duration = Duration::from_secs(10);
 
-#[derive(Clone, Copy)]
-pub struct NodeCodec;
+/// Sends `E` and receives `D`.
+struct Wire<E, D>(fn(E) -> Bytes, fn(Bytes) -> Result<D, WireError>);
 
-impl Codec for NodeCodec {
-    type Encode = FromNode;
-    type Decode = Batch;
-    type Encoder = NodeCodec;
-    type Decoder = NodeCodec;
-
-    fn encoder(&mut self) -> NodeCodec {
-        NodeCodec
-    }
-
-    fn decoder(&mut self) -> NodeCodec {
-        NodeCodec
+impl<E, D> Clone for Wire<E, D> {
+    fn clone(&self) -> Self {
+        Wire(self.0, self.1)
     }
 }
 
-impl Encoder for NodeCodec {
-    type Item = FromNode;
+impl<E: Send + 'static, D: Send + 'static> Codec for Wire<E, D> {
+    type Encode = E;
+    type Decode = D;
+    type Encoder = Wire<E, D>;
+    type Decoder = Wire<E, D>;
+
+    fn encoder(&mut self) -> Self {
+        self.clone()
+    }
+
+    fn decoder(&mut self) -> Self {
+        self.clone()
+    }
+}
+
+impl<E, D> Encoder for Wire<E, D> {
+    type Item = E;
     type Error = Status;
 
-    fn encode(&mut self, message: FromNode, dst: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        dst.put(wire::encode_from_node(&message));
+    fn encode(&mut self, message: E, dst: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        dst.put((self.0)(message));
         Ok(())
     }
 }
 
-impl Decoder for NodeCodec {
-    type Item = Batch;
+impl<E, D> Decoder for Wire<E, D> {
+    type Item = D;
     type Error = Status;
 
-    fn decode(&mut self, src: &mut DecodeBuf<'_>) -> Result<Option<Batch>, Status> {
-        Ok(Some(wire::decode_to_node(src.copy_to_bytes(src.remaining())).unwrap()))
+    fn decode(&mut self, src: &mut DecodeBuf<'_>) -> Result<Option<D>, Status> {
+        Ok(Some((self.1)(src.copy_to_bytes(src.remaining())).unwrap()))
+    }
+}
+
+/// A node's side of its identity, with a state directory of its own.
+pub struct Member {
+    pub credential: Credential,
+    _home: tempfile::TempDir,
+}
+
+impl Member {
+    /// A node that has the token and has not joined.
+    pub fn stranger(token: &JoinToken, name: &str) -> Member {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("credential.pem");
+        let credential = Credential::open(&path, name.parse().unwrap(), token.clone()).unwrap();
+        Member { credential, _home: home }
+    }
+
+    /// A node that has joined.
+    pub async fn join(address: SocketAddr, token: &JoinToken, name: &str) -> Result<Member, Status> {
+        let mut member = Member::stranger(token, name);
+        let request = member.credential.request().unwrap();
+        member.ask(address, name, request, &token.authorization()).await?;
+        Ok(member)
+    }
+
+    /// Asks for a certificate with any name, request and header, and takes what comes.
+    pub async fn ask(
+        &mut self,
+        address: SocketAddr,
+        name: &str,
+        request: Vec<u8>,
+        bearer: &str,
+    ) -> Result<(), Status> {
+        let answer = self.ask_raw(address, name, request, bearer).await?;
+        self.take(answer);
+        Ok(())
+    }
+
+    /// Asks for a certificate with any name, request and header.
+    pub async fn ask_raw(
+        &self,
+        address: SocketAddr,
+        name: &str,
+        request: Vec<u8>,
+        bearer: &str,
+    ) -> Result<Certificates, Status> {
+        let message = JoinRequest { node: name.into(), request: request.into() };
+        let codec = Wire(wire::encode_join, wire::decode_certificates);
+        let mut grpc = self.dial(address).await?;
+        let mut request = Request::new(message);
+        request.metadata_mut().insert("authorization", bearer.parse().unwrap());
+        let answer = grpc.unary(request, PathAndQuery::from_static(JOIN_PATH), codec).await?;
+        Ok(answer.into_inner())
+    }
+
+    /// Renews the certificate.
+    pub async fn renew(&mut self, address: SocketAddr) -> Result<(), Status> {
+        let codec = Wire(wire::encode_renew, wire::decode_certificates);
+        let mut grpc = self.dial(address).await?;
+        let answer = grpc.unary(Request::new(()), PathAndQuery::from_static(RENEW_PATH), codec).await?;
+        self.take(answer.into_inner());
+        Ok(())
+    }
+
+    fn take(&mut self, answer: Certificates) {
+        let chain = answer.chain.into_iter().map(|one| CertificateDer::from(one.to_vec())).collect();
+        self.credential.accept(chain).unwrap();
+    }
+
+    async fn dial(&self, address: SocketAddr) -> Result<Grpc<Channel>, Status> {
+        let config = tls::controller_client(&self.credential).unwrap();
+        let connector = tower::service_fn(move |_| {
+            let config = config.clone();
+            async move {
+                let tcp = TcpStream::connect(address).await?;
+                TlsConnector::from(config).connect(tls::controller_name(), tcp).await.map(TokioIo::new)
+            }
+        });
+        let endpoint = Endpoint::from_static("https://controller.weft.internal");
+        let channel = endpoint.connect_with_connector(connector).await;
+        let mut grpc = Grpc::new(channel.map_err(|error| Status::unavailable(error.to_string()))?);
+        grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+        Ok(grpc)
     }
 }
 
@@ -71,37 +163,20 @@ pub struct Stream {
 }
 
 impl Stream {
-    pub async fn open(
-        address: SocketAddr,
-        token: &JoinToken,
-        bearer: &str,
-        hello: Hello,
-    ) -> Result<Stream, Status> {
-        let stream = Stream::open_silent(address, token, bearer).await?;
+    pub async fn open(address: SocketAddr, member: &Member, hello: Hello) -> Result<Stream, Status> {
+        let stream = Stream::open_silent(address, member).await?;
         stream.outbound.send(FromNode::Hello(hello)).await.unwrap();
         Ok(stream)
     }
 
     /// Opens a stream and says nothing on it.
-    pub async fn open_silent(address: SocketAddr, token: &JoinToken, bearer: &str) -> Result<Stream, Status> {
-        let config = tls::controller_client(token).unwrap();
-        let connector = tower::service_fn(move |_| {
-            let config = config.clone();
-            async move {
-                let tcp = TcpStream::connect(address).await?;
-                TlsConnector::from(config).connect(tls::controller_name(), tcp).await.map(TokioIo::new)
-            }
-        });
-        let endpoint = Endpoint::from_static("https://controller.weft.internal");
-        let channel = endpoint.connect_with_connector(connector).await;
-        let channel = channel.map_err(|error| Status::unavailable(error.to_string()))?;
-        let mut grpc = Grpc::new(channel);
-        grpc.ready().await.unwrap();
+    pub async fn open_silent(address: SocketAddr, member: &Member) -> Result<Stream, Status> {
+        let mut grpc = member.dial(address).await?;
         let (outbound, messages) = mpsc::channel(4);
         let messages = stream::unfold(messages, async |mut m| m.recv().await.map(|message| (message, m)));
-        let mut request = Request::new(Box::pin(messages));
-        request.metadata_mut().insert("authorization", bearer.parse().unwrap());
-        let response = grpc.streaming(request, PathAndQuery::from_static(STREAM_PATH), NodeCodec).await?;
+        let codec = Wire(|message| wire::encode_from_node(&message), wire::decode_to_node);
+        let request = Request::new(Box::pin(messages));
+        let response = grpc.streaming(request, PathAndQuery::from_static(STREAM_PATH), codec).await?;
         Ok(Stream { inbound: response.into_inner(), outbound })
     }
 

@@ -15,7 +15,7 @@ use thiserror::Error;
 use tokio::{sync::watch, task::JoinSet};
 use weft_ebpf_redirect::{DEFAULT_MARK, DEFAULT_PORTS, Datapath, DatapathError};
 use weft_flow_export::{FlowQuery, FlowRing, serve as serve_flows};
-use weft_identity::{JoinToken, token::TokenError};
+use weft_identity::{JoinToken, TokenError};
 use weft_runtime::{
     admin::{AdminRequest, AdminResponse, AdminRoutes, AdminServeError, AdminServer, Status},
     drain,

@@ -24,10 +24,15 @@ impl Backoff {
     pub(super) fn next(&mut self) -> Duration {
         let whole = FIRST.saturating_mul(1 << self.failures.min(10)).min(LONGEST);
         self.failures = self.failures.saturating_add(1);
-        // Every RandomState has keys of its own: what it makes of nothing is as good as random here.
-        let random = RandomState::new().hash_one(self.failures) % 1024;
-        whole / 2 + whole / 2 * u32::try_from(random).unwrap_or(0) / 1024
+        jittered(whole)
     }
+}
+
+/// Between half and the whole of a time.
+pub(super) fn jittered(whole: Duration) -> Duration {
+    // Every RandomState has keys of its own: what it makes of nothing is as good as random here.
+    let random = RandomState::new().hash_one(0) % 1024;
+    whole / 2 + whole / 2 * u32::try_from(random).unwrap_or(0) / 1024
 }
 
 #[cfg(test)]

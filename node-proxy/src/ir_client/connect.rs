@@ -1,21 +1,37 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Opens a stream to the controller.
+//! Opens a stream to the controller, and gets the certificate that it takes.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use futures_util::{Stream, stream};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, sync::mpsc, time::timeout};
-use tokio_rustls::{TlsConnector, client::TlsStream, rustls::ClientConfig};
+use tokio_rustls::{
+    TlsConnector,
+    client::TlsStream,
+    rustls::{ClientConfig, pki_types::CertificateDer},
+};
 use tonic::{
-    Request, Status, Streaming, client::Grpc, codegen::http::uri::PathAndQuery, metadata::MetadataValue,
-    transport::Endpoint,
+    Code, Request, Status, Streaming,
+    client::Grpc,
+    codegen::http::uri::PathAndQuery,
+    metadata::MetadataValue,
+    transport::{Channel, Endpoint},
 };
 use tower::service_fn;
-use weft_identity::{JoinToken, tls};
-use weft_ir::stream::{Batch, FromNode, MAX_MESSAGE_BYTES, STREAM_PATH};
+use weft_identity::{Credential, CredentialError, tls};
+use weft_ir::{
+    stream::{
+        Batch, Certificates, FromNode, JOIN_PATH, JoinRequest, MAX_MESSAGE_BYTES, RENEW_PATH, STREAM_PATH,
+    },
+    wire,
+};
 
-use super::codec::NodeCodec;
+use super::codec::Wire;
 
 /// The time for name lookup, TCP, TLS and the answer's head together.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -24,11 +40,22 @@ const CONNECT: Duration = Duration::from_secs(10);
 const KEEPALIVE: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A certificate with which the controller has refused so many streams in a row is not tried again: it may
+/// have expired by the controller's clock.
+const REFUSALS: u32 = 3;
+
 /// How the controller is reached.
 pub(super) struct Dial {
-    pub(super) address: String,
-    pub(super) token: JoinToken,
-    pub(super) tls: Arc<ClientConfig>,
+    address: String,
+    credential: Credential,
+    /// Streams that were refused in a row.
+    refusals: u32,
+}
+
+/// A stream, and the connection that carries it.
+pub(super) struct Opened {
+    pub(super) inbound: Streaming<Batch>,
+    pub(super) channel: Channel,
 }
 
 /// Why there is no stream. Each names what to look at.
@@ -38,50 +65,127 @@ pub(super) enum ConnectError {
     Connect { address: String, source: tonic::transport::Error },
     #[error("the controller at {address} does not answer within {CONNECT:?}")]
     Timeout { address: String },
-    #[error("the controller at {address} refused the stream: {}", source.message())]
-    Refused { address: String, source: Status },
+    #[error("the controller at {address} refused {what}: {}", reason(source))]
+    Refused { address: String, what: &'static str, source: Status },
+    #[error("cannot make the certificate's request, or keep the answer: {}", chain(.0))]
+    Credential(#[from] CredentialError),
+    #[error("cannot set up TLS to the controller: {}", chain(.0))]
+    Tls(#[from] tls::TlsError),
     #[error("the join token is no valid header value")]
     Token,
 }
 
 impl Dial {
-    /// Opens a stream that sends what comes through the channel.
-    pub(super) async fn open(
-        &self,
-        outbound: mpsc::Receiver<FromNode>,
-    ) -> Result<Streaming<Batch>, ConnectError> {
-        let open = self.open_unbounded(outbound);
-        timeout(CONNECT, open)
-            .await
-            .unwrap_or_else(|_| Err(ConnectError::Timeout { address: self.address.clone() }))
+    pub(super) fn new(address: String, credential: Credential) -> Dial {
+        Dial { address, credential, refusals: 0 }
     }
 
-    async fn open_unbounded(
+    pub(super) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// How long the node's certificate is good for.
+    pub(super) fn left(&self) -> Option<Duration> {
+        self.credential.left(SystemTime::now())
+    }
+
+    /// Takes another certificate, for the next connection.
+    pub(super) fn renewed(&mut self, chain: Vec<CertificateDer<'static>>) -> Result<(), CredentialError> {
+        self.credential.accept(chain)
+    }
+
+    /// Opens a stream that sends what comes through the channel. A node without a certificate joins first.
+    pub(super) async fn open(&mut self, outbound: mpsc::Receiver<FromNode>) -> Result<Opened, ConnectError> {
+        if self.left().is_none() {
+            self.credential.forget();
+            let chain = self.within(self.join()).await?;
+            self.credential.accept(chain)?;
+            tracing::info!(node = %self.credential.node(), "joined: the node has a certificate of its own");
+        }
+        let opened = self.within(self.stream(outbound)).await;
+        self.refusals = match &opened {
+            Err(ConnectError::Refused { .. }) => self.refusals + 1,
+            Err(_) => self.refusals,
+            Ok(_) => 0,
+        };
+        let unknown = |error: &ConnectError| matches!(error, ConnectError::Refused { source, .. } if source.code() == Code::Unauthenticated);
+        if opened.as_ref().is_err_and(unknown) || self.refusals >= REFUSALS {
+            self.credential.forget();
+            self.refusals = 0;
+        }
+        opened
+    }
+
+    async fn within<T>(
         &self,
-        outbound: mpsc::Receiver<FromNode>,
-    ) -> Result<Streaming<Batch>, ConnectError> {
-        let mut authorization =
-            MetadataValue::try_from(self.token.authorization()).or(Err(ConnectError::Token))?;
+        work: impl Future<Output = Result<T, ConnectError>>,
+    ) -> Result<T, ConnectError> {
+        let late = |_| Err(ConnectError::Timeout { address: self.address.clone() });
+        timeout(CONNECT, work).await.unwrap_or_else(late)
+    }
+
+    /// Exchanges the join token for a certificate.
+    async fn join(&self) -> Result<Vec<CertificateDer<'static>>, ConnectError> {
+        let authorization = self.credential.token().authorization();
+        let mut authorization = MetadataValue::try_from(authorization).or(Err(ConnectError::Token))?;
         authorization.set_sensitive(true);
-        let failed = |source| ConnectError::Connect { address: self.address.clone(), source };
-        let (address, tls) = (self.address.clone(), self.tls.clone());
+        let node = self.credential.node().shared().clone();
+        let mut request = Request::new(JoinRequest { node, request: self.credential.request()?.into() });
+        request.metadata_mut().insert("authorization", authorization);
+        let mut grpc = Grpc::new(self.dial().await?);
+        grpc.ready().await.map_err(|source| self.failed(source))?;
+        let codec = Wire::new(wire::encode_join, wire::decode_certificates);
+        let answer = grpc.unary(request, PathAndQuery::from_static(JOIN_PATH), codec).await;
+        answer
+            .map(|answer| certificates(answer.into_inner()))
+            .map_err(|source| self.refused("to let it join", source))
+    }
+
+    async fn stream(&self, outbound: mpsc::Receiver<FromNode>) -> Result<Opened, ConnectError> {
+        let channel = self.dial().await?;
+        let mut grpc = Grpc::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES);
+        grpc.ready().await.map_err(|source| self.failed(source))?;
+        let codec = Wire::new(|message| wire::encode_from_node(&message), wire::decode_to_node);
+        let request = Request::new(messages(outbound));
+        let response = grpc.streaming(request, PathAndQuery::from_static(STREAM_PATH), codec).await;
+        let response = response.map_err(|source| self.refused("the stream", source))?;
+        Ok(Opened { inbound: response.into_inner(), channel })
+    }
+
+    async fn dial(&self) -> Result<Channel, ConnectError> {
+        let (address, tls) = (self.address.clone(), tls::controller_client(&self.credential)?);
         let connector = service_fn(move |_| connect(address.clone(), tls.clone()));
         // The address is dialled by the connector; the URI only fills the request's authority.
-        let channel = Endpoint::from_static("https://controller.weft.internal")
+        Endpoint::from_static("https://controller.weft.internal")
             .http2_keep_alive_interval(KEEPALIVE)
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
             .keep_alive_while_idle(true)
             .connect_with_connector(connector)
             .await
-            .map_err(failed)?;
-        let mut grpc = Grpc::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
-        grpc.ready().await.map_err(failed)?;
-        let mut request = Request::new(messages(outbound));
-        request.metadata_mut().insert("authorization", authorization);
-        let response = grpc.streaming(request, PathAndQuery::from_static(STREAM_PATH), NodeCodec).await;
-        let refused = |source| ConnectError::Refused { address: self.address.clone(), source };
-        response.map(tonic::Response::into_inner).map_err(refused)
+            .map_err(|source| self.failed(source))
     }
+
+    fn failed(&self, source: tonic::transport::Error) -> ConnectError {
+        ConnectError::Connect { address: self.address.clone(), source }
+    }
+
+    fn refused(&self, what: &'static str, source: Status) -> ConnectError {
+        ConnectError::Refused { address: self.address.clone(), what, source }
+    }
+}
+
+/// Asks for a certificate that is good for longer, on the connection of an open stream.
+pub(super) async fn renew(channel: Channel) -> Result<Vec<CertificateDer<'static>>, Status> {
+    let mut grpc = Grpc::new(channel);
+    grpc.ready().await.map_err(|error| Status::unavailable(chain(&error)))?;
+    let codec = Wire::new(wire::encode_renew, wire::decode_certificates);
+    let answer = grpc.unary(Request::new(()), PathAndQuery::from_static(RENEW_PATH), codec);
+    let late = |_| Err(Status::deadline_exceeded("the controller does not answer"));
+    Ok(certificates(timeout(CONNECT, answer).await.unwrap_or_else(late)?.into_inner()))
+}
+
+fn certificates(answer: Certificates) -> Vec<CertificateDer<'static>> {
+    answer.chain.into_iter().map(|certificate| CertificateDer::from(certificate.to_vec())).collect()
 }
 
 fn messages(outbound: mpsc::Receiver<FromNode>) -> impl Stream<Item = FromNode> + Send + 'static {
@@ -92,6 +196,14 @@ async fn connect(address: String, tls: Arc<ClientConfig>) -> io::Result<TokioIo<
     let tcp = TcpStream::connect(&address).await?;
     tcp.set_nodelay(true)?;
     Ok(TokioIo::new(TlsConnector::from(tls).connect(tls::controller_name(), tcp).await?))
+}
+
+/// What the controller said, or what came in place of its answer.
+fn reason(status: &Status) -> String {
+    match std::error::Error::source(status) {
+        Some(source) => chain(source),
+        None => status.message().to_owned(),
+    }
 }
 
 /// The innermost causes: tonic's own message is only "transport error".

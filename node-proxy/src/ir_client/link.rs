@@ -7,12 +7,15 @@ use tokio::{
     sync::{mpsc, watch},
     time::sleep,
 };
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tonic::Status;
 use weft_ir::{
     stream::{Batch, FromNode},
     subscribe::{Commit, Progress, Subscriber},
 };
+use weft_runtime::supervise;
 
-use super::{Applied, LinkStatus, backoff::Backoff, connect::Dial};
+use super::{Applied, LinkStatus, backoff::Backoff, connect::Dial, renewal::Renewal};
 
 /// Messages on their way to the controller: a hello and one `Ack` are the most there can be.
 const OUTBOUND: usize = 4;
@@ -31,6 +34,7 @@ pub(super) struct Link {
 struct Session {
     inbound: tonic::Streaming<Batch>,
     outbound: mpsc::Sender<FromNode>,
+    renewal: Renewal,
 }
 
 impl Link {
@@ -39,7 +43,7 @@ impl Link {
         loop {
             let error: Arc<str> = match self.open().await {
                 Ok(session) => {
-                    tracing::info!(controller = %self.dial.address, "connected to the controller");
+                    tracing::info!(controller = self.dial.address(), "connected to the controller");
                     self.status.send_replace(LinkStatus { connected: true, error: None });
                     self.follow(session, &mut backoff).await.into()
                 }
@@ -59,17 +63,18 @@ impl Link {
         let hello = FromNode::Hello(self.subscriber.hello());
         outbound.try_send(hello).map_err(|error| error.to_string())?;
         let Link { dial, subscriber, save, acks, .. } = self;
-        let opening = dial.open(messages);
-        tokio::pin!(opening);
-        loop {
-            tokio::select! {
-                opened = &mut opening => {
-                    let inbound = opened.map_err(|error| error.to_string())?;
-                    return Ok(Session { inbound, outbound });
+        let opened = {
+            let opening = dial.open(messages);
+            tokio::pin!(opening);
+            loop {
+                tokio::select! {
+                    opened = &mut opening => break opened.map_err(|error| error.to_string())?,
+                    Some(applied) = acks.recv() => take_applied(subscriber, save, applied, None),
                 }
-                Some(applied) = acks.recv() => take_applied(subscriber, save, applied, None),
             }
-        }
+        };
+        let renewal = Renewal::new(opened.channel, dial.left());
+        Ok(Session { inbound: opened.inbound, outbound, renewal })
     }
 
     /// Takes batches until the stream ends, and returns why it did.
@@ -86,9 +91,30 @@ impl Link {
                     Ok(None) => return "the controller has ended the stream".to_owned(),
                     Err(status) => return format!("the stream broke: {}", status.message()),
                 },
+                answer = session.renewal.answer() => self.take_certificate(answer, &mut session.renewal),
                 Some(applied) = self.acks.recv() => {
                     take_applied(&mut self.subscriber, &self.save, applied, Some(&session.outbound));
                 }
+            }
+        }
+    }
+
+    fn take_certificate(
+        &mut self,
+        answer: Result<Vec<CertificateDer<'static>>, Status>,
+        renewal: &mut Renewal,
+    ) {
+        let taken = answer.map_err(|status| status.message().to_owned());
+        let taken =
+            taken.and_then(|chain| self.dial.renewed(chain).map_err(|error| supervise::chain(&error)));
+        match taken {
+            Ok(()) => {
+                tracing::info!("the node's certificate is renewed");
+                renewal.schedule(self.dial.left());
+            }
+            Err(error) => {
+                tracing::warn!(error, "the node's certificate is not renewed yet");
+                renewal.retry(self.dial.left());
             }
         }
     }

@@ -10,47 +10,68 @@ use std::{
     pin::Pin,
     sync::Mutex,
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
-use bytes::{Buf, BufMut};
 use futures_util::{Stream, future, stream};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
+    task::JoinSet,
     time::timeout,
 };
-use tokio_rustls::{TlsAcceptor, rustls::ServerConfig, server::TlsStream};
+use tokio_rustls::{TlsAcceptor, rustls::pki_types::CertificateDer, server::TlsStream};
 use tonic::{
     Request, Response, Status, Streaming,
     body::Body,
-    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
     codegen::{Service, http},
-    server::{Grpc, StreamingService},
+    server::{Grpc, StreamingService, UnaryService},
     transport::{Server, server::Connected},
 };
-use weft_identity::Authority;
+use weft_identity::{NODE_LIFETIME, Peer, Registrar, tls};
 use weft_ir::{
     Identity, IdentityNumber, Resource,
     publish::{Change, Publisher},
-    stream::{Batch, FromNode},
+    stream::{Batch, Certificates, FromNode, JOIN_PATH, JoinRequest, STREAM_PATH},
     wire,
 };
 
-use super::*;
+use super::{codec::Wire, *};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
 type Batches = Pin<Box<dyn Stream<Item = Result<Batch, Status>> + Send>>;
 
-/// Serves a fixed publisher, and pushes only in answer to what the node says.
+/// Serves a fixed publisher, and pushes only in answer to what the node says. Registers nodes like the
+/// real one.
 #[derive(Clone)]
 struct Controller {
-    token: JoinToken,
+    registrar: Arc<Registrar>,
     publisher: Arc<Mutex<Publisher>>,
+    counts: Arc<Mutex<Counts>>,
+}
+
+/// What a node was answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Counts {
+    joins: usize,
+    renewals: usize,
+    streams: usize,
+    /// Refuse as many streams, as if the certificate were wrong in some way that nobody names.
+    to_refuse: usize,
 }
 
 impl Controller {
+    fn count(&self, what: impl FnOnce(&mut Counts)) -> Counts {
+        let mut counts = self.counts.lock().unwrap();
+        what(&mut counts);
+        *counts
+    }
+
+    fn counts(&self) -> Counts {
+        self.count(|_| {})
+    }
+
     fn applied(&self) -> Option<u64> {
         let publisher = self.publisher.lock().unwrap();
         publisher.nodes().next().and_then(|(_, report)| report.applied)
@@ -73,10 +94,18 @@ impl StreamingService<FromNode> for Controller {
     type Future = future::Ready<Result<Response<Batches>, Status>>;
 
     fn call(&mut self, request: Request<Streaming<FromNode>>) -> Self::Future {
-        let authorization = request.metadata().get("authorization");
-        if !authorization.is_some_and(|value| self.token.authorizes(value.as_bytes())) {
-            return future::ready(Err(Status::unauthenticated("a wrong token")));
+        let admitted = peer(&request).and_then(|peer| {
+            let refused = |error: weft_identity::Refusal| Status::unauthenticated(error.to_string());
+            self.registrar.admits(&peer, SystemTime::now()).map_err(refused)
+        });
+        if let Err(status) = admitted {
+            return future::ready(Err(status));
         }
+        if self.counts().to_refuse > 0 {
+            self.count(|counts| counts.to_refuse -= 1);
+            return future::ready(Err(Status::unknown("no")));
+        }
+        self.count(|counts| counts.streams += 1);
         let state = (self.clone(), request.into_inner(), Vec::new().into_iter());
         let batches = stream::try_unfold(state, async |(controller, mut inbound, mut frames)| {
             loop {
@@ -102,53 +131,73 @@ impl Service<http::Request<Body>> for Controller {
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let controller = self.clone();
-        Box::pin(async move { Ok(Grpc::new(ControllerCodec).streaming(controller, request).await) })
+        Box::pin(async move {
+            Ok(match request.uri().path() {
+                STREAM_PATH => {
+                    let codec = Wire::new(wire::encode_to_node, wire::decode_from_node);
+                    Grpc::new(codec).streaming(controller, request).await
+                }
+                JOIN_PATH => {
+                    let codec = Wire::new(wire::encode_certificates, wire::decode_join);
+                    Grpc::new(codec).unary(controller, request).await
+                }
+                _ => {
+                    let codec = Wire::new(wire::encode_certificates, wire::decode_renew);
+                    Grpc::new(codec).unary(controller, request).await
+                }
+            })
+        })
     }
 }
 
-#[derive(Clone, Copy)]
-struct ControllerCodec;
+impl UnaryService<JoinRequest> for Controller {
+    type Response = Certificates;
+    type Future = future::Ready<Result<Response<Certificates>, Status>>;
 
-impl Codec for ControllerCodec {
-    type Encode = Batch;
-    type Decode = FromNode;
-    type Encoder = ControllerCodec;
-    type Decoder = ControllerCodec;
-
-    fn encoder(&mut self) -> ControllerCodec {
-        ControllerCodec
-    }
-
-    fn decoder(&mut self) -> ControllerCodec {
-        ControllerCodec
+    fn call(&mut self, request: Request<JoinRequest>) -> Self::Future {
+        let authorization = request.metadata().get("authorization");
+        if !authorization.is_some_and(|value| self.registrar.token().authorizes(value.as_bytes())) {
+            return future::ready(Err(Status::unauthenticated("a wrong token")));
+        }
+        self.count(|counts| counts.joins += 1);
+        let JoinRequest { node, request } = request.into_inner();
+        let host = [127, 0, 0, 1].into();
+        future::ready(answer(self.registrar.join(&node.parse().unwrap(), &request, host, SystemTime::now())))
     }
 }
 
-impl Encoder for ControllerCodec {
-    type Item = Batch;
-    type Error = Status;
+impl UnaryService<()> for Controller {
+    type Response = Certificates;
+    type Future = future::Ready<Result<Response<Certificates>, Status>>;
 
-    fn encode(&mut self, batch: Batch, dst: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        dst.put(wire::encode_to_node(batch));
-        Ok(())
+    fn call(&mut self, request: Request<()>) -> Self::Future {
+        self.count(|counts| counts.renewals += 1);
+        let peer = peer(&request).unwrap();
+        future::ready(answer(self.registrar.renew(&peer, SystemTime::now())))
     }
 }
 
-impl Decoder for ControllerCodec {
-    type Item = FromNode;
-    type Error = Status;
+fn peer<T>(request: &Request<T>) -> Result<Peer, Status> {
+    let peer = request.extensions().get::<Option<Peer>>().cloned().flatten();
+    peer.ok_or_else(|| Status::unauthenticated("no certificate"))
+}
 
-    fn decode(&mut self, src: &mut DecodeBuf<'_>) -> Result<Option<FromNode>, Status> {
-        Ok(Some(wire::decode_from_node(src.copy_to_bytes(src.remaining())).unwrap()))
-    }
+fn answer(
+    chain: Result<Vec<CertificateDer<'static>>, weft_identity::Refusal>,
+) -> Result<Response<Certificates>, Status> {
+    let chain = chain.map_err(|error| Status::permission_denied(error.to_string()))?;
+    Ok(Response::new(Certificates { chain: chain.iter().map(|one| one.to_vec().into()).collect() }))
 }
 
 struct Accepted(TlsStream<TcpStream>);
 
 impl Connected for Accepted {
-    type ConnectInfo = ();
+    type ConnectInfo = Option<Peer>;
 
-    fn connect_info(&self) {}
+    fn connect_info(&self) -> Option<Peer> {
+        let certificate = self.0.get_ref().1.peer_certificates()?.first()?;
+        Peer::read(certificate).ok()
+    }
 }
 
 impl AsyncRead for Accepted {
@@ -175,28 +224,33 @@ impl AsyncWrite for Accepted {
     }
 }
 
-/// Serves exactly one connection, until it ends or the handle is aborted: which cuts it.
-async fn serve(
-    controller: Controller,
-    config: Arc<ServerConfig>,
-    address: &str,
-) -> (SocketAddr, JoinHandle<()>) {
+/// Serves connections until the handle is aborted: which cuts them.
+async fn serve(controller: Controller, address: &str) -> (SocketAddr, JoinHandle<()>) {
     let listener = TcpListener::bind(address).await.unwrap();
     let address = listener.local_addr().unwrap();
+    let tls = TlsAcceptor::from(tls::controller_server(&controller.registrar).unwrap());
     let task = tokio::spawn(async move {
-        let (tcp, _) = listener.accept().await.unwrap();
-        let Ok(tls) = TlsAcceptor::from(config).accept(tcp).await else { return };
-        let incoming = stream::iter([Ok::<_, io::Error>(Accepted(tls))]);
-        Server::builder().serve_with_incoming(controller, incoming).await.unwrap();
+        let mut connections = JoinSet::new();
+        loop {
+            let (tcp, _) = listener.accept().await.unwrap();
+            let (tls, controller) = (tls.clone(), controller.clone());
+            connections.spawn(async move {
+                let Ok(tls) = tls.accept(tcp).await else { return };
+                let incoming = stream::iter([Ok::<_, io::Error>(Accepted(tls))]);
+                Server::builder().serve_with_incoming(controller, incoming).await.unwrap();
+            });
+        }
     });
     (address, task)
 }
 
-fn parts(directory: &Path) -> (Controller, Arc<ServerConfig>) {
-    let authority = Authority::open(&directory.join("pki")).unwrap();
-    let token = authority.token().clone();
-    let publisher = Arc::new(Mutex::new(Publisher::new(1)));
-    (Controller { token, publisher }, tls::controller_server(authority).unwrap())
+fn controller(directory: &Path) -> Controller {
+    controller_with(directory, NODE_LIFETIME)
+}
+
+fn controller_with(directory: &Path, lifetime: Duration) -> Controller {
+    let registrar = Arc::new(Registrar::open(&directory.join("controller"), lifetime).unwrap());
+    Controller { registrar, publisher: Arc::new(Mutex::new(Publisher::new(1))), counts: Arc::default() }
 }
 
 fn put(controller: &Controller, number: u32) {
@@ -232,8 +286,7 @@ async fn eventually(mut condition: impl FnMut() -> bool) {
 #[tokio::test]
 async fn a_controller_with_another_authority_is_refused() {
     let home = tempfile::tempdir().unwrap();
-    let (controller, tls) = parts(home.path());
-    let (address, _task) = serve(controller, tls, "127.0.0.1:0").await;
+    let (address, _task) = serve(controller(home.path()), "127.0.0.1:0").await;
     let token = JoinToken::generate(b"another authority").unwrap();
     let client = IrClient::spawn(config(home.path(), address, &token)).unwrap();
     let mut link = client.link();
@@ -246,10 +299,10 @@ async fn a_controller_with_another_authority_is_refused() {
 #[tokio::test]
 async fn a_restart_begins_with_what_was_applied_and_resumes_by_delta() {
     let home = tempfile::tempdir().unwrap();
-    let (controller, tls) = parts(home.path());
+    let controller = controller(home.path());
     put(&controller, 1);
-    let (address, task) = serve(controller.clone(), tls.clone(), "127.0.0.1:0").await;
-    let config = config(home.path(), address, &controller.token);
+    let (address, task) = serve(controller.clone(), "127.0.0.1:0").await;
+    let config = config(home.path(), address, controller.registrar.token());
     let client = IrClient::spawn(config.clone()).unwrap();
     let first = revision(&client, 1).await;
     assert_eq!(controller.applied(), None, "received is not applied");
@@ -265,9 +318,73 @@ async fn a_restart_begins_with_what_was_applied_and_resumes_by_delta() {
     let restored = client.states().borrow().clone().unwrap();
     assert_eq!(restored.snapshot, first.snapshot, "from disk, while no controller is there");
     client.acks().applied(restored.position, Vec::new()).await;
-    let (_, _task) = serve(controller.clone(), tls, &address.to_string()).await;
+    let (_, _task) = serve(controller.clone(), &address.to_string()).await;
     let second = revision(&client, 2).await;
     assert_eq!((second.changed.len(), second.snapshot.resources.len()), (1, 2), "a delta");
     client.acks().applied(second.position, Vec::new()).await;
     eventually(|| controller.applied() == Some(2)).await;
+    assert_eq!(controller.counts().joins, 1, "the certificate outlives a restart, the token is shown once");
+}
+
+async fn connected(client: &IrClient) {
+    timeout(DEADLINE, client.link().wait_for(|link| link.connected)).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_certificate_is_renewed_without_a_break_of_the_stream() {
+    let home = tempfile::tempdir().unwrap();
+    // Whole seconds, as certificates count them.
+    let controller = controller_with(home.path(), Duration::from_secs(4));
+    put(&controller, 1);
+    let (address, _task) = serve(controller.clone(), "127.0.0.1:0").await;
+    let config = config(home.path(), address, controller.registrar.token());
+    let client = IrClient::spawn(config.clone()).unwrap();
+    revision(&client, 1).await;
+    eventually(|| controller.counts().renewals >= 3).await;
+    let counts = controller.counts();
+    assert_eq!((counts.joins, counts.streams), (1, 1), "all on one stream");
+    client.shutdown().await;
+    let client = IrClient::spawn(config).unwrap();
+    connected(&client).await;
+    assert_eq!(controller.counts().joins, 1, "the renewed one is on disk");
+}
+
+#[tokio::test]
+async fn a_node_whose_name_was_forgotten_or_whose_certificate_is_not_taken_joins_again() {
+    let home = tempfile::tempdir().unwrap();
+    let controller = controller(home.path());
+    let (address, _task) = serve(controller.clone(), "127.0.0.1:0").await;
+    let config = config(home.path(), address, controller.registrar.token());
+    let run = async || {
+        let client = IrClient::spawn(config.clone()).unwrap();
+        connected(&client).await;
+        client.shutdown().await;
+        controller.counts().joins
+    };
+    assert_eq!(run().await, 1);
+    let name = "node-1".parse().unwrap();
+    assert!(Registrar::forget(&home.path().join("controller"), &name).unwrap());
+    controller.registrar.sweep(SystemTime::now()).unwrap();
+    assert_eq!(run().await, 2);
+    controller.count(|counts| counts.to_refuse = 2);
+    assert_eq!(run().await, 2, "two refusals may have any reason");
+    controller.count(|counts| counts.to_refuse = 3);
+    assert_eq!(run().await, 3);
+}
+
+#[tokio::test]
+async fn a_name_that_another_key_has_is_refused_and_the_error_says_what_to_do() {
+    let home = tempfile::tempdir().unwrap();
+    let controller = controller(home.path());
+    let (address, _task) = serve(controller.clone(), "127.0.0.1:0").await;
+    let real = IrClient::spawn(config(home.path(), address, controller.registrar.token())).unwrap();
+    connected(&real).await;
+    let elsewhere = tempfile::tempdir().unwrap();
+    let thief = IrClient::spawn(config(elsewhere.path(), address, controller.registrar.token())).unwrap();
+    let mut link = thief.link();
+    let status =
+        timeout(DEADLINE, link.wait_for(|link| link.error.is_some())).await.unwrap().unwrap().clone();
+    assert!(status.error.unwrap().contains("run `weft-controller forget-node node-1`"));
+    assert!(real.link().borrow().connected);
+    assert_eq!(controller.counts().streams, 1);
 }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     ResourceKey,
-    stream::{Ack, Batch, FromNode, Hello, Position, Rejection, Upsert},
+    stream::{Ack, Batch, Certificates, FromNode, Hello, JoinRequest, Position, Rejection, Upsert},
 };
 
 /// The state on a node's disk.
@@ -23,7 +23,47 @@ pub(crate) struct SavedState {
     pub(crate) rejected: Vec<Rejection>,
 }
 
-/// Encodes what a node sends.
+/// Encodes the request of a node that joins.
+pub fn encode_join(join: JoinRequest) -> Bytes {
+    pb::JoinRequest { node: join.node.to_string(), request: join.request }.encode_to_vec().into()
+}
+
+/// Decodes the request of a node that joins.
+///
+/// # Errors
+/// Bytes that are no message.
+pub fn decode_join(bytes: Bytes) -> Result<JoinRequest, WireError> {
+    let join = pb::JoinRequest::decode(bytes)?;
+    Ok(JoinRequest { node: join.node.into(), request: join.request })
+}
+
+/// Encodes the request for a renewal, which says nothing.
+pub fn encode_renew((): ()) -> Bytes {
+    pb::RenewRequest {}.encode_to_vec().into()
+}
+
+/// Decodes the request for a renewal.
+///
+/// # Errors
+/// Bytes that are no message.
+pub fn decode_renew(bytes: Bytes) -> Result<(), WireError> {
+    pb::RenewRequest::decode(bytes).map(|pb::RenewRequest {}| ()).map_err(Into::into)
+}
+
+/// Encodes certificates.
+pub fn encode_certificates(certificates: Certificates) -> Bytes {
+    pb::Certificates { chain: certificates.chain }.encode_to_vec().into()
+}
+
+/// Decodes certificates.
+///
+/// # Errors
+/// Bytes that are no message.
+pub fn decode_certificates(bytes: Bytes) -> Result<Certificates, WireError> {
+    Ok(Certificates { chain: pb::Certificates::decode(bytes)?.chain })
+}
+
+/// Encodes what a node sends on its stream.
 pub fn encode_from_node(message: &FromNode) -> Bytes {
     let message = match message {
         FromNode::Hello(hello) => from_node::Message::Hello(pb::Hello {
