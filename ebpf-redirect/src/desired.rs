@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
@@ -13,11 +13,11 @@ use weft_ebpf_common::layout::{
     VERDICT_DENY, VERDICT_REDIRECT, WORKLOAD_EGRESS_ENFORCED, WORKLOAD_INGRESS_ENFORCED, WORKLOAD_UNRESOLVED,
 };
 use weft_ebpf_common::{Reason, identity};
-use weft_ir::{
-    AppProtocol, Endpoints, ObjectName, Protocol, RateLimitTarget, RouteParent, Service, ServicePort,
-    Snapshot, Workload,
+use weft_ir::{ObjectName, Service, ServicePort, Snapshot, Workload};
+use weft_policy::{
+    DirectionPolicy, KernelVerdict, Peer, PolicySet,
+    capture::{self, ServiceView, Services},
 };
-use weft_policy::{DirectionPolicy, KernelVerdict, Peer, PolicySet};
 
 use crate::bpf::Prefix;
 
@@ -129,33 +129,23 @@ pub fn address_prefix(prefix: IpNet) -> Prefix<Address> {
 }
 
 fn services(snapshot: &Snapshot, desired: &mut Desired) {
-    let mut slices: BTreeMap<ObjectName, Vec<&Endpoints>> = BTreeMap::new();
-    for slice in snapshot.endpoints() {
-        let service = ObjectName::new(&slice.name.namespace, &slice.service);
-        slices.entry(service).or_default().push(slice);
-    }
-    let kept = Kept::of(snapshot);
-    for service in snapshot.services() {
-        let slices = slices.get(&service.name).map(Vec::as_slice).unwrap_or_default();
+    for (_, view) in Services::of(snapshot).iter() {
+        let Some(service) = view.service() else { continue };
         desired.service_addresses.extend(&service.addresses);
         for port in &service.ports {
-            service_port(service, port, slices, kept.port(&service.name, port), desired);
+            service_port(service, port, view, desired);
         }
     }
 }
 
-fn service_port(
-    service: &Service,
-    port: &ServicePort,
-    slices: &[&Endpoints],
-    kept: bool,
-    desired: &mut Desired,
-) {
+fn service_port(service: &Service, port: &ServicePort, view: &ServiceView, desired: &mut Desired) {
     let protocol = port.protocol.number();
+    let kept = view.capture(port).is_redirected();
     for address in &service.addresses {
         let key = ServiceKey { address: (*address).into(), port_be: port.port.to_be(), protocol, pad: 0 };
         let name = ServiceName { service: service.name.clone(), port: port.port, protocol };
-        let backends = backends(slices, port, address.is_ipv6());
+        let backends = capture::backends(port, view.slices(), address.is_ipv6());
+        let backends = backends.into_iter().map(backend).collect();
         desired.services.insert(key, DesiredService { name, backends, kept });
         if kept {
             desired.kept_addresses.insert(*address);
@@ -163,57 +153,8 @@ fn service_port(
     }
 }
 
-/// The endpoints that take connections: those that are ready or, where none is, those that still
-/// serve while they end (Kubernetes' ProxyTerminatingEndpoints).
-fn backends(slices: &[&Endpoints], port: &ServicePort, ipv6: bool) -> Vec<Endpoint> {
-    let (mut ready, mut ending) = (BTreeSet::new(), BTreeSet::new());
-    for slice in slices {
-        let same = |candidate: &&weft_ir::EndpointPort| {
-            candidate.name == port.name && candidate.protocol == port.protocol
-        };
-        let Some(target) = slice.ports.iter().find(same) else { continue };
-        for endpoint in slice.endpoints.iter().filter(|endpoint| endpoint.address.is_ipv6() == ipv6) {
-            let backend = Endpoint { address: endpoint.address.into(), port_be: target.port.to_be(), pad: 0 };
-            if endpoint.ready {
-                ready.insert(backend);
-            } else if endpoint.serving && endpoint.terminating {
-                ending.insert(backend);
-            }
-        }
-    }
-    if ready.is_empty() { ending } else { ready }.into_iter().collect()
-}
-
-/// The services whose connections go to the proxy.
-#[derive(Default)]
-struct Kept {
-    routed: BTreeSet<(ObjectName, Option<u16>)>,
-    limited: BTreeSet<ObjectName>,
-}
-
-impl Kept {
-    fn of(snapshot: &Snapshot) -> Kept {
-        let mut kept = Kept::default();
-        for route in snapshot.routes() {
-            for parent in &route.parents {
-                if let RouteParent::Service { service, port } = parent {
-                    kept.routed.insert((service.clone(), *port));
-                }
-            }
-        }
-        for limit in snapshot.rate_limits() {
-            if let RateLimitTarget::Service(service) = &limit.target {
-                kept.limited.insert(service.clone());
-            }
-        }
-        kept
-    }
-
-    fn port(&self, service: &ObjectName, port: &ServicePort) -> bool {
-        let routed = |port| self.routed.contains(&(service.clone(), port));
-        let limited = port.app_protocol != AppProtocol::Tcp && self.limited.contains(service);
-        port.protocol == Protocol::Tcp && (routed(None) || routed(Some(port.port)) || limited)
-    }
+fn backend(address: SocketAddr) -> Endpoint {
+    Endpoint { address: address.ip().into(), port_be: address.port().to_be(), pad: 0 }
 }
 
 fn pod_prefixes(snapshot: &Snapshot) -> BTreeSet<IpNet> {

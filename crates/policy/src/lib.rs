@@ -12,6 +12,7 @@
 //! (how rules become disjoint port ranges), `l7` and `http`.
 
 mod addresses;
+pub mod capture;
 mod effect;
 mod endpoint;
 mod http;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 use weft_ir::{
-    EndpointPort, IdentityNumber, Node, PathMatch, Resource, Route, RouteAction, RouteKind, RouteMatch,
-    RouteTimeouts,
+    AppProtocol, EndpointPort, Endpoints, IdentityNumber, Node, PathMatch, Protocol, Resource, Route,
+    RouteAction, RouteKind, RouteMatch, RouteParent, RouteTimeouts,
 };
 
 use super::*;
