@@ -123,8 +123,8 @@ impl Connection {
                 }
             },
             Target::Listener(point) => {
-                let virtual_host = point.find(host).ok_or(Reason::NoRoute)?;
-                self.by_routes(resolved, record, &virtual_host.routes, host, head)
+                let routes = point.find(host).ok_or(Reason::NoRoute)?;
+                self.by_routes(resolved, record, routes, host, head)
             }
         }
     }

@@ -9,7 +9,7 @@
 //! Read [`RouteTable::find`] first; [`path`] holds the index that makes it independent of the number
 //! of routes, [`conditions`] what is left to check for each candidate.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, collections::BTreeSet, sync::Arc};
 
 mod closed;
 mod conditions;
@@ -31,11 +31,18 @@ use weft_matching::{Expression, HostMap};
 
 use crate::route::rule::Rule;
 
-/// The rules of one listener, or of one port of a Service.
-#[derive(Debug, Default)]
+/// The rules of one listener, or of one port of a Service, by hostname. A clone shares everything with the
+/// original, and a changed route costs what the routes of its hostnames cost.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct RouteTable {
+    hosts: HostMap<Arc<HostTable>>,
+}
+
+/// The rules of one hostname.
+#[derive(Debug, Default)]
+struct HostTable {
     entries: Vec<Entry>,
-    hosts: HostMap<PathIndex>,
+    paths: PathIndex,
 }
 
 /// One match of one rule.
@@ -75,18 +82,30 @@ fn check(route: &Route) -> Result<(), BadMatch> {
     Ok(())
 }
 
-/// How the hostnames of routes count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Hostnames {
-    /// As conditions: the parent is a listener.
-    Matched,
-    /// Not at all: the parent is a Service (GAMMA).
-    Ignored,
+/// The hostnames of a route in lower case: exact, `*.suffix`, or empty for any.
+pub(crate) fn hostnames_of(route: &Route) -> BTreeSet<Arc<str>> {
+    if route.hostnames.is_empty() {
+        return BTreeSet::from(["".into()]);
+    }
+    route.hostnames.iter().map(|hostname| hostname.to_ascii_lowercase().into()).collect()
 }
 
 impl RouteTable {
-    /// Builds the table of routes that were found [`usable`].
-    pub(crate) fn build(routes: &[(&Route, Arc<Rule>)], hostnames: Hostnames) -> RouteTable {
+    /// Replaces the rules of a hostname, as [`hostnames_of`] writes it, by those of routes that were found
+    /// [`usable`].
+    pub(crate) fn set_host(&mut self, host: &str, routes: &[(&Route, Arc<Rule>)]) {
+        self.hosts.set(host, (!routes.is_empty()).then(|| Arc::new(HostTable::build(routes))));
+    }
+
+    /// The rule for a request to `host`, which is in lower case and has no port.
+    pub(crate) fn find(&self, host: &[u8], request: &RequestHead) -> Option<Matched<'_>> {
+        let path = request.path().as_bytes();
+        self.hosts.covering(host).find_map(|table| table.find(path, request))
+    }
+}
+
+impl HostTable {
+    fn build(routes: &[(&Route, Arc<Rule>)]) -> HostTable {
         let mut candidates = Vec::new();
         for (route, rule) in routes {
             for (index, wanted) in route.matches.iter().enumerate() {
@@ -96,32 +115,24 @@ impl RouteTable {
         }
         // Positions in `entries` follow the precedence, so that an index only keeps numbers in order.
         candidates.sort_by(|a, b| a.rank().cmp(&b.rank()));
-        let mut table = RouteTable::default();
-        let mut hosts: HostMap<path::Builder> = HostMap::default();
-        for Candidate { route, rule, path, conditions, .. } in candidates {
-            let number = table.entries.len() as u32;
-            if hostnames == Hostnames::Ignored || route.hostnames.is_empty() {
-                hosts.entry("").add(path, number);
-            } else {
-                route.hostnames.iter().for_each(|hostname| hosts.entry(hostname).add(path, number));
-            }
+        let mut entries = Vec::with_capacity(candidates.len());
+        let mut paths = path::Builder::default();
+        for Candidate { rule, path, conditions, .. } in candidates {
+            paths.add(path, entries.len() as u32);
             let prefix = match path {
                 PathMatch::Prefix(prefix) => Some(prefix.trim_end_matches('/').len()),
                 PathMatch::Exact(_) | PathMatch::Regex(_) => None,
             };
-            table.entries.push(Entry { rule: Arc::clone(rule), conditions, prefix });
+            entries.push(Entry { rule: Arc::clone(rule), conditions, prefix });
         }
-        table.hosts = hosts.map(path::Builder::finish);
-        table
+        HostTable { entries, paths: paths.finish() }
     }
 
-    /// The rule for a request to `host`, which is in lower case and has no port.
-    pub(crate) fn find(&self, host: &[u8], request: &RequestHead) -> Option<Matched<'_>> {
-        let path = request.path().as_bytes();
+    fn find(&self, path: &[u8], request: &RequestHead) -> Option<Matched<'_>> {
         let accepts = |number: u32| {
             self.entries.get(number as usize).is_some_and(|entry| entry.conditions.hold(request))
         };
-        let number = self.hosts.covering(host).find_map(|index| index.first(path, accepts))?;
+        let number = self.paths.first(path, accepts)?;
         let entry = self.entries.get(number as usize)?;
         Some(Matched { rule: &entry.rule, prefix: entry.prefix })
     }

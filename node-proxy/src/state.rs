@@ -11,23 +11,28 @@ use std::{
     sync::Arc,
 };
 
+use imbl::Vector;
 use ipnet::IpNet;
 use weft_ebpf_common::identity;
 use weft_flow_export::enrich::Directory;
-use weft_ir::{AppProtocol, IdentityNumber, Node, Snapshot, Workload};
-use weft_policy::PolicySet;
+use weft_ir::{IdentityNumber, Node, Snapshot, Workload};
+use weft_policy::{
+    PolicySet,
+    capture::{Capture, Services},
+};
 
 pub(crate) mod cluster;
 pub(crate) mod compile;
 mod held;
 mod listeners;
 pub(crate) mod permit;
-mod tables;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) mod world;
 
 pub(crate) use held::Held;
-pub(crate) use listeners::{ListenPoint, VirtualHost};
+pub(crate) use listeners::ListenPoint;
 
 use crate::{
     route::{RouteTable, ratelimit::RateLimiter, slots::Slot},
@@ -40,8 +45,9 @@ pub struct MeshState {
     /// The revision of the snapshot that it was compiled from; 0 before the first.
     pub(crate) revision: u64,
     pub(crate) peers: Arc<Peers>,
-    pub(crate) services: Arc<HashMap<(IpAddr, u16), Arc<ServiceTarget>>>,
-    pub(crate) clusters: Vec<Option<Arc<Cluster>>>,
+    pub(crate) services: Services,
+    pub(crate) targets: TargetMap,
+    pub(crate) clusters: Vector<Option<Arc<Cluster>>>,
     pub(crate) listen_points: Arc<BTreeMap<SocketAddr, Arc<ListenPoint>>>,
     pub(crate) policies: Arc<PolicySet>,
     pub(crate) directory: Arc<Directory>,
@@ -84,11 +90,14 @@ pub(crate) struct Peers {
     own: Option<Arc<Node>>,
 }
 
+/// Targets by the address and port of a Service.
+pub(crate) type TargetMap = imbl::HashMap<(IpAddr, u16), Arc<ServiceTarget>>;
+
 /// What a port of a Service's address stands for.
 #[derive(Debug)]
 pub(crate) struct ServiceTarget {
-    /// What is spoken there.
-    pub(crate) protocol: AppProtocol,
+    /// Whether connections to it are looked into, and why.
+    pub(crate) capture: Capture,
     /// Where requests go when no route is attached.
     pub(crate) cluster: Slot,
     /// The routes that are attached.
@@ -103,8 +112,9 @@ impl MeshState {
         MeshState {
             revision: 0,
             peers: Arc::default(),
-            services: Arc::default(),
-            clusters: Vec::new(),
+            services: Services::default(),
+            targets: TargetMap::default(),
+            clusters: Vector::new(),
             listen_points: Arc::default(),
             policies: Arc::new(PolicySet::compile(&Snapshot::default(), node)),
             directory: Arc::new(Directory::build(&Snapshot::default(), node)),
@@ -140,7 +150,7 @@ impl MeshState {
 
     /// What a port of a Service's address stands for.
     pub(crate) fn service(&self, address: SocketAddr) -> Option<&Arc<ServiceTarget>> {
-        self.services.get(&(address.ip(), address.port()))
+        self.targets.get(&(address.ip(), address.port()))
     }
 
     /// The cluster in a slot; nothing where the Service or its port does not exist.
@@ -171,6 +181,30 @@ impl MeshState {
 }
 
 impl Peers {
+    fn of(snapshot: &Snapshot, local: &str) -> Peers {
+        let mut peers = Peers::default();
+        // A pod of the host's network has the node's addresses, and so the node's identity.
+        for workload in snapshot.workloads().filter(|workload| !workload.host_network) {
+            let peer = Peer::of_workload(workload.clone(), local);
+            peers.known.extend(workload.addresses.iter().map(|address| (*address, peer.clone())));
+        }
+        for node in snapshot.nodes() {
+            let (number, place) = match *node.name == *local {
+                true => (identity::HOST, Place::Host),
+                false => (identity::REMOTE_NODE, Place::OtherNode),
+            };
+            let peer = Peer::of_node(number, place);
+            peers.known.extend(node.addresses.iter().map(|address| (*address, peer.clone())));
+            let ingress = Peer::of_node(identity::INGRESS, place);
+            peers.known.extend(node.ingress_addresses.iter().map(|address| (*address, ingress.clone())));
+            if place == Place::Host {
+                peers.own = Some(Arc::new(node.clone()));
+            }
+        }
+        peers.pod_cidrs = snapshot.mesh_defaults().map(|mesh| mesh.pod_cidrs.clone()).unwrap_or_default();
+        peers
+    }
+
     fn find(&self, address: IpAddr) -> Peer {
         if let Some(peer) = self.known.get(&address) {
             return peer.clone();

@@ -2,10 +2,11 @@
 //! Hostnames of listeners and routes: exact, `*.suffix`, or empty for any.
 
 use std::{
-    collections::HashMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
 };
+
+use imbl::HashMap;
 
 /// Whether some host matches both.
 pub fn intersect(left: &str, right: &str) -> bool {
@@ -71,7 +72,7 @@ pub fn valid_authority(text: &str) -> bool {
     known && port.is_none_or(digits)
 }
 
-/// Something for each of many hostnames.
+/// Something for each of many hostnames. A clone shares everything with the original.
 #[derive(Clone, Debug)]
 pub struct HostMap<T> {
     exact: HashMap<Box<[u8]>, T>,
@@ -86,18 +87,22 @@ impl<T> Default for HostMap<T> {
     }
 }
 
-impl<T> HostMap<T> {
-    /// What there is for a hostname as it was written; empty stands for any host.
-    pub fn entry(&mut self, hostname: &str) -> &mut T
-    where
-        T: Default,
-    {
+impl<T: Clone> HostMap<T> {
+    /// Says what there is for a hostname as it was written; empty stands for any host.
+    pub fn set(&mut self, hostname: &str, value: Option<T>) {
         let lower = hostname.to_ascii_lowercase();
-        match lower.strip_prefix("*.") {
-            Some(suffix) => self.wildcard.entry(suffix.as_bytes().into()).or_default(),
-            None if lower.is_empty() => self.any.get_or_insert_with(T::default),
-            None => self.exact.entry(lower.as_bytes().into()).or_default(),
-        }
+        let (hosts, key) = match lower.strip_prefix("*.") {
+            Some(suffix) => (&mut self.wildcard, suffix),
+            None if lower.is_empty() => {
+                self.any = value;
+                return;
+            }
+            None => (&mut self.exact, lower.as_str()),
+        };
+        match value {
+            Some(value) => hosts.insert(key.as_bytes().into(), value),
+            None => hosts.remove(key.as_bytes()),
+        };
     }
 
     /// Everything whose hostname covers a host, the most specific first: the name itself, then the
@@ -113,15 +118,6 @@ impl<T> HostMap<T> {
         let wildcards = suffixes.filter_map(|suffix| self.wildcard.get(suffix));
         self.exact.get(host).into_iter().chain(wildcards).chain(&self.any)
     }
-
-    /// The same hostnames with something else for each.
-    pub fn map<U>(self, mut with: impl FnMut(T) -> U) -> HostMap<U> {
-        let mut all = |entries: HashMap<Box<[u8]>, T>| {
-            entries.into_iter().map(|(host, one)| (host, with(one))).collect::<HashMap<_, _>>()
-        };
-        let (exact, wildcard) = (all(self.exact), all(self.wildcard));
-        HostMap { exact, wildcard, any: self.any.map(with) }
-    }
 }
 
 #[cfg(test)]
@@ -130,13 +126,14 @@ mod tests {
 
     #[test]
     fn the_most_specific_hostname_comes_first_in_any_case() {
-        let mut hosts: HostMap<Vec<&str>> = HostMap::default();
-        for name in ["", "*.Test", "*.shop.test", "A.shop.test"] {
-            hosts.entry(name).push(name);
+        let mut hosts = HostMap::default();
+        for name in ["", "*.Test", "*.shop.test", "A.shop.test", "b.shop.test"] {
+            hosts.set(name, Some(name));
         }
-        let covering =
-            |host: &'static str| hosts.covering(host.as_bytes()).flatten().copied().collect::<Vec<_>>();
+        hosts.set("B.shop.test", None);
+        let covering = |host: &'static str| hosts.covering(host.as_bytes()).copied().collect::<Vec<_>>();
         assert_eq!(covering("a.shop.test"), ["A.shop.test", "*.shop.test", "*.Test", ""]);
+        assert_eq!(covering("b.shop.test"), ["*.shop.test", "*.Test", ""]);
         assert_eq!(covering("shop.test"), ["*.Test", ""]);
         assert_eq!(covering("test"), [""]);
         assert_eq!(covering(""), [""]);

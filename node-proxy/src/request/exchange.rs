@@ -108,7 +108,7 @@ pub(crate) fn exchange<'a>(
     let backend = sending.matched.as_ref().and_then(|(matched, index)| matched.rule.backends.get(*index));
     let timeout = rule.and_then(|rule| rule.timeouts.request);
     let exchange = Exchange {
-        http2: speaks_http2(connection, resolved, sending.destination, received),
+        http2: speaks_http2(connection, sending.destination, received),
         now: record.started,
         connection,
         resolved,
@@ -382,22 +382,13 @@ fn measure(
 /// HTTP/2 where the Service says so, and for gRPC, which needs it. Otherwise a redirected client is kept
 /// at what it chose to speak, since without Weft it would speak it to the endpoint; the clients of a
 /// Gateway have chosen it for the Gateway only, so endpoints get HTTP/1.1.
-fn speaks_http2(
-    connection: &Connection,
-    resolved: &Resolved,
-    destination: Destination<'_>,
-    head: &RequestHead,
-) -> bool {
-    let protocol = match destination {
-        Destination::Cluster(cluster) => cluster.protocol,
-        Destination::Address(_) => resolved.protocol(),
+fn speaks_http2(connection: &Connection, destination: Destination<'_>, head: &RequestHead) -> bool {
+    let declared = match destination {
+        Destination::Cluster(cluster) => cluster.protocol == AppProtocol::Http2,
+        Destination::Address(_) => false,
     };
-    match protocol {
-        AppProtocol::Http2 => true,
-        AppProtocol::Http | AppProtocol::Unknown | AppProtocol::Tcp => {
-            head.version == http::Version::HTTP_2 && (!connection.is_gateway() || reply::is_grpc(head))
-        }
-    }
+    let chosen = head.version == http::Version::HTTP_2 && (!connection.is_gateway() || reply::is_grpc(head));
+    declared || chosen
 }
 
 fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use tokio::net::TcpStream;
 use weft_codec::io::{RawStream, RelayBytes, relay};
 use weft_ebpf_common::reason::Reason;
+use weft_policy::capture::Reading;
 
 use crate::{
     request::Connection,
@@ -42,9 +43,7 @@ pub(crate) fn plan(connection: &Connection, resolved: &Resolved) -> Plan {
         Target::Listener(_) => return Plan::Http,
         Target::Refused(reason) => return Plan::Refused(*reason, None),
         Target::Address(address) => *address,
-        Target::Service(service) if service.routes.is_some() || !service.limits.is_empty() => {
-            return Plan::Http;
-        }
+        Target::Service(service) if service.capture.reading != Reading::Bytes => return Plan::Http,
         Target::Service(service) => {
             let Some(cluster) = resolved.held.state().cluster(service.cluster) else {
                 return Plan::Refused(Reason::InvalidBackend, None);
@@ -59,7 +58,7 @@ pub(crate) fn plan(connection: &Connection, resolved: &Resolved) -> Plan {
         }
     };
     let choice = resolved.choice(address, connection.ends, worker.is_transparent());
-    if choice.verdicts.need_requests() {
+    if choice.verdicts.capture().reading != Reading::Bytes {
         return Plan::Http;
     }
     match choice.verdicts.permit_bytes() {
@@ -167,3 +166,6 @@ pub(crate) fn report(worker: &Worker, record: ConnectionRecord) {
     metrics::add(&counters.sent, record.sent);
     worker.sink().connection(&record);
 }
+
+#[cfg(test)]
+mod tests;

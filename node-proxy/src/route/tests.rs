@@ -45,10 +45,17 @@ fn route(name: &str, hostnames: &[&str], matches: Vec<RouteMatch>) -> Route {
     }
 }
 
-fn table(routes: &[Route], hostnames: Hostnames) -> RouteTable {
+/// The table of a listener.
+fn table(routes: &[Route]) -> RouteTable {
     let compile = |route| (route, Arc::new(Rule::compile(route, vec![], |_| Slot::default())));
     let compiled: Vec<_> = routes.iter().map(compile).collect();
-    RouteTable::build(&compiled, hostnames)
+    let hosts: BTreeSet<Arc<str>> = routes.iter().flat_map(hostnames_of).collect();
+    let mut table = RouteTable::default();
+    for host in hosts {
+        let of_host = compiled.iter().filter(|(route, _)| hostnames_of(route).contains(&host));
+        table.set_host(&host, &of_host.cloned().collect::<Vec<_>>());
+    }
+    table
 }
 
 fn request(method: &str, target: &str, headers: &[(&'static str, &'static str)]) -> RequestHead {
@@ -71,16 +78,13 @@ fn get(table: &RouteTable, host: &str, target: &str) -> Option<String> {
 
 #[test]
 fn the_path_decides_exact_then_expression_then_longest_prefix() {
-    let table = table(
-        &[
-            route("root", &[], vec![prefix("/")]),
-            route("long", &[], vec![prefix("/a/b")]),
-            route("short", &[], vec![prefix("/a/")]),
-            route("expression", &[], vec![regex("/a/b/[0-9]+")]),
-            route("exact", &[], vec![exact("/a/b/7")]),
-        ],
-        Hostnames::Ignored,
-    );
+    let table = table(&[
+        route("root", &[], vec![prefix("/")]),
+        route("long", &[], vec![prefix("/a/b")]),
+        route("short", &[], vec![prefix("/a/")]),
+        route("expression", &[], vec![regex("/a/b/[0-9]+")]),
+        route("exact", &[], vec![exact("/a/b/7")]),
+    ]);
     for (target, wanted) in [
         ("/", "root"),
         ("/ab", "root"),
@@ -103,28 +107,23 @@ fn the_path_decides_exact_then_expression_then_longest_prefix() {
 fn a_better_path_wins_over_more_conditions() {
     let conditions =
         RouteMatch { method: Some("GET".into()), headers: vec![value("x-a", "1")], ..prefix("/a") };
-    let table = table(
-        &[route("conditions", &[], vec![conditions]), route("path", &[], vec![prefix("/a/b")])],
-        Hostnames::Ignored,
-    );
+    let table =
+        table(&[route("conditions", &[], vec![conditions]), route("path", &[], vec![prefix("/a/b")])]);
     assert_eq!(found(&table, "h", &request("GET", "/a/b", &[("x-a", "1")])).as_deref(), Some("path"));
 }
 
 #[test]
 fn method_wins_over_headers_and_headers_over_query() {
-    let table = table(
-        &[
-            route("query", &[], vec![RouteMatch { query: vec![value("q", "1"), value("r", "1")], ..any() }]),
-            route("header", &[], vec![RouteMatch { headers: vec![value("x-a", "1")], ..any() }]),
-            route(
-                "headers",
-                &[],
-                vec![RouteMatch { headers: vec![value("x-a", "1"), value("x-b", "1")], ..any() }],
-            ),
-            route("method", &[], vec![RouteMatch { method: Some("POST".into()), ..any() }]),
-        ],
-        Hostnames::Ignored,
-    );
+    let table = table(&[
+        route("query", &[], vec![RouteMatch { query: vec![value("q", "1"), value("r", "1")], ..any() }]),
+        route("header", &[], vec![RouteMatch { headers: vec![value("x-a", "1")], ..any() }]),
+        route(
+            "headers",
+            &[],
+            vec![RouteMatch { headers: vec![value("x-a", "1"), value("x-b", "1")], ..any() }],
+        ),
+        route("method", &[], vec![RouteMatch { method: Some("POST".into()), ..any() }]),
+    ]);
     let all = [("x-a", "1"), ("x-b", "1")];
     assert_eq!(found(&table, "h", &request("POST", "/?q=1&r=1", &all)).as_deref(), Some("method"));
     assert_eq!(found(&table, "h", &request("GET", "/?q=1&r=1", &all)).as_deref(), Some("headers"));
@@ -138,21 +137,18 @@ fn a_tie_goes_to_the_older_route_and_then_to_the_first_by_name() {
     let older = Route { created: 50, ..route("z", &[], vec![any()]) };
     let unknown = Route { created: 0, ..route("0", &[], vec![any()]) };
     let routes = [route("b", &[], vec![any()]), unknown, route("a", &[], vec![any()]), older];
-    assert_eq!(get(&table(&routes, Hostnames::Ignored), "h", "/").as_deref(), Some("z"));
-    assert_eq!(get(&table(&routes[..3], Hostnames::Ignored), "h", "/").as_deref(), Some("a"));
+    assert_eq!(get(&table(&routes), "h", "/").as_deref(), Some("z"));
+    assert_eq!(get(&table(&routes[..3]), "h", "/").as_deref(), Some("a"));
 }
 
 #[test]
 fn the_most_specific_hostname_wins_over_the_path() {
-    let table = table(
-        &[
-            route("any", &[], vec![exact("/x")]),
-            route("wide", &["*.test"], vec![exact("/x")]),
-            route("narrow", &["*.shop.test"], vec![exact("/x")]),
-            route("exact", &["A.shop.test"], vec![prefix("/x")]),
-        ],
-        Hostnames::Matched,
-    );
+    let table = table(&[
+        route("any", &[], vec![exact("/x")]),
+        route("wide", &["*.test"], vec![exact("/x")]),
+        route("narrow", &["*.shop.test"], vec![exact("/x")]),
+        route("exact", &["A.shop.test"], vec![prefix("/x")]),
+    ]);
     for (host, wanted) in [
         ("a.shop.test", "exact"),
         ("b.shop.test", "narrow"),
@@ -167,19 +163,16 @@ fn the_most_specific_hostname_wins_over_the_path() {
 
 #[test]
 fn a_less_specific_hostname_serves_what_the_more_specific_has_no_rule_for() {
-    let table = table(
-        &[route("wide", &["*.test"], vec![prefix("/")]), route("exact", &["a.test"], vec![prefix("/x")])],
-        Hostnames::Matched,
-    );
+    let table = table(&[
+        route("wide", &["*.test"], vec![prefix("/")]),
+        route("exact", &["a.test"], vec![prefix("/x")]),
+    ]);
     assert_eq!(get(&table, "a.test", "/y").as_deref(), Some("wide"));
 }
 
 #[test]
 fn only_the_first_value_of_a_query_parameter_counts_and_is_decoded() {
-    let table = table(
-        &[route("q", &[], vec![RouteMatch { query: vec![value("a b", "1/2")], ..any() }])],
-        Hostnames::Ignored,
-    );
+    let table = table(&[route("q", &[], vec![RouteMatch { query: vec![value("a b", "1/2")], ..any() }])]);
     assert_eq!(get(&table, "h", "/?a+b=1%2F2&a+b=3").as_deref(), Some("q"));
     assert_eq!(get(&table, "h", "/?a%20b=3&a+b=1/2"), None);
     assert_eq!(get(&table, "h", "/?a%2"), None);
@@ -187,17 +180,14 @@ fn only_the_first_value_of_a_query_parameter_counts_and_is_decoded() {
 
 #[test]
 fn several_headers_of_one_name_are_one_list() {
-    let table = table(
-        &[route("h", &[], vec![RouteMatch { headers: vec![value("x-a", "1,2")], ..any() }])],
-        Hostnames::Ignored,
-    );
+    let table = table(&[route("h", &[], vec![RouteMatch { headers: vec![value("x-a", "1,2")], ..any() }])]);
     assert!(found(&table, "h", &request("GET", "/", &[("x-a", "1"), ("x-a", "2")])).is_some());
     assert!(found(&table, "h", &request("GET", "/", &[("x-a", "1")])).is_none());
 }
 
 #[test]
 fn an_expression_has_to_match_as_a_whole() {
-    let table = table(&[route("r", &[], vec![regex("/a|/b")])], Hostnames::Ignored);
+    let table = table(&[route("r", &[], vec![regex("/a|/b")])]);
     assert!(get(&table, "h", "/b").is_some());
     assert!(get(&table, "h", "/bc").is_none());
     assert!(get(&table, "h", "/x/a").is_none());
@@ -209,7 +199,7 @@ fn a_rule_that_cannot_be_used_is_closed_alone() {
         let bad = route("bad", &[], vec![wanted, prefix("/ok")]);
         let (closed, error) = usable(&bad);
         assert!(error.is_some() && closed.action.filters == [weft_ir::RouteFilter::Invalid]);
-        table(&[closed.into_owned(), route("good", &[], vec![prefix("/")])], Hostnames::Ignored)
+        table(&[closed.into_owned(), route("good", &[], vec![prefix("/")])])
     };
     for expression in ["/foo(", "/foo{9999}"] {
         let table = broken(regex(expression));
@@ -227,7 +217,7 @@ fn a_rule_that_cannot_be_used_is_closed_alone() {
 
 #[test]
 fn the_covered_prefix_is_known_for_rewrites() {
-    let table = table(&[route("p", &[], vec![prefix("/a/b/")])], Hostnames::Ignored);
+    let table = table(&[route("p", &[], vec![prefix("/a/b/")])]);
     let head = request("GET", "/a/b/c", &[]);
     assert_eq!(table.find(b"h", &head).expect("a match").prefix, Some(4));
 }

@@ -15,26 +15,19 @@ use crate::route::RouteTable;
 /// One address and port on which Gateways listen.
 #[derive(Debug, Default)]
 pub(crate) struct ListenPoint {
-    hosts: HostMap<Option<Arc<VirtualHost>>>,
-}
-
-/// What is served for one hostname of a listen point.
-#[derive(Debug)]
-pub(crate) struct VirtualHost {
-    /// The routes attached to the listeners.
-    pub(crate) routes: Arc<RouteTable>,
+    hosts: HostMap<Arc<RouteTable>>,
 }
 
 impl ListenPoint {
-    /// The listener with the most specific hostname for a host, which is in lower case and has no
-    /// port. No other listener serves the request, even when this one has no rule for it (listener
+    /// The routes of the listener with the most specific hostname for a host, which is in lower case and
+    /// has no port. No other listener serves the request, even when this one has no rule for it (listener
     /// isolation).
-    pub(crate) fn find(&self, host: &[u8]) -> Option<&Arc<VirtualHost>> {
-        self.hosts.covering(host).flatten().next()
+    pub(crate) fn find(&self, host: &[u8]) -> Option<&Arc<RouteTable>> {
+        self.hosts.covering(host).next()
     }
 
-    pub(super) fn add(&mut self, hostname: &str, host: Arc<VirtualHost>) {
-        *self.hosts.entry(hostname) = Some(host);
+    pub(super) fn add(&mut self, hostname: &str, routes: Arc<RouteTable>) {
+        self.hosts.set(hostname, Some(routes));
     }
 }
 

@@ -12,7 +12,9 @@ use http::HeaderName;
 use weft_codec::message::RequestHead;
 use weft_ebpf_common::reason::Reason;
 use weft_ir::Protocol;
-use weft_policy::{Direction, EndpointPolicy, HttpDecision, HttpRequest, L4Verdict, L7Policy};
+use weft_policy::{
+    Direction, EndpointPolicy, HttpDecision, HttpRequest, L4Verdict, L7Policy, capture::Capture,
+};
 
 use crate::state::{MeshState, Peer, Place};
 
@@ -85,12 +87,9 @@ impl Verdicts {
         Verdicts { egress, ingress }
     }
 
-    /// Whether each request has to be decided.
-    pub(crate) fn need_requests(&self) -> bool {
-        [&self.egress, &self.ingress].into_iter().any(|verdict| match verdict {
-            L4Verdict::L7(L7Policy::Http(_)) => true,
-            L4Verdict::Allow(_) | L4Verdict::Deny(..) => false,
-        })
+    /// What has to be read of the connection to decide about it.
+    pub(crate) fn capture(&self) -> Capture {
+        Capture::of_endpoint_port(&self.egress, &self.ingress)
     }
 
     /// Decides about a connection that is relayed as bytes. Rules about requests allow none.

@@ -4,9 +4,10 @@ use std::time::Duration;
 use http::{Method, uri::PathAndQuery};
 use weft_codec::message::RequestHead;
 use weft_ir::{
-    BackendService, Endpoint, EndpointPort, Endpoints, Listener, ListenerParent, ListenerParentKind,
-    MeshDefaults, ObjectName, PathMatch, Protocol, RateLimit, RateLimitTarget, Resource, Route, RouteAction,
-    RouteBackend, RouteKind, RouteMatch, RouteParent, RouteTimeouts, Service, ServicePort, Snapshot,
+    AppProtocol, BackendService, Endpoint, EndpointPort, Endpoints, Listener, ListenerParent,
+    ListenerParentKind, MeshDefaults, ObjectName, PathMatch, Protocol, RateLimit, RateLimitTarget, Resource,
+    Route, RouteAction, RouteBackend, RouteKind, RouteMatch, RouteParent, RouteTimeouts, Service,
+    ServicePort, Snapshot,
 };
 
 use super::{compile::Compiler, *};
@@ -219,7 +220,7 @@ fn the_most_specific_listener_serves_alone() {
     let point = &state.listen_points()[&SocketAddr::from(([0, 0, 0, 0], 8000))];
     let served = |host: &str, path: &'static str| {
         let head = RequestHead::new(Method::GET, PathAndQuery::from_static(path), None);
-        let routes = &point.find(host.as_bytes())?.routes;
+        let routes = point.find(host.as_bytes())?;
         routes.find(host.as_bytes(), &head).map(|matched| matched.rule.label.to_string())
     };
     assert_eq!(served("a.test", "/only").as_deref(), Some("shop/exact/0"));

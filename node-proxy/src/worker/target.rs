@@ -10,7 +10,6 @@ use std::{
 
 use weft_ebpf_common::reason::Reason;
 use weft_flow_export::FlowEndpoint;
-use weft_ir::AppProtocol;
 use weft_policy::EndpointPolicy;
 
 use crate::{
@@ -140,14 +139,6 @@ impl Resolved {
         match &self.target {
             Target::Service(service) => &service.limits,
             Target::Address(_) | Target::Listener(_) | Target::Refused(_) => &[],
-        }
-    }
-
-    /// What is spoken to an address that no cluster stands for.
-    pub(crate) fn protocol(&self) -> AppProtocol {
-        match &self.target {
-            Target::Service(service) => service.protocol,
-            Target::Address(_) | Target::Listener(_) | Target::Refused(_) => AppProtocol::Unknown,
         }
     }
 }
