@@ -53,9 +53,8 @@ pub struct Output {
 pub fn translate(input: &Input<'_>) -> Output {
     let mut output = Output::default();
     for class in &input.classes {
-        let status =
-            translate_class(*class).map(|status| (key(Kind::GatewayClass, &class.object.metadata), status));
-        output.statuses.extend(status);
+        let key = key(Kind::GatewayClass, &class.object.metadata);
+        output.statuses.extend(translate_class(*class).map(|status| (key, Status::Class(status))));
     }
     let mut all = All { input, gateways: BTreeMap::new() };
     for item in &input.gateways {

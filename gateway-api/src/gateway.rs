@@ -6,7 +6,13 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 use weft_api::{
     gateway::{self as api, GatewayAddress, RouteGroupKind},
     object::Kind,
-    status::{Condition, ConditionsStatus, GatewayStatus, ListenerStatus, Status, Truth},
+    status::{
+        ClassStatus, Condition, GatewayStatus, ListenerStatus, Truth,
+        reason::{
+            ClassAccepted, GatewayAccepted, GatewayProgrammed, ListenerAccepted, ListenerConflicted,
+            ListenerProgrammed, ListenerResolvedRefs,
+        },
+    },
 };
 use weft_ir::{ListenerParent, ListenerParentKind, ObjectName, Resource};
 
@@ -37,8 +43,17 @@ pub struct GatewayState {
     pub(crate) name: ObjectName,
     pub(crate) listeners: Vec<ListenerState>,
     /// Why the whole Gateway is refused: reason and message.
-    refused: Option<(&'static str, String)>,
-    listen_addresses: Vec<IpAddr>,
+    refused: Option<(GatewayAccepted, String)>,
+    addresses: Addresses,
+}
+
+/// The addresses that a Gateway asks for.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Addresses {
+    /// Those to listen on; where the object names none at all, every address of a node.
+    listen: Vec<IpAddr>,
+    /// An address that is asked for without saying which.
+    unassigned: Option<String>,
 }
 
 /// A listener of such a Gateway.
@@ -49,9 +64,15 @@ pub(crate) struct ListenerState {
     pub(crate) takes_http_routes: bool,
     supported_kinds: Vec<RouteGroupKind>,
     invalid_kinds: Option<String>,
-    refused: Option<(&'static str, String)>,
-    /// Reason and message.
-    conflict: Option<(&'static str, String)>,
+    refused: Option<(ListenerAccepted, String)>,
+    conflict: Option<(Conflict, String)>,
+}
+
+/// How another listener of the Gateway is in the way of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Conflict {
+    Hostname,
+    Protocol,
 }
 
 impl ListenerState {
@@ -61,18 +82,16 @@ impl ListenerState {
 }
 
 /// The status of a class; nothing where it is none of ours.
-pub fn translate_class(class: Item<'_, api::GatewayClass>) -> Option<Status> {
+pub fn translate_class(class: Item<'_, api::GatewayClass>) -> Option<ClassStatus> {
     if &*class.object.spec.controller_name != CONTROLLER_NAME {
         return None;
     }
-    let condition = match class.unknown.first() {
-        None => Condition::new("Accepted", true, class.generation, "Accepted", "Weft serves this class"),
-        Some(field) => {
-            let message = format!("{field} is not supported");
-            Condition::new("Accepted", false, class.generation, "InvalidParameters", &message)
-        }
+    let (reason, message) = match class.unknown.first() {
+        None => (ClassAccepted::Accepted, "Weft serves this class".to_owned()),
+        Some(field) => (ClassAccepted::InvalidParameters, format!("{field} is not supported")),
     };
-    Some(Status::Conditions(ConditionsStatus { conditions: vec![condition] }))
+    let accepted = Condition::new(serves(class), class.generation, reason, message);
+    Some(ClassStatus { accepted })
 }
 
 /// Whether Weft serves the Gateways of a class: it is ours and accepted.
@@ -102,13 +121,13 @@ impl GatewayState {
     fn new(item: Item<'_, api::Gateway>) -> GatewayState {
         let metadata = &item.object.metadata;
         let spec = &item.object.spec;
-        let (listen_addresses, mut refused) = match requested_addresses(&spec.addresses) {
+        let (addresses, mut refused) = match requested_addresses(&spec.addresses) {
             Ok(addresses) => (addresses, None),
-            Err(message) => (Vec::new(), Some(("UnsupportedAddress", message))),
+            Err(refused) => (Addresses::default(), Some(refused)),
         };
         let of_gateway = |field: &&Arc<str>| !field.starts_with("spec.listeners[");
         if let Some(field) = item.unknown.iter().find(of_gateway) {
-            refused = Some(("Invalid", format!("{field} is not supported")));
+            refused = Some((GatewayAccepted::Invalid, format!("{field} is not supported")));
         }
         let listeners = spec.listeners.iter().enumerate();
         let mut listeners: Vec<ListenerState> =
@@ -119,13 +138,14 @@ impl GatewayState {
             name: ObjectName { namespace: metadata.namespace.clone(), name: metadata.name.clone() },
             listeners,
             refused,
-            listen_addresses,
+            addresses,
         }
     }
 
     /// Whether routes of this listener reach a node.
     pub(crate) fn serves(&self, listener: &ListenerState) -> bool {
-        self.refused.is_none() && listener.serves()
+        let nowhere = self.addresses.unassigned.is_some() && self.addresses.listen.is_empty();
+        self.refused.is_none() && !nowhere && listener.serves()
     }
 
     fn resources(&self) -> Vec<Resource> {
@@ -134,7 +154,7 @@ impl GatewayState {
             Resource::Listener(weft_ir::Listener {
                 parent: ListenerParent { kind: ListenerParentKind::Gateway, name: self.name.clone() },
                 name: listener.spec.name.clone(),
-                addresses: self.listen_addresses.clone(),
+                addresses: self.addresses.listen.clone(),
                 port: listener.spec.port,
                 hostname: listener.spec.hostname.clone().unwrap_or_else(|| "".into()),
             })
@@ -149,8 +169,9 @@ impl GatewayState {
             listener_status(listener, self.serves(listener), attached, self.generation)
         };
         GatewayStatus {
-            conditions: self.conditions(),
             addresses: self.addresses(world),
+            accepted: self.accepted(),
+            programmed: self.programmed(),
             listeners: self.listeners.iter().map(of_listener).collect(),
         }
     }
@@ -158,64 +179,66 @@ impl GatewayState {
     /// The addresses that were asked for, or those of the nodes (at most 16, the API's limit).
     fn addresses(&self, world: &impl World) -> Vec<GatewayAddress> {
         let address = |value: Arc<str>| GatewayAddress { kind: Some("IPAddress".into()), value };
-        match self.listen_addresses.as_slice() {
+        match self.addresses.listen.as_slice() {
+            [] if self.addresses.unassigned.is_some() => Vec::new(),
             [] => world.node_addresses().into_iter().take(16).map(address).collect(),
             own => own.iter().map(|ip| address(ip.to_string().into())).collect(),
         }
     }
 
-    fn conditions(&self) -> Vec<Condition> {
-        let generation = self.generation;
-        let invalid: Vec<&str> = self
-            .listeners
-            .iter()
-            .filter(|listener| !listener.serves())
-            .map(|listener| &*listener.spec.name)
-            .collect();
-        let some_serve = self.listeners.iter().any(|listener| self.serves(listener));
-        let accepted = match (&self.refused, invalid.is_empty()) {
-            (Some((reason, message)), _) => Condition::new("Accepted", false, generation, reason, message),
-            (None, true) => {
-                Condition::new("Accepted", true, generation, "Accepted", "every listener is valid")
-            }
-            (None, false) => {
+    fn accepted(&self) -> Condition<GatewayAccepted> {
+        let of_invalid = self.listeners.iter().filter(|listener| !listener.serves());
+        let invalid: Vec<&str> = of_invalid.map(|listener| &*listener.spec.name).collect();
+        let (status, reason, message) = match (&self.refused, invalid.len()) {
+            (Some((reason, message)), _) => (false, *reason, message.clone()),
+            (None, 0) => (true, GatewayAccepted::Accepted, "every listener is valid".to_owned()),
+            (None, wrong) => {
                 let message = format!("these listeners are not valid: {}", invalid.join(", "));
-                Condition::new("Accepted", some_serve, generation, "ListenersNotValid", &message)
+                (wrong < self.listeners.len(), GatewayAccepted::ListenersNotValid, message)
             }
         };
-        let programmed = if some_serve {
-            pending(generation)
-        } else {
-            Condition::new("Programmed", false, generation, "Invalid", "no listener can be served")
+        Condition::new(status, self.generation, reason, message)
+    }
+
+    /// Unknown before the nodes have answered: whoever counts their answers makes it true.
+    fn programmed(&self) -> Condition<GatewayProgrammed> {
+        let (status, reason, message) = match &self.addresses.unassigned {
+            _ if self.refused.is_some() || !self.listeners.iter().any(ListenerState::serves) => {
+                (Truth::False, GatewayProgrammed::Invalid, "no listener can be served")
+            }
+            Some(message) => (Truth::False, GatewayProgrammed::AddressNotAssigned, &**message),
+            None => (Truth::Unknown, GatewayProgrammed::Pending, WAITING),
         };
-        vec![accepted, programmed]
+        Condition::new(status, self.generation, reason, message)
     }
 }
 
-/// `Programmed` before the nodes have answered: whoever counts their answers makes it true.
-fn pending(generation: i64) -> Condition {
-    Condition {
-        status: Truth::Unknown,
-        ..Condition::new("Programmed", false, generation, "Pending", "waiting for the nodes")
-    }
-}
+/// Said of what the nodes have not answered yet.
+const WAITING: &str = "waiting for the nodes";
 
-/// Addresses to listen on; the error is a message about the first that cannot be had.
-fn requested_addresses(addresses: &[GatewayAddress]) -> Result<Vec<IpAddr>, String> {
-    let parse = |(index, address): (usize, &GatewayAddress)| {
+/// The addresses; the error is reason and message about the first that can never be had.
+fn requested_addresses(addresses: &[GatewayAddress]) -> Result<Addresses, (GatewayAccepted, String)> {
+    let mut requested = Addresses::default();
+    for (index, address) in addresses.iter().enumerate() {
+        let path = format!("spec.addresses[{index}]");
         let kind = address.kind.as_deref().unwrap_or("IPAddress");
         if kind != "IPAddress" {
-            return Err(format!("spec.addresses[{index}]: addresses of type {kind} are not supported"));
+            let message = format!("{path}: addresses of type {kind} are not supported");
+            return Err((GatewayAccepted::UnsupportedAddress, message));
         }
         if address.value.is_empty() {
-            return Err(format!("spec.addresses[{index}]: assigning an address is not supported"));
+            requested.unassigned = Some(format!("{path}: assigning an address is not supported"));
+            continue;
         }
-        address
-            .value
-            .parse::<IpAddr>()
-            .map_err(|_error| format!("spec.addresses[{index}]: `{}` is no IP address", address.value))
-    };
-    addresses.iter().enumerate().map(parse).collect()
+        match address.value.parse() {
+            Ok(address) => requested.listen.push(address),
+            Err(_) => {
+                let message = format!("{path}: `{}` is no IP address", address.value);
+                return Err((GatewayAccepted::Invalid, message));
+            }
+        }
+    }
+    Ok(requested)
 }
 
 fn listener_state(spec: &api::Listener, index: usize, unknown: &[Arc<str>]) -> ListenerState {
@@ -232,9 +255,10 @@ fn listener_state(spec: &api::Listener, index: usize, unknown: &[Arc<str>]) -> L
     let prefix = format!("spec.listeners[{index}].");
     let refused = if http {
         let field = unknown.iter().find(|field| field.starts_with(&prefix));
-        field.map(|field| ("UnsupportedValue", format!("{field} is not supported")))
+        field.map(|field| (ListenerAccepted::UnsupportedValue, format!("{field} is not supported")))
     } else {
-        Some(("UnsupportedProtocol", format!("listeners of protocol {} are not supported", spec.protocol)))
+        let message = format!("listeners of protocol {} are not supported", spec.protocol);
+        Some((ListenerAccepted::UnsupportedProtocol, message))
     };
     ListenerState {
         spec: spec.clone(),
@@ -250,7 +274,7 @@ fn listener_state(spec: &api::Listener, index: usize, unknown: &[Arc<str>]) -> L
 /// Listeners of one port must differ in their hostname, and speak one protocol; inside a Gateway no
 /// listener of a conflict wins. UDP ports are others than TCP ports.
 fn mark_conflicts(listeners: &mut [ListenerState]) {
-    let conflicts: Vec<Option<(&'static str, String)>> = (0..listeners.len())
+    let conflicts: Vec<Option<(Conflict, String)>> = (0..listeners.len())
         .map(|index| {
             let others = listeners.iter().enumerate().filter(|(other, _)| *other != index);
             others.filter_map(|(_, other)| conflict(&listeners[index].spec, other)).min()
@@ -265,46 +289,72 @@ fn mark_conflicts(listeners: &mut [ListenerState]) {
 }
 
 /// How another listener is in the way of one.
-fn conflict(listener: &api::Listener, other: &ListenerState) -> Option<(&'static str, String)> {
+fn conflict(listener: &api::Listener, other: &ListenerState) -> Option<(Conflict, String)> {
     let name = &other.spec.name;
     if listener.port != other.spec.port || &*other.spec.protocol == "UDP" {
         return None;
     }
     if listener.protocol != other.spec.protocol {
         let message = format!("listener {name} has the same port and protocol {}", other.spec.protocol);
-        return Some(("ProtocolConflict", message));
+        return Some((Conflict::Protocol, message));
     }
     let hostname =
         |listener: &api::Listener| listener.hostname.as_deref().unwrap_or_default().to_ascii_lowercase();
     let same = other.refused.is_none() && hostname(listener) == hostname(&other.spec);
-    same.then(|| ("HostnameConflict", format!("listener {name} has the same port and hostname")))
+    same.then(|| (Conflict::Hostname, format!("listener {name} has the same port and hostname")))
 }
 
 fn listener_status(listener: &ListenerState, served: bool, attached: i32, generation: i64) -> ListenerStatus {
-    let condition =
-        |kind, status, reason: &str, message: &str| Condition::new(kind, status, generation, reason, message);
     let accepted = match (&listener.refused, &listener.conflict) {
-        (Some((reason, message)), _) => condition("Accepted", false, reason, message),
-        (None, Some((reason, message))) => condition("Accepted", false, reason, message),
-        (None, None) => condition("Accepted", true, "Accepted", "the listener is valid"),
+        (Some((reason, message)), _) => Condition::new(false, generation, *reason, &**message),
+        (None, Some((conflict, message))) => {
+            let reason = match conflict {
+                Conflict::Hostname => ListenerAccepted::HostnameConflict,
+                Conflict::Protocol => ListenerAccepted::ProtocolConflict,
+            };
+            Condition::new(false, generation, reason, &**message)
+        }
+        (None, None) => Condition::new(true, generation, ListenerAccepted::Accepted, "the listener is valid"),
     };
-    let resolved = match &listener.invalid_kinds {
-        Some(message) => condition("ResolvedRefs", false, "InvalidRouteKinds", message),
-        None => condition("ResolvedRefs", true, "ResolvedRefs", "every reference is resolved"),
+    let resolved_refs = match &listener.invalid_kinds {
+        Some(message) => {
+            Condition::new(false, generation, ListenerResolvedRefs::InvalidRouteKinds, &**message)
+        }
+        None => Condition::new(
+            true,
+            generation,
+            ListenerResolvedRefs::ResolvedRefs,
+            "every reference is resolved",
+        ),
     };
-    let programmed = if served {
-        pending(generation)
-    } else {
-        condition("Programmed", false, "Invalid", "the listener cannot be served")
+    let programmed = match served {
+        true => Condition::new(Truth::Unknown, generation, ListenerProgrammed::Pending, WAITING),
+        false => {
+            Condition::new(false, generation, ListenerProgrammed::Invalid, "the listener cannot be served")
+        }
     };
     let conflicted = match &listener.conflict {
-        Some((reason, message)) => condition("Conflicted", true, reason, message),
-        None => condition("Conflicted", false, "NoConflicts", "no other listener is in its way"),
+        Some((conflict, message)) => {
+            let reason = match conflict {
+                Conflict::Hostname => ListenerConflicted::HostnameConflict,
+                Conflict::Protocol => ListenerConflicted::ProtocolConflict,
+            };
+            Condition::new(true, generation, reason, &**message)
+        }
+        None => Condition::new(
+            false,
+            generation,
+            ListenerConflicted::NoConflicts,
+            "no other listener is in its way",
+        ),
     };
     ListenerStatus {
         name: listener.spec.name.clone(),
         supported_kinds: listener.supported_kinds.clone(),
         attached_routes: attached,
-        conditions: vec![accepted, resolved, programmed, conflicted],
+        accepted,
+        resolved_refs,
+        programmed,
+        conflicted,
     }
 }

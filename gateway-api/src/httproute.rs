@@ -6,7 +6,10 @@ use std::{collections::BTreeSet, sync::Arc};
 use weft_api::{
     gateway as api,
     httproute::{HttpRoute, HttpRouteRule, ParentReference},
-    status::{Condition, RouteParentStatus, RouteStatus, Truth},
+    status::{
+        Condition, RouteParentStatus, RouteStatus, Truth,
+        reason::{RouteAccepted, RoutePartiallyInvalid, RouteResolvedRefs},
+    },
 };
 use weft_ir::{
     ObjectName, Resource, Route, RouteAction, RouteFilter, RouteKind, RouteMatch, RouteParent, RouteTimeouts,
@@ -51,9 +54,7 @@ pub fn translate_route(world: &impl World, item: Item<'_, HttpRoute>) -> RouteOu
                 output.notes.extend(note);
                 continue;
             }
-            Attachment::Refused(reason, message) => {
-                Condition::new("Accepted", false, item.generation, reason, &message)
-            }
+            Attachment::Refused(reason, message) => Condition::new(false, item.generation, reason, message),
             Attachment::Accepted(attached) => {
                 for parent in attached.parents {
                     if !parents.contains(&parent) {
@@ -142,51 +143,54 @@ fn accepted_condition(
     refusal: Option<&str>,
     problems: &RuleProblems,
     rules: usize,
-) -> Condition {
+) -> Condition<RouteAccepted> {
     let all_refused = !problems.refused.is_empty() && problems.refused.len() == rules;
+    let refusal = refusal.map(str::to_owned).or_else(|| all_refused.then(|| problems.refused_text()));
     match refusal {
         Some(message) => {
             let message = format!("{message}; requests are answered with 500");
-            Condition::new("Accepted", false, generation, "UnsupportedValue", &message)
+            Condition::new(false, generation, RouteAccepted::UnsupportedValue, message)
         }
-        None if all_refused => {
-            let message = format!("{}; requests are answered with 500", problems.refused_text());
-            Condition::new("Accepted", false, generation, "UnsupportedValue", &message)
-        }
-        None => Condition::new("Accepted", true, generation, "Accepted", "the route is attached"),
+        None => Condition::new(true, generation, RouteAccepted::Accepted, "the route is attached"),
     }
 }
 
 fn parent_status(
     parent: &ParentReference,
-    accepted: Condition,
+    accepted: Condition<RouteAccepted>,
     generation: i64,
     problems: &RuleProblems,
     rules: usize,
 ) -> RouteParentStatus {
-    let resolved = match problems.references.first() {
+    let resolved_refs = match problems.references.first() {
         None => {
-            Condition::new("ResolvedRefs", true, generation, "ResolvedRefs", "every reference is resolved")
+            let message = "every reference is resolved";
+            Condition::new(true, generation, RouteResolvedRefs::ResolvedRefs, message)
         }
         Some((reason, _)) => {
             let messages: Vec<&str> = problems.references.iter().map(|(_, message)| &**message).collect();
-            Condition::new("ResolvedRefs", false, generation, reason, &messages.join("; "))
+            Condition::new(false, generation, *reason, messages.join("; "))
         }
     };
     let partly = accepted.status == Truth::True && !problems.refused.is_empty();
-    let mut conditions = vec![accepted, resolved];
-    if partly && problems.refused.len() < rules {
+    let partially_invalid = (partly && problems.refused.len() < rules).then(|| {
         let message = format!(
             "Dropped Rule: {}; requests that match it are answered with 500",
             problems.refused_text()
         );
-        conditions.push(Condition::new("PartiallyInvalid", true, generation, "UnsupportedValue", &message));
-    }
+        Condition::new(true, generation, RoutePartiallyInvalid::UnsupportedValue, message)
+    });
     // As the API server would have it: clients compare group and kind.
     let parent_ref = ParentReference {
         group: Some(parent.group.clone().unwrap_or_else(|| api::GROUP.into())),
         kind: Some(parent.kind.clone().unwrap_or_else(|| "Gateway".into())),
         ..parent.clone()
     };
-    RouteParentStatus { parent_ref, controller_name: Arc::from(CONTROLLER_NAME), conditions }
+    RouteParentStatus {
+        parent_ref,
+        controller_name: Arc::from(CONTROLLER_NAME),
+        accepted,
+        resolved_refs,
+        partially_invalid,
+    }
 }

@@ -7,6 +7,7 @@ use weft_api::{
     core::{L4Protocol, Service},
     gateway::{self as api, FromNamespaces},
     httproute::{HttpRoute, ParentReference},
+    status::reason::RouteAccepted,
 };
 use weft_ir::{ListenerParent, ListenerParentKind, ObjectName, RouteParent};
 use weft_matching::hostname;
@@ -24,7 +25,7 @@ pub(crate) enum Attachment {
     /// Attached to all of these.
     Accepted(Attached),
     /// Not attached: reason and message.
-    Refused(&'static str, String),
+    Refused(RouteAccepted, String),
 }
 
 /// Where a route is attached.
@@ -83,17 +84,17 @@ fn to_gateway(
     }
     if !any_named {
         return Attachment::Refused(
-            "NoMatchingParent",
+            RouteAccepted::NoMatchingParent,
             format!("Gateway {} has no such listener", gateway.name),
         );
     }
     if !any_allowed {
         let message = format!("no listener of Gateway {} takes HTTPRoutes of this namespace", gateway.name);
-        return Attachment::Refused("NotAllowedByListeners", message);
+        return Attachment::Refused(RouteAccepted::NotAllowedByListeners, message);
     }
     if attached.is_empty() {
         let message = format!("no hostname of the route fits a listener of Gateway {}", gateway.name);
-        return Attachment::Refused("NoMatchingListenerHostname", message);
+        return Attachment::Refused(RouteAccepted::NoMatchingListenerHostname, message);
     }
     let name = |listener: &&ListenerState| (gateway.name.clone(), listener.spec.name.clone());
     let served = attached.iter().filter(|listener| gateway.serves(listener)).map(name);
@@ -127,21 +128,26 @@ fn to_service(
 ) -> Attachment {
     if name.namespace != route.metadata.namespace {
         let message = "routes for a Service of another namespace (consumer routes) are not supported";
-        return Attachment::Refused("UnsupportedValue", message.into());
+        return Attachment::Refused(RouteAccepted::UnsupportedValue, message.into());
     }
     let Some(service) = world.service(name) else {
-        return Attachment::Refused("NoMatchingParent", format!("Service {name} does not exist"));
+        return Attachment::Refused(
+            RouteAccepted::NoMatchingParent,
+            format!("Service {name} does not exist"),
+        );
     };
     if !has_address(service) {
         let message = format!("Service {name} has no address of its own that requests could be sent to");
-        return Attachment::Refused("UnsupportedValue", message);
+        return Attachment::Refused(RouteAccepted::UnsupportedValue, message);
     }
     match service_port(service, parent.port, parent.section_name.as_ref()) {
         Ok(port) => {
             let parents = vec![RouteParent::Service { service: name.clone(), port }];
             Attachment::Accepted(Attached { parents, ..Attached::default() })
         }
-        Err(message) => Attachment::Refused("NoMatchingParent", format!("Service {name} {message}")),
+        Err(message) => {
+            Attachment::Refused(RouteAccepted::NoMatchingParent, format!("Service {name} {message}"))
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use weft_api::{
     httproute::{
         HttpBackendRef, HttpRouteMatch, HttpRouteRule, HttpValueMatch, PathMatchType, ValueMatchType,
     },
+    status::reason::RouteResolvedRefs,
 };
 use weft_ir::{
     BackendService, ObjectName, PathMatch, RouteAction, RouteBackend, RouteFilter, RouteMatch, RouteRetry,
@@ -28,7 +29,7 @@ pub(crate) struct RuleProblems {
     /// Refused rules by index, with the first reason of each.
     pub(crate) refused: BTreeMap<usize, String>,
     /// References that could not be resolved: reason and message, in the order of the object.
-    pub(crate) references: Vec<(&'static str, String)>,
+    pub(crate) references: Vec<(RouteResolvedRefs, String)>,
 }
 
 impl RuleProblems {
@@ -179,12 +180,12 @@ fn resolve(
     world: &impl World,
     namespace: &Arc<str>,
     backend: &HttpBackendRef,
-) -> Result<BackendService, (&'static str, String)> {
+) -> Result<BackendService, (RouteResolvedRefs, String)> {
     let group = backend.group.as_deref().unwrap_or_default();
     let kind = backend.kind.as_deref().unwrap_or("Service");
     if !group.is_empty() || kind != "Service" {
         let message = format!("backends of kind {group}/{kind} are not supported");
-        return Err(("InvalidKind", message));
+        return Err((RouteResolvedRefs::InvalidKind, message));
     }
     let name = ObjectName {
         namespace: backend.namespace.as_ref().unwrap_or(namespace).clone(),
@@ -192,16 +193,16 @@ fn resolve(
     };
     if name.namespace != *namespace && !granted(world, namespace, &name) {
         let message = format!("no ReferenceGrant of namespace {} allows Service {name}", name.namespace);
-        return Err(("RefNotPermitted", message));
+        return Err((RouteResolvedRefs::RefNotPermitted, message));
     }
     let Some(service) = world.service(&name) else {
-        return Err(("BackendNotFound", format!("Service {name} does not exist")));
+        return Err((RouteResolvedRefs::BackendNotFound, format!("Service {name} does not exist")));
     };
     let Some(port) = backend.port else {
-        return Err(("BackendNotFound", "a Service needs a port".into()));
+        return Err((RouteResolvedRefs::BackendNotFound, "a Service needs a port".into()));
     };
     if &*service.spec.kind == "ExternalName" {
-        return Err(("BackendNotFound", format!("Service {name} is of type ExternalName")));
+        return Err((RouteResolvedRefs::BackendNotFound, format!("Service {name} is of type ExternalName")));
     }
     let found = service
         .spec
@@ -209,12 +210,12 @@ fn resolve(
         .iter()
         .find(|candidate| candidate.port == port && candidate.protocol == L4Protocol::Tcp);
     let Some(found) = found else {
-        return Err(("BackendNotFound", format!("Service {name} has no TCP port {port}")));
+        return Err((RouteResolvedRefs::BackendNotFound, format!("Service {name} has no TCP port {port}")));
     };
     match found.app_protocol.as_deref() {
         Some(protocol @ ("https" | "tls" | "kubernetes.io/wss")) => {
             let message = format!("Service {name} port {port} wants {protocol}, which is not supported");
-            Err(("UnsupportedProtocol", message))
+            Err((RouteResolvedRefs::UnsupportedProtocol, message))
         }
         _ => Ok(BackendService { name, port }),
     }

@@ -9,7 +9,10 @@ use std::{
 use imbl::OrdMap;
 use weft_api::{
     object::{Kind, ObjectKey},
-    status::{Condition, GatewayStatus, Status, Truth},
+    status::{
+        Condition, Status, Truth,
+        reason::{GatewayProgrammed, ListenerProgrammed, Reason},
+    },
 };
 use weft_translate::{Delta, Problem, report};
 
@@ -134,26 +137,31 @@ fn answered(status: &Status, nodes: &IrReport, since: u64) -> Status {
     let Status::Gateway(gateway) = status else { return status.clone() };
     let connected = nodes.nodes.values().filter(|node| node.connected).count();
     let behind: Vec<&Arc<str>> = nodes.behind(since).collect();
-    let (truth, reason, message) = if connected == 0 {
-        (Truth::Unknown, "Pending", "no node is connected".to_owned())
+    let (truth, message) = if connected == 0 {
+        (Truth::Unknown, "no node is connected".to_owned())
     } else if behind.is_empty() {
-        (Truth::True, "Programmed", "every connected node serves it".to_owned())
+        (Truth::True, "every connected node serves it".to_owned())
     } else {
-        (Truth::Unknown, "Pending", waiting(nodes, &behind))
+        (Truth::Unknown, waiting(nodes, &behind))
     };
-    let decide = |condition: &Condition| {
-        if &*condition.kind != "Programmed" || condition.status != Truth::Unknown {
-            return condition.clone();
-        }
-        let (reason, message) = (reason.into(), message.clone().into());
-        Condition { status: truth, reason, message, ..condition.clone() }
-    };
-    let mut gateway: GatewayStatus = gateway.clone();
-    gateway.conditions = gateway.conditions.iter().map(decide).collect();
+    let message: Arc<str> = message.into();
+    let served = truth == Truth::True;
+    let mut gateway = gateway.clone();
+    let reason = if served { GatewayProgrammed::Programmed } else { GatewayProgrammed::Pending };
+    decide(&mut gateway.programmed, truth, reason, &message);
     for listener in &mut gateway.listeners {
-        listener.conditions = listener.conditions.iter().map(decide).collect();
+        let reason = if served { ListenerProgrammed::Programmed } else { ListenerProgrammed::Pending };
+        decide(&mut listener.programmed, truth, reason, &message);
     }
     Status::Gateway(gateway)
+}
+
+/// Only what the translation has left open.
+fn decide<R: Reason>(condition: &mut Condition<R>, status: Truth, reason: R, message: &Arc<str>) {
+    if condition.status == Truth::Unknown {
+        let observed_generation = condition.observed_generation;
+        *condition = Condition { status, observed_generation, reason, message: message.clone() };
+    }
 }
 
 /// Names a few of the nodes that are waited for, those first that should have answered long ago.
@@ -171,10 +179,33 @@ fn waiting(nodes: &IrReport, behind: &[&Arc<str>]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use weft_api::status::{
+        GatewayStatus, ListenerStatus,
+        reason::{GatewayAccepted, ListenerAccepted, ListenerConflicted, ListenerResolvedRefs},
+    };
     use weft_ir::publish::NodeReport;
 
     use super::*;
+
+    /// The status of a Gateway with these listeners that is accepted and programmed or not.
+    pub(super) fn gateway_status(programmed: Truth, listeners: &[&str]) -> GatewayStatus {
+        let listener = |name: &&str| ListenerStatus {
+            name: (*name).into(),
+            supported_kinds: Vec::new(),
+            attached_routes: 0,
+            accepted: Condition::new(true, 1, ListenerAccepted::Accepted, ""),
+            resolved_refs: Condition::new(true, 1, ListenerResolvedRefs::ResolvedRefs, ""),
+            programmed: Condition::new(programmed, 1, ListenerProgrammed::Pending, ""),
+            conflicted: Condition::new(false, 1, ListenerConflicted::NoConflicts, ""),
+        };
+        GatewayStatus {
+            addresses: Vec::new(),
+            accepted: Condition::new(true, 1, GatewayAccepted::Accepted, ""),
+            programmed: Condition::new(programmed, 1, GatewayProgrammed::Pending, ""),
+            listeners: listeners.iter().map(listener).collect(),
+        }
+    }
 
     fn key() -> ObjectKey {
         ObjectKey { kind: Kind::Gateway, namespace: "a".into(), name: "b".into() }
@@ -182,9 +213,7 @@ mod tests {
 
     /// The gateway is there, with or without other listeners than before.
     fn gateway(renewed: bool) -> Delta {
-        let pending =
-            Condition { status: Truth::Unknown, ..Condition::new("Programmed", false, 1, "Pending", "") };
-        let status = GatewayStatus { conditions: vec![pending], ..GatewayStatus::default() };
+        let status = gateway_status(Truth::Unknown, &[]);
         let renewed = renewed.then(key).into_iter().collect();
         let statuses = vec![(key(), Some(Arc::new(Status::Gateway(status))))];
         Delta { statuses, renewed, ..Delta::default() }
@@ -206,18 +235,21 @@ mod tests {
         let mut book = StatusBook::default();
         assert_eq!(
             book.translated(&gateway(true), 7, &nodes(&[])),
-            ["Gateway a/b  Programmed=Unknown Pending: no node is connected"]
+            ["Gateway a/b  Accepted=True  Programmed=Unknown Pending: no node is connected"]
         );
         assert_eq!(
             book.answered(&nodes(&[Some(7), Some(6), None])),
-            ["Gateway a/b  Programmed=Unknown Pending: waiting for n1, n2"]
+            ["Gateway a/b  Accepted=True  Programmed=Unknown Pending: waiting for n1, n2"]
         );
-        assert_eq!(book.answered(&nodes(&[Some(7), Some(8)])), ["Gateway a/b  Programmed=True"]);
+        assert_eq!(
+            book.answered(&nodes(&[Some(7), Some(8)])),
+            ["Gateway a/b  Accepted=True  Programmed=True"]
+        );
         let same = book.translated(&gateway(false), 9, &nodes(&[Some(7)]));
         assert!(same.is_empty(), "what did not change stays programmed");
         assert_eq!(
             book.translated(&gateway(true), 10, &nodes(&[Some(9)])),
-            ["Gateway a/b  Programmed=Unknown Pending: waiting for n0"]
+            ["Gateway a/b  Accepted=True  Programmed=Unknown Pending: waiting for n0"]
         );
         let gone = Delta { statuses: vec![(key(), None)], ..Delta::default() };
         assert_eq!(book.translated(&gone, 11, &nodes(&[])), ["Gateway a/b  removed"]);
@@ -232,7 +264,9 @@ mod tests {
         nodes.waiting.insert("n7".into(), crate::serve_ir::Waiting { revision: 7, since, overdue: true });
         assert_eq!(
             book.translated(&gateway(true), 7, &nodes),
-            ["Gateway a/b  Programmed=Unknown Pending: waiting for n7 (overdue), n0, n1 and 6 more"]
+            [
+                "Gateway a/b  Accepted=True  Programmed=Unknown Pending: waiting for n7 (overdue), n0, n1 and 6 more"
+            ]
         );
     }
 

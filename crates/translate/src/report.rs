@@ -3,7 +3,7 @@
 
 use weft_api::{
     object::ObjectKey,
-    status::{Condition, Status, Truth},
+    status::{ConditionWords, ListenerStatus, Status, Truth},
 };
 
 /// One line for one object: each condition, with reason and message where it does not hold as it
@@ -11,17 +11,15 @@ use weft_api::{
 pub fn line(object: &ObjectKey, status: &Status) -> String {
     let mut text = object.to_string();
     match status {
-        Status::Conditions(status) => conditions(&mut text, &status.conditions),
+        Status::Class(status) => conditions(&mut text, &[status.accepted.words()]),
+        Status::Policy(status) => conditions(&mut text, &[status.valid.words()]),
+        Status::RateLimit(status) => conditions(&mut text, &[status.accepted.words()]),
         Status::Gateway(status) => {
-            conditions(&mut text, &status.conditions);
+            conditions(&mut text, &status.conditions());
             for listener in &status.listeners {
-                let wrong: Vec<Condition> = listener
-                    .conditions
-                    .iter()
-                    .filter(|one| !is_good(one) && one.status != Truth::Unknown)
-                    .cloned()
-                    .collect();
                 text.push_str(&format!("  {}: {} routes", listener.name, listener.attached_routes));
+                let mut wrong = listener.conditions();
+                wrong.retain(|one| !one.good && one.status != Truth::Unknown);
                 conditions(&mut text, &wrong);
             }
         }
@@ -31,7 +29,7 @@ pub fn line(object: &ObjectKey, status: &Status) -> String {
                     let kind = parent.parent_ref.kind.as_deref().unwrap_or("Gateway");
                     text.push_str(&format!("  [{kind} {}]", parent.parent_ref.name));
                 }
-                conditions(&mut text, &parent.conditions);
+                conditions(&mut text, &parent.conditions());
             }
         }
     }
@@ -40,32 +38,23 @@ pub fn line(object: &ObjectKey, status: &Status) -> String {
 
 /// Whether an object is refused by the translation: it is not accepted, or not valid.
 pub fn is_rejected(status: &Status) -> bool {
-    let mut all: Vec<&Condition> = Vec::new();
     match status {
-        Status::Conditions(status) => all.extend(&status.conditions),
+        Status::Class(status) => status.accepted.status == Truth::False,
+        Status::Policy(status) => status.valid.status == Truth::False,
+        Status::RateLimit(status) => status.accepted.status == Truth::False,
         Status::Gateway(status) => {
-            all.extend(&status.conditions);
-            all.extend(status.listeners.iter().flat_map(|listener| &listener.conditions));
+            let listener = |one: &ListenerStatus| one.accepted.status == Truth::False;
+            status.accepted.status == Truth::False || status.listeners.iter().any(listener)
         }
-        Status::Route(status) => all.extend(status.parents.iter().flat_map(|parent| &parent.conditions)),
+        Status::Route(status) => status.parents.iter().any(|parent| parent.accepted.status == Truth::False),
     }
-    all.iter().any(|one| matches!(&*one.kind, "Accepted" | "Valid") && one.status == Truth::False)
 }
 
-fn conditions(text: &mut String, conditions: &[Condition]) {
+fn conditions(text: &mut String, conditions: &[ConditionWords<'_>]) {
     for condition in conditions {
-        if &*condition.kind == "Conflicted" && is_good(condition) {
-            continue;
-        }
         text.push_str(&format!("  {}={}", condition.kind, condition.status));
-        if !is_good(condition) {
+        if !condition.good {
             text.push_str(&format!(" {}: {}", condition.reason, condition.message));
         }
     }
-}
-
-/// `Conflicted` and `PartiallyInvalid` are good when false, all others when true.
-fn is_good(condition: &Condition) -> bool {
-    let negative = matches!(&*condition.kind, "Conflicted" | "PartiallyInvalid");
-    condition.status == Truth::from(!negative)
 }

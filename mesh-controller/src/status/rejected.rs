@@ -5,15 +5,17 @@ use std::collections::BTreeMap;
 
 use weft_api::{
     object::{Kind, ObjectKey},
-    status::{Condition, Status, Truth},
+    status::{
+        Condition, Status, Truth,
+        reason::{
+            GatewayProgrammed, ListenerProgrammed, PolicyValid, RateLimitAccepted, Reason, RouteAccepted,
+        },
+    },
 };
 use weft_ir::{ListenerParent, ListenerParentKind, PolicyKind, ResourceKey, RouteKind};
 
 use super::MAX_NAMED;
 use crate::serve_ir::IrReport;
-
-/// The reason of every condition that is false because a node said so.
-const REASON: &str = "RejectedByNode";
 
 /// What connected nodes cannot use, by the object that it came from.
 #[derive(Debug, Default)]
@@ -54,25 +56,29 @@ impl Rejections {
         let message = message(rejected.iter());
         match status {
             Status::Gateway(gateway) => {
-                deny(&mut gateway.conditions, &["Programmed"], REASON, &message);
+                // A node refuses a listener only where it cannot listen.
+                deny(&mut gateway.programmed, GatewayProgrammed::AddressNotUsable, &message);
                 for listener in &mut gateway.listeners {
                     let of_listener =
                         || rejected.iter().filter(|one| one.listener.as_deref() == Some(&*listener.name));
                     if of_listener().next().is_some() {
                         let message = self::message(of_listener());
-                        deny(&mut listener.conditions, &["Programmed"], REASON, &message);
+                        deny(&mut listener.programmed, ListenerProgrammed::Invalid, &message);
                     }
                 }
             }
             Status::Route(route) => {
                 for parent in &mut route.parents {
                     // The reason is the API's own for a route that a data plane cannot carry out.
-                    deny(&mut parent.conditions, &["Accepted"], "UnsupportedValue", &message);
+                    deny(&mut parent.accepted, RouteAccepted::UnsupportedValue, &message);
                 }
             }
-            Status::Conditions(status) => {
-                deny(&mut status.conditions, &["Accepted", "Valid"], REASON, &message);
+            Status::Policy(status) => deny(&mut status.valid, PolicyValid::RejectedByNode, &message),
+            Status::RateLimit(status) => {
+                deny(&mut status.accepted, RateLimitAccepted::RejectedByNode, &message);
             }
+            // No resource comes of a class alone.
+            Status::Class(_) => {}
         }
     }
 }
@@ -87,14 +93,11 @@ fn message<'a>(rejected: impl Iterator<Item = &'a Rejected>) -> String {
     }
 }
 
-/// Conditions that are false already keep their own reason.
-fn deny(conditions: &mut [Condition], kinds: &[&str], reason: &str, message: &str) {
-    for condition in conditions.iter_mut().filter(|one| kinds.contains(&&*one.kind)) {
-        if condition.status != Truth::False {
-            condition.status = Truth::False;
-            condition.reason = reason.into();
-            condition.message = message.into();
-        }
+/// A condition that is false already keeps its own reason.
+fn deny<R: Reason>(condition: &mut Condition<R>, reason: R, message: &str) {
+    if condition.status != Truth::False {
+        let observed_generation = condition.observed_generation;
+        *condition = Condition { status: Truth::False, observed_generation, reason, message: message.into() };
     }
 }
 
@@ -122,10 +125,10 @@ fn origin(key: &ResourceKey) -> Option<(ObjectKey, Option<&str>)> {
 
 #[cfg(test)]
 mod tests {
-    use weft_api::status::{ConditionsStatus, GatewayStatus, ListenerStatus};
+    use weft_api::status::PolicyStatus;
     use weft_ir::{publish::NodeReport, stream::Rejection};
 
-    use super::*;
+    use super::{super::tests::gateway_status, *};
 
     fn nodes(connected: bool, rejected: &[(&str, &str)]) -> IrReport {
         let rejection = |(key, message): &(&str, &str)| Rejection {
@@ -141,19 +144,8 @@ mod tests {
         ObjectKey { kind, namespace: "shop".into(), name: "x".into() }
     }
 
-    fn programmed() -> Vec<Condition> {
-        vec![Condition::new("Programmed", true, 1, "Programmed", "")]
-    }
-
     fn gateway() -> Status {
-        let listener = |name: &str| ListenerStatus {
-            name: name.into(),
-            supported_kinds: Vec::new(),
-            attached_routes: 0,
-            conditions: programmed(),
-        };
-        let listeners = vec![listener("a"), listener("b")];
-        Status::Gateway(GatewayStatus { conditions: programmed(), listeners, ..GatewayStatus::default() })
+        Status::Gateway(gateway_status(Truth::True, &["a", "b"]))
     }
 
     #[test]
@@ -163,13 +155,14 @@ mod tests {
         Rejections::new(&report).write(&key(Kind::Gateway), &mut status);
         let Status::Gateway(status) = status else { panic!("still a Gateway") };
         let (whole, a, b) =
-            (&status.conditions[0], &status.listeners[0].conditions[0], &status.listeners[1].conditions[0]);
+            (&status.programmed, &status.listeners[0].programmed, &status.listeners[1].programmed);
         assert_eq!((whole.status, a.status, b.status), (Truth::False, Truth::True, Truth::False));
         assert_eq!(
             &*b.message,
             "node n1 cannot use gateway.gateway.networking.k8s.io/shop/x/b: the port is taken"
         );
         assert_eq!(whole.message, b.message);
+        assert_eq!(whole.reason, GatewayProgrammed::AddressNotUsable);
     }
 
     #[test]
@@ -194,15 +187,18 @@ mod tests {
 
     #[test]
     fn a_rejected_policy_is_not_valid() {
-        let valid = Condition::new("Valid", true, 1, "Valid", "the policy is enforced");
+        let valid = Condition::new(true, 1, PolicyValid::Valid, "the policy is enforced");
         for (kind, name) in [
             (Kind::CiliumNetworkPolicy, "ciliumnetworkpolicy.cilium.io/shop/x/0"),
             (Kind::NetworkPolicy, "networkpolicy.networking.k8s.io/shop/x/0"),
         ] {
-            let mut status = Status::Conditions(ConditionsStatus { conditions: vec![valid.clone()] });
+            let mut status = Status::Policy(PolicyStatus { valid: valid.clone() });
             Rejections::new(&nodes(true, &[(name, "too many rules")])).write(&key(kind), &mut status);
-            let Status::Conditions(status) = status else { panic!("still conditions") };
-            assert_eq!((status.conditions[0].status, &*status.conditions[0].reason), (Truth::False, REASON));
+            let Status::Policy(status) = status else { panic!("still a policy") };
+            assert_eq!(
+                (status.valid.status, status.valid.reason),
+                (Truth::False, PolicyValid::RejectedByNode)
+            );
         }
     }
 

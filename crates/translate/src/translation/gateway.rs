@@ -7,7 +7,10 @@ use serde_json::Value;
 use weft_api::{
     httproute::HttpRoute,
     object::{Decoded, Kind, Object, ObjectKey, decode_as},
-    status::{Condition, ConditionsStatus, GatewayStatus, Status},
+    status::{
+        ClassStatus, Condition, GatewayStatus, Status,
+        reason::{ClassAccepted, GatewayAccepted, GatewayProgrammed},
+    },
 };
 use weft_gateway_api::{Input, Item};
 use weft_ir::{ObjectName, Resource};
@@ -84,10 +87,23 @@ fn outcomes(output: weft_gateway_api::Output) -> BTreeMap<ObjectKey, Outcome> {
 /// The status of a refused object that has no stand-in.
 pub(super) fn refused(key: &ObjectKey, entry: &Entry) -> Option<Status> {
     let message = entry.refused()?.error.to_string();
-    let conditions = vec![Condition::new("Accepted", false, entry.generation(), "Invalid", &message)];
+    let generation = entry.generation();
     match key.kind {
-        Kind::GatewayClass => Some(Status::Conditions(ConditionsStatus { conditions })),
-        Kind::Gateway => Some(Status::Gateway(GatewayStatus { conditions, ..GatewayStatus::default() })),
+        Kind::GatewayClass => {
+            let accepted = Condition::new(false, generation, ClassAccepted::InvalidParameters, message);
+            Some(Status::Class(ClassStatus { accepted }))
+        }
+        Kind::Gateway => Some(Status::Gateway(GatewayStatus {
+            addresses: Vec::new(),
+            accepted: Condition::new(false, generation, GatewayAccepted::Invalid, message),
+            programmed: Condition::new(
+                false,
+                generation,
+                GatewayProgrammed::Invalid,
+                "no listener can be served",
+            ),
+            listeners: Vec::new(),
+        })),
         _ => None,
     }
 }

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use weft_api::{
     core::Pod,
     object::{Kind, Object, ObjectKey},
-    status::{Condition, ConditionsStatus, Status},
+    status::{
+        Condition, PolicyStatus, RateLimitStatus, Status,
+        reason::{PolicyValid, RateLimitAccepted},
+    },
 };
 use weft_ir::{IdentityNumber, ObjectName, RateLimit, RateLimitTarget, Resource};
 
@@ -36,9 +39,14 @@ impl Outcome {
         Outcome { resources: resource.into_iter().map(Arc::new).collect(), ..Outcome::default() }
     }
 
-    fn with(resources: Vec<Arc<Resource>>, condition: Condition) -> Outcome {
-        let status = Status::Conditions(ConditionsStatus { conditions: vec![condition] });
-        Outcome { resources, status: Some(status), ..Outcome::default() }
+    fn of_policy(resources: Vec<Arc<Resource>>, valid: Condition<PolicyValid>) -> Outcome {
+        let status = Some(Status::Policy(PolicyStatus { valid }));
+        Outcome { resources, status, ..Outcome::default() }
+    }
+
+    fn of_rate_limit(limit: Option<Arc<Resource>>, accepted: Condition<RateLimitAccepted>) -> Outcome {
+        let status = Some(Status::RateLimit(RateLimitStatus { accepted }));
+        Outcome { resources: limit.into_iter().collect(), status, ..Outcome::default() }
     }
 }
 
@@ -57,12 +65,13 @@ pub(super) fn translate(
     };
     match (&good.object, &good.meaning) {
         (_, Meaning::Policies(policies)) => {
-            let valid = Condition::new("Valid", true, entry.generation(), "Valid", "the policy is enforced");
-            Outcome::with(policies.clone(), valid)
+            let message = "the policy is enforced";
+            let valid = Condition::new(true, entry.generation(), PolicyValid::Valid, message);
+            Outcome::of_policy(policies.clone(), valid)
         }
         (_, Meaning::RateLimit(limit)) => {
             let (limit, accepted) = rate_limit(view, key, limit, entry.generation());
-            Outcome::with(limit.into_iter().collect(), accepted)
+            Outcome::of_rate_limit(limit, accepted)
         }
         (Object::Pod(pod), _) => workload(settings, view, identities, pod),
         (Object::Node(node), _) => Outcome::of(Some(Resource::Node(nodes::node(node)))),
@@ -80,16 +89,16 @@ fn refused_object(view: &View<'_>, key: &ObjectKey, refused: &Refused, generatio
             let so = if stand_in.is_empty() { "nothing enforces it" } else { "what it names is closed" };
             let message = format!("{}; {so}", refused.error);
             let resources = stand_in.into_iter().map(|policy| Arc::new(Resource::Policy(policy)));
-            let valid = Condition::new("Valid", false, generation, "Invalid", &message);
-            Outcome::with(resources.collect(), valid)
+            let valid = Condition::new(false, generation, PolicyValid::Invalid, message);
+            Outcome::of_policy(resources.collect(), valid)
         }
         Kind::RateLimitPolicy => {
             let stand_in = ratelimit::stand_in(key, &refused.value);
             let held = stand_in.and_then(|limit| rate_limit(view, key, &limit, generation).0);
             let so = if held.is_some() { "; requests to its target are answered with 429" } else { "" };
             let message = format!("{}{so}", refused.error);
-            let accepted = Condition::new("Accepted", false, generation, "Invalid", &message);
-            Outcome::with(held.into_iter().collect(), accepted)
+            let accepted = Condition::new(false, generation, RateLimitAccepted::Invalid, message);
+            Outcome::of_rate_limit(held, accepted)
         }
         _ => Outcome::default(),
     }
@@ -101,21 +110,21 @@ fn rate_limit(
     key: &ObjectKey,
     limit: &RateLimit,
     generation: i64,
-) -> (Option<Arc<Resource>>, Condition) {
+) -> (Option<Arc<Resource>>, Condition<RateLimitAccepted>) {
     let target = limited(limit);
-    let refuse = |reason: &str, message: String| {
-        (None, Condition::new("Accepted", false, generation, reason, &message))
+    let refuse = |reason: RateLimitAccepted, message: String| {
+        (None, Condition::new(false, generation, reason, message))
     };
     if view.object(target.clone()).is_none() {
-        return refuse("TargetNotFound", format!("{target} does not exist"));
+        return refuse(RateLimitAccepted::TargetNotFound, format!("{target} does not exist"));
     }
     match view.rate_limit(&target) {
         Some(winner) if winner != key => {
-            refuse("Conflicted", format!("{winner} already holds back {target}"))
+            refuse(RateLimitAccepted::Conflicted, format!("{winner} already holds back {target}"))
         }
         Some(_) | None => {
             let message = format!("{target} is held back on every node");
-            let accepted = Condition::new("Accepted", true, generation, "Accepted", &message);
+            let accepted = Condition::new(true, generation, RateLimitAccepted::Accepted, message);
             (Some(Arc::new(Resource::RateLimit(limit.clone()))), accepted)
         }
     }
