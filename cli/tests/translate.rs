@@ -22,7 +22,7 @@ fn good_manifests_end_with_success_and_a_rejected_object_does_not() {
     let path = directory.path().to_str().unwrap();
     fs::write(directory.path().join("a.yaml"), SERVICE).unwrap();
     let (code, stdout, stderr) = translate(&["-f", path, "-o", "text"]);
-    assert_eq!((code, &*stdout, &*stderr), (Some(0), "2 resources: 1 defaults, 1 service\n", ""));
+    assert_eq!((code, &*stdout, &*stderr), (Some(0), "2 resources: 1 meshdefaults, 1 service\n", ""));
 
     fs::write(directory.path().join("a.yaml"), SERVICE.replace("80", "eighty")).unwrap();
     fs::write(directory.path().join("b.yaml"), [0xff]).unwrap();
@@ -36,6 +36,28 @@ fn good_manifests_end_with_success_and_a_rejected_object_does_not() {
     let json: serde_json::Value = serde_json::from_str(&stdout).unwrap();
     assert_eq!(json["problems"].as_array().unwrap().len(), 2);
     assert!(stderr.contains("a.yaml:6: "), "{stderr}");
+}
+
+#[test]
+fn what_has_no_effect_is_told_and_what_is_not_enforced_is_a_failure() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().to_str().unwrap();
+    let affinity = SERVICE.replace("spec:", "spec:\n  sessionAffinity: ClientIP");
+    fs::write(directory.path().join("a.yaml"), affinity).unwrap();
+    let (code, _, stderr) = translate(&["-f", path]);
+    assert_eq!(code, Some(0));
+    assert!(
+        stderr.ends_with("a.yaml:5: Service default/a: has no effect: spec.sessionAffinity (ClientIP)\n")
+    );
+    for (text, reason) in [
+        ("apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: w}\n", "Ingress w of networking"),
+        ("apiVersion: networking.k8s.o/v1\nkind: NetworkPolicy\nmetadata: {name: w}\n", "did you mean"),
+    ] {
+        fs::write(directory.path().join("a.yaml"), text).unwrap();
+        let (code, stdout, stderr) = translate(&["-f", path, "-o", "text"]);
+        assert_eq!((code, &*stderr), (Some(1), "weft: 1 rejected\n"));
+        assert!(stdout.contains(reason), "{stdout}");
+    }
 }
 
 #[test]
@@ -56,7 +78,7 @@ fn standard_input_and_pipes_are_read() {
     weft.stdin.take().unwrap().write_all(SERVICE.as_bytes()).unwrap();
     let output = weft.wait_with_output().unwrap();
     assert!(output.status.success());
-    assert_eq!(String::from_utf8(output.stdout).unwrap(), "2 resources: 1 defaults, 1 service\n");
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "2 resources: 1 meshdefaults, 1 service\n");
 
     let (read, mut write) = std::io::pipe().unwrap();
     write.write_all(SERVICE.as_bytes()).unwrap();
@@ -66,7 +88,7 @@ fn standard_input_and_pipes_are_read() {
         .stdin(read)
         .output()
         .unwrap();
-    assert_eq!(String::from_utf8(output.stdout).unwrap(), "2 resources: 1 defaults, 1 service\n");
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "2 resources: 1 meshdefaults, 1 service\n");
 }
 
 #[test]

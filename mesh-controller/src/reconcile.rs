@@ -9,7 +9,7 @@ use std::{
 
 use tokio::{sync::Notify, task::JoinError};
 use weft_manifests::{Fault, Manifests, Scan};
-use weft_translate::{Delta, Problem, Store, Translation, Translator};
+use weft_translate::{Delta, Problem, Severity, Store, Translation, Translator};
 
 use crate::{
     dir_source::{Changed, DirWatch, WatchError},
@@ -111,7 +111,9 @@ impl Reconciler {
         }
         reconciler.unread = problems(&scan.faults);
         reconciler.apply(scan.changed, scan.removed);
-        if let Some(problem) = reconciler.store.problems().find(|problem| problem.unreadable) {
+        if let Some(problem) =
+            reconciler.store.problems().find(|problem| problem.severity == Severity::Unrecognized)
+        {
             return Err(ReconcileError::Unrecognized(problem.to_string()));
         }
         let mut delta = reconciler.translate();
@@ -259,10 +261,8 @@ fn problems(faults: &[Fault]) -> Vec<Problem> {
     let problem = |fault: &Fault| {
         let kept = if fault.hides { "; what was read before stays" } else { "" };
         let message = format!("{}{kept}", fault.reason);
-        Problem {
-            unreadable: fault.hides,
-            ..Problem::unread(&fault.path.display().to_string(), fault.line, &message)
-        }
+        let severity = if fault.hides { Severity::Unrecognized } else { Severity::Note };
+        Problem { severity, ..Problem::unread(&fault.path.display().to_string(), fault.line, &message) }
     };
     faults.iter().map(problem).collect()
 }

@@ -153,6 +153,21 @@ pub struct ServiceSpec {
     pub cluster_ips: Vec<Arc<str>>,
     /// Its ports.
     pub ports: Vec<ServicePort>,
+    /// `None` (the default) or `ClientIP`.
+    pub session_affinity: Arc<str>,
+    /// `Cluster` (the default) or `Local`.
+    pub internal_traffic_policy: Arc<str>,
+    /// `Cluster` (the default) or `Local`.
+    pub external_traffic_policy: Arc<str>,
+    /// Addresses outside of the cluster that lead to the service.
+    #[serde(rename = "externalIPs")]
+    pub external_ips: Vec<Arc<str>>,
+    /// Who may use a load balancer.
+    pub load_balancer_source_ranges: Vec<Arc<str>>,
+    /// Endpoints count as ready before they are.
+    pub publish_not_ready_addresses: bool,
+    /// Which endpoints are preferred, such as `PreferClose`.
+    pub traffic_distribution: Arc<str>,
 }
 
 /// A port of a Service.

@@ -5,7 +5,7 @@
 //! silence: [`object::decode`] returns the path of each one, and the translators decide what that
 //! means for the object. The crate does no I/O and has no client.
 //!
-//! Read [`object`] first, then the kinds, then [`status`].
+//! Read [`object`] first, [`recognize`], then the kinds, then [`status`].
 
 pub mod core;
 pub mod duration;
@@ -15,4 +15,5 @@ pub mod meta;
 pub mod object;
 pub mod policy;
 pub mod ratelimit;
+pub mod recognize;
 pub mod status;

@@ -105,6 +105,15 @@ impl Kind {
         }
     }
 
+    /// Group and version, the preferred one.
+    pub fn api_version(self) -> String {
+        let version = self.versions().first().copied().unwrap_or_default();
+        match self.group() {
+            "" => version.to_owned(),
+            group => format!("{group}/{version}"),
+        }
+    }
+
     /// Whether its objects live in namespaces.
     pub fn namespaced(self) -> bool {
         !matches!(
@@ -113,11 +122,6 @@ impl Kind {
         )
     }
 }
-
-/// The groups of which Weft names every kind that it does not read. Kinds of other groups, such as
-/// Deployment, are none of its business.
-pub const OWN_GROUPS: [&str; 4] =
-    [gateway::GROUP, "gateway.networking.x-k8s.io", ratelimit::GROUP, "cilium.io"];
 
 /// Kind, namespace and name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -201,33 +205,6 @@ impl DecodeError {
     /// An error at a field.
     pub fn new(path: impl Into<Arc<str>>, message: impl Into<Arc<str>>) -> DecodeError {
         DecodeError { path: path.into(), message: message.into() }
-    }
-}
-
-/// What `apiVersion` and `kind` name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Recognition {
-    /// A kind that Weft reads.
-    Read(Kind),
-    /// A kind of a group that Weft owns, or a version, that it does not read.
-    Unsupported {
-        /// Group and version.
-        api_version: Arc<str>,
-        /// The kind.
-        kind: Arc<str>,
-    },
-    /// Somebody else's kind.
-    Foreign,
-}
-
-/// Looks up what `apiVersion` and `kind` name.
-pub fn recognize(api_version: &str, kind: &str) -> Recognition {
-    let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
-    let known = Kind::ALL.into_iter().find(|known| known.name() == kind && known.group() == group);
-    match known {
-        Some(known) if known.versions().contains(&version) => Recognition::Read(known),
-        None if !OWN_GROUPS.contains(&group) => Recognition::Foreign,
-        Some(_) | None => Recognition::Unsupported { api_version: api_version.into(), kind: kind.into() },
     }
 }
 
@@ -336,20 +313,5 @@ mod tests {
         let value = json!({"metadata": {"name": "r", "labels": {"app.kubernetes.io/name": 1}}});
         let error = decode(Kind::Pod, &value).unwrap_err();
         assert_eq!(&*error.path, "metadata.labels[app.kubernetes.io/name]");
-    }
-
-    #[test]
-    fn kinds_are_recognized_by_group_and_version() {
-        assert_eq!(recognize("v1", "Pod"), Recognition::Read(Kind::Pod));
-        assert_eq!(recognize("apps/v1", "Deployment"), Recognition::Foreign);
-        assert_eq!(
-            recognize("gateway.networking.k8s.io/v1beta1", "HTTPRoute"),
-            Recognition::Read(Kind::HttpRoute)
-        );
-        assert!(matches!(
-            recognize("gateway.networking.k8s.io/v1", "Gatewayy"),
-            Recognition::Unsupported { .. }
-        ));
-        assert!(matches!(recognize("weft.dev/v9", "RateLimitPolicy"), Recognition::Unsupported { .. }));
     }
 }

@@ -5,9 +5,10 @@
 //! The crate does no I/O and has no clock: whoever calls it reads files, keeps the identities and
 //! says what time it is.
 //!
-//! Read [`yaml`] first, then [`store`], [`translation`], [`policy`].
+//! Read `yaml` first, then [`store`], [`translation`], [`policy`].
 
 pub mod identity;
+mod ineffective;
 mod nodes;
 pub mod policy;
 pub mod preview;
@@ -17,11 +18,11 @@ pub mod store;
 pub mod translation;
 mod validate;
 mod workload;
-pub mod yaml;
+mod yaml;
 
 pub use identity::{Identities, IdentityRecord};
 pub use preview::{Preview, PreviewFormat};
-pub use store::{Entry, Foreign, Good, Problem, Refused, Store};
+pub use store::{Entry, Good, Problem, Refused, Severity, Store};
 pub use weft_ir::Resource;
 
 pub use translation::{Delta, ObjectCounts, ObjectStatus, Translation, Translator};

@@ -13,7 +13,7 @@ use crate::workload::protocol;
 pub(crate) const INGRESS_ADDRESSES: &str = "weft.dev/ingress-addresses";
 
 /// The label of an EndpointSlice with the name of its service.
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
+pub(crate) const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// A node; addresses that are names are left out.
 pub(crate) fn node(node: &Node) -> weft_ir::Node {
@@ -71,7 +71,16 @@ fn app_protocol(l4: L4Protocol, declared: Option<&str>, name: &str) -> AppProtoc
         Some(declared) => declared.to_ascii_lowercase(),
         None => name.split('-').next().unwrap_or_default().to_ascii_lowercase(),
     };
-    match &*word {
+    protocol_of(&word)
+}
+
+/// Whether a declared `appProtocol` says something.
+pub(crate) fn is_app_protocol(declared: &str) -> bool {
+    protocol_of(&declared.to_ascii_lowercase()) != AppProtocol::Unknown
+}
+
+fn protocol_of(word: &str) -> AppProtocol {
+    match word {
         "http" | "kubernetes.io/ws" => AppProtocol::Http,
         "http2" | "h2c" | "grpc" | "kubernetes.io/h2c" => AppProtocol::Http2,
         "tcp" | "tls" | "https" | "kubernetes.io/wss" | "mongo" | "mysql" | "postgresql" | "redis" => {

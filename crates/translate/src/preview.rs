@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What manifests would become, printed: behind `weft translate` and `weft-controller --dry-run`.
 
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    str::FromStr,
+};
 
 use serde::Serialize;
+use weft_api::object::ObjectKey;
 use weft_ir::{Resource, ResourceKey};
 
-use crate::{Identities, ObjectStatus, Problem, Store, Translation, Translator, report};
+use crate::{Identities, ObjectStatus, Problem, Severity, Store, Translation, Translator, report};
 
 /// How a preview is printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,6 +47,9 @@ pub struct Preview {
     resources: Vec<Keyed>,
     statuses: Vec<ObjectStatus>,
     problems: Vec<Problem>,
+    /// How many objects are none of Weft's business, by kind.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    foreign: BTreeMap<String, usize>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -67,7 +75,14 @@ impl Preview {
         let resources: BTreeMap<ResourceKey, Resource> =
             delta.change.upserts.into_iter().map(|resource| (resource.key(), resource)).collect();
         let resources = resources.into_iter().map(|(key, resource)| Keyed { key, resource }).collect();
-        Preview { resources, statuses: translation.statuses().collect(), problems }
+        let foreign = store.foreign().into_iter();
+        let foreign = foreign.map(|((api_version, kind), count)| (format!("{kind} of {api_version}"), count));
+        Preview {
+            resources,
+            statuses: translation.statuses().collect(),
+            problems,
+            foreign: foreign.collect(),
+        }
     }
 
     /// What is wrong, in the order of the files.
@@ -75,13 +90,18 @@ impl Preview {
         &self.problems
     }
 
-    /// How many problems and rejected objects there are; an object that is both counts once.
+    /// How many rejected objects and other problems there are; an object counts once, and one of which only
+    /// a part has no effect does not count.
     pub fn rejected(&self) -> usize {
-        let named = |status: &ObjectStatus| {
-            self.problems.iter().any(|problem| problem.object.as_ref() == Some(&status.object))
-        };
-        let rejected = self.statuses.iter().filter(|one| report::is_rejected(&one.status) && !named(one));
-        self.problems.len() + rejected.count()
+        let problems = self.problems.iter().filter(|problem| problem.severity > Severity::Note);
+        let (of_objects, others): (Vec<_>, Vec<_>) = problems.partition(|problem| problem.object.is_some());
+        let of_statuses = self.statuses.iter().filter(|one| report::is_rejected(&one.status));
+        let objects: BTreeSet<&ObjectKey> = of_objects
+            .into_iter()
+            .filter_map(|problem| problem.object.as_ref())
+            .chain(of_statuses.map(|one| &one.object))
+            .collect();
+        objects.len() + others.len()
     }
 
     /// The whole as text that ends with a line break.
@@ -111,6 +131,10 @@ impl Preview {
         }
         let kinds: Vec<String> = kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
         text.push_str(&format!("{} resources: {}\n", self.resources.len(), kinds.join(", ")));
+        if !self.foreign.is_empty() {
+            let foreign = self.foreign.iter().map(|(kind, count)| format!("{count} {kind}"));
+            text.push_str(&format!("left out: {}\n", foreign.collect::<Vec<_>>().join(", ")));
+        }
         text
     }
 }
@@ -175,6 +199,28 @@ mod tests {
             (&json["problems"][0]["line"], &json["problems"][0]["object"]),
             (&6.into(), &"Service default/a".into())
         );
+    }
+
+    #[test]
+    fn a_note_is_printed_and_rejects_nothing() {
+        let affinity = SERVICE.replace("spec:\n", "spec:\n  sessionAffinity: ClientIP\n");
+        let preview = preview(&[("a.yaml", &affinity)]);
+        assert_eq!(preview.rejected(), 0);
+        let text = preview.print(PreviewFormat::Text).unwrap();
+        let note = "a.yaml:5: Service default/a: has no effect: spec.sessionAffinity (ClientIP)\n";
+        assert!(text.starts_with(note), "{text}");
+    }
+
+    #[test]
+    fn what_is_left_out_is_counted_and_what_is_not_enforced_is_rejected() {
+        let deployment = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\n";
+        let ingress =
+            "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: web, namespace: shop}\n";
+        let preview = preview(&[("a.yaml", &format!("{deployment}---\n{deployment}---\n{ingress}"))]);
+        assert_eq!(preview.rejected(), 1);
+        let expected = "a.yaml:9: Ingress shop/web of networking.k8s.io/v1 is not supported: nothing of it takes \
+                        effect\n1 resources: 1 meshdefaults\nleft out: 2 Deployment of apps/v1\n";
+        assert_eq!(preview.print(PreviewFormat::Text).unwrap(), expected);
     }
 
     #[test]

@@ -15,13 +15,14 @@ use weft_api::object::{DecodeError, Kind, ObjectKey};
 
 mod documents;
 mod good;
+mod name;
 mod problems;
 
 use documents::Source;
 pub use good::Good;
 pub(crate) use good::Meaning;
-pub use problems::Problem;
 use problems::ProblemSet;
+pub use problems::{Problem, Severity};
 
 /// An object of the store: valid, or refused, by nothing but its own text.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,7 +59,8 @@ impl Entry {
     /// Something that is wrong with the object.
     pub(crate) fn problem(&self, key: &ObjectKey, message: Arc<str>) -> Problem {
         let (source, line) = self.place.clone();
-        Problem { source, line, object: Some(key.clone()), message, unreadable: false }
+        let severity = Severity::Refused;
+        Problem { source, line, object: Some(key.clone()), message, severity }
     }
 }
 
@@ -71,17 +73,6 @@ pub struct Refused {
     pub error: DecodeError,
     /// The line of the field that is wrong, or of the object.
     line: u32,
-}
-
-/// An object that Weft has no business with, such as a Deployment.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Foreign {
-    /// The line, from 1.
-    pub line: u32,
-    /// Its `apiVersion`.
-    pub api_version: Arc<str>,
-    /// Its kind.
-    pub kind: Arc<str>,
 }
 
 /// All objects. A change costs what the texts hold that it touches.
@@ -157,9 +148,13 @@ impl Store {
         self.sources.keys()
     }
 
-    /// The objects of a source that are not read because they are none of Weft's business.
-    pub fn foreign(&self, source: &str) -> &[Foreign] {
-        self.sources.get(source).map_or(&[], |source| &source.foreign)
+    /// How many objects there are of each kind that is none of Weft's business, by `apiVersion` and kind.
+    pub fn foreign(&self) -> BTreeMap<(Arc<str>, Arc<str>), usize> {
+        let mut all = BTreeMap::new();
+        for (kind, count) in self.sources.values().flat_map(|source| &source.foreign) {
+            *all.entry(kind.clone()).or_default() += count;
+        }
+        all
     }
 
     /// Every object, in the order of the keys.
@@ -171,11 +166,6 @@ impl Store {
     pub fn of_kind(&self, kind: Kind) -> impl Iterator<Item = (&ObjectKey, &Entry)> + use<'_> {
         let first = ObjectKey { kind, namespace: "".into(), name: "".into() };
         self.objects.range(first..).take_while(move |(key, _)| key.kind == kind)
-    }
-
-    /// Whether something is wrong with an object, besides what its status says.
-    pub(crate) fn has_problem(&self, key: &ObjectKey) -> bool {
-        self.of_objects.contains_key(key)
     }
 
     /// Another number as soon as something else may be wrong.
@@ -231,20 +221,24 @@ fn used(
         .filter_map(of_source)
         .flat_map(|(name, found)| found.iter().map(move |one| (name, one)));
     let Some((source, first)) = found.next() else { return (None, Vec::new()) };
-    let problem = |source: &Arc<str>, line: u32, message: String| Problem {
+    let problem = |source: &Arc<str>, line: u32, message: Arc<str>, severity| Problem {
         source: source.clone(),
         line,
         object: Some(key.clone()),
-        message: message.into(),
-        unreadable: false,
+        message,
+        severity,
     };
     let mut problems = Vec::new();
     if let Err(refused) = &first.content {
-        problems.push(problem(source, refused.line, refused.error.to_string()));
+        problems.push(problem(source, refused.line, refused.error.to_string().into(), Severity::Refused));
+    }
+    if let Some((line, message)) = &first.note {
+        problems.push(problem(source, *line, message.clone(), Severity::Note));
     }
     let line = first.line;
     let others = found.map(|(other, found)| {
-        problem(other, found.line, format!("is also at {source}:{line}, which is used"))
+        let message = format!("is also at {source}:{line}, which is used").into();
+        problem(other, found.line, message, Severity::Refused)
     });
     problems.extend(others);
     (Some(Entry { content: first.content.clone(), place: (source.clone(), line) }), problems)

@@ -103,7 +103,7 @@ struct Done {
 pub struct ObjectCounts {
     /// They are served.
     pub accepted: u64,
-    /// They are refused or have a problem.
+    /// They are refused, or not served as they are written.
     pub rejected: u64,
 }
 
@@ -311,8 +311,7 @@ impl<'a> Update<'a> {
         self.notes(&before.notes, &notes);
         let rejected = entry.is_some_and(|entry| entry.refused().is_some())
             || !notes.is_empty()
-            || status.as_ref().is_some_and(|status| report::is_rejected(status))
-            || self.store.has_problem(key);
+            || status.as_ref().is_some_and(|status| report::is_rejected(status));
         let resources = outcome.resources.into();
         Done { asked, resources, identity: outcome.identity, status, notes, rejected }
     }

@@ -11,7 +11,7 @@ use std::{
 
 use proptest::{collection::vec, prelude::*, sample::Index};
 use serde_json::{Value, json};
-use weft_translate::{report, yaml};
+use weft_translate::{Severity, report};
 
 #[path = "support/mesh.rs"]
 mod mesh;
@@ -146,8 +146,7 @@ fn edit() -> impl Strategy<Value = Edit> {
 
 /// Every document of a text, edited, with one document a line, since JSON is YAML.
 fn edited(text: &str, edits: &[Edit]) -> String {
-    let documents = yaml::read(text).into_iter().filter_map(|document| document.content.ok());
-    let mut all = Value::Array(documents.map(|located| located.value).collect());
+    let mut all = Value::Array(serde_saphyr::from_multiple(text).unwrap_or_default());
     for edit in edits {
         let count = size(&all);
         match edit {
@@ -220,7 +219,7 @@ fn check(good: &str, bad: &str, beside: &str) -> Result<(), TestCaseError> {
     let mut fresh = Mesh::new(followed.records.clone());
     fresh.store.apply_all([("a.yaml", bad), ("b.yaml", beside)], []);
     fresh.update(0);
-    if !fresh.store.problems().any(|problem| problem.unreadable) {
+    if !fresh.store.problems().any(|problem| problem.severity == Severity::Unrecognized) {
         prop_assert_eq!(shown(&followed), shown(&fresh));
     }
     // What is gone leaves nothing behind, and the same texts lead to the same result.

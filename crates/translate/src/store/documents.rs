@@ -4,12 +4,15 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::Value;
-use weft_api::object::{ObjectKey, Recognition, recognize};
+use weft_api::{
+    object::{DecodeError, Kind, Object, ObjectKey},
+    recognize::{Recognition, recognize},
+};
 
-use super::{Content, Entry, Foreign, Problem, Refused};
+use super::{Content, Entry, Problem, Refused, Severity, name};
 use crate::{
-    validate,
-    yaml::{self, Lines},
+    ineffective, validate,
+    yaml::{self, Budget, Chunk, Located, MAX_DOCUMENTS, Shape, YamlError},
 };
 
 /// What a source holds.
@@ -18,7 +21,8 @@ pub(super) struct Source {
     /// Its objects, each once or, wrongly, several times.
     pub(super) found: BTreeMap<ObjectKey, Vec<Found>>,
     pub(super) problems: Vec<Problem>,
-    pub(super) foreign: Vec<Foreign>,
+    /// How many objects there are of each kind that is none of Weft's business, by `apiVersion` and kind.
+    pub(super) foreign: BTreeMap<(Arc<str>, Arc<str>), usize>,
     /// Nobody can tell what a part of the text names.
     pub(super) unrecognized: bool,
 }
@@ -28,20 +32,46 @@ pub(super) struct Source {
 pub(super) struct Found {
     pub(super) line: u32,
     pub(super) content: Content,
+    /// What of it has no effect, and the line.
+    pub(super) note: Option<(u32, Arc<str>)>,
 }
 
 impl Source {
     /// Reads every object of a text that is ours to read. What is the same as in `objects` is not
     /// checked again.
     pub(super) fn read(name: &Arc<str>, text: &str, objects: &BTreeMap<ObjectKey, Entry>) -> Source {
-        let mut reading = Reading { name, objects, source: Source::default() };
-        for document in yaml::read(text) {
-            match document.content {
-                Ok(located) => reading.object(located.value, &located.lines, document.line),
-                Err(error) => reading.unrecognized(error.line, error.message),
+        let mut source = Source::default();
+        let mut budget = Budget::default();
+        for (number, chunk) in yaml::chunks(text).into_iter().enumerate() {
+            if number == MAX_DOCUMENTS {
+                let message = format!("has more than {MAX_DOCUMENTS} documents: split the file");
+                source.unrecognized(name, chunk.line, message);
+                break;
+            }
+            let mut reading = Reading { name, objects, source: Source::default() };
+            // Of a document with an error nothing is used.
+            match reading.document(chunk, &mut budget) {
+                Ok(()) => source.add(reading.source),
+                Err(error) => source.unrecognized(name, error.line, error.message),
             }
         }
-        reading.source
+        source
+    }
+
+    fn add(&mut self, part: Source) {
+        for (key, mut found) in part.found {
+            self.found.entry(key).or_default().append(&mut found);
+        }
+        self.problems.extend(part.problems);
+        for (kind, count) in part.foreign {
+            *self.foreign.entry(kind).or_default() += count;
+        }
+    }
+
+    /// A part of which nobody can tell what it names.
+    fn unrecognized(&mut self, name: &Arc<str>, line: u32, message: String) {
+        self.problems.push(Problem::unread(name, line, &message));
+        self.unrecognized = true;
     }
 
     /// Keeps the objects of an earlier text that this one does not name.
@@ -49,7 +79,7 @@ impl Source {
         let kept = old.found.into_iter().filter(|(key, _)| !self.found.contains_key(key));
         let kept: Vec<(ObjectKey, Vec<Found>)> = kept.collect();
         if !kept.is_empty() {
-            for problem in self.problems.iter_mut().filter(|problem| problem.unreadable) {
+            for problem in self.problems.iter_mut().filter(|one| one.severity == Severity::Unrecognized) {
                 problem.message = format!("{}; what was read before stays", problem.message).into();
             }
         }
@@ -57,6 +87,7 @@ impl Source {
     }
 }
 
+/// One document. An error means that nobody can tell what it names.
 struct Reading<'a> {
     name: &'a Arc<str>,
     objects: &'a BTreeMap<ObjectKey, Entry>,
@@ -64,71 +95,123 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    fn problem(&mut self, line: u32, message: String) {
-        let source = self.name.clone();
-        let problem = Problem { source, line, object: None, message: message.into(), unreadable: false };
-        self.source.problems.push(problem);
+    fn document(&mut self, chunk: Chunk<'_>, budget: &mut Budget) -> Result<(), YamlError> {
+        // The rest of what is ours is looked at when its values are read.
+        let is_ours = |api_version: &str, kind: &str| {
+            let recognition = recognize(api_version, kind);
+            matches!(recognition, Recognition::Read(_) | Recognition::Version(_) | Recognition::List(_))
+        };
+        let Some(head) = yaml::head(chunk, is_ours)? else { return Ok(()) };
+        let of = |result: Result<(), String>, line| result.map_err(|message| YamlError { line, message });
+        let list = match recognize(&head.api_version, &head.kind) {
+            Recognition::Read(_) | Recognition::Version(_) => None,
+            Recognition::List(kind) => Some(kind),
+            other => {
+                let name = object_name(head.namespace.as_deref(), head.name.as_deref());
+                return of(self.other(&other, &head.api_version, &head.kind, &name, head.line), head.line);
+            }
+        };
+        let shape = if list.is_some() { Shape::List } else { Shape::One };
+        let mut read = Ok(());
+        yaml::objects(chunk, shape, budget, &mut |located| {
+            let line = located.line();
+            if read.is_ok() {
+                read = of(self.object(located, list), line);
+            }
+        })?;
+        read
     }
 
-    /// A part of which nobody can tell what it names.
-    fn unrecognized(&mut self, line: u32, message: String) {
-        self.source.problems.push(Problem::unread(self.name, line, &message));
-        self.source.unrecognized = true;
+    /// An object, or an item of a list. Items of a list of one kind need not say it.
+    fn object(&mut self, located: Located, list: Option<Option<Kind>>) -> Result<(), String> {
+        let text = |field: &str| located.value.get(field).and_then(Value::as_str);
+        let recognition = match (list.flatten(), text("apiVersion"), text("kind")) {
+            (Some(kind), None, None) if !has_type(&located.value) => Recognition::Read(kind),
+            (_, Some(api_version), Some(kind)) => recognize(api_version, kind),
+            _ => return Err("apiVersion and kind are required, each as a text".into()),
+        };
+        let kind = match recognition {
+            Recognition::Read(kind) | Recognition::Version(kind) => kind,
+            Recognition::List(_) => return Err("a list inside of a list is not supported".into()),
+            other => {
+                let (api_version, kind) = (text("apiVersion").unwrap_or(""), text("kind").unwrap_or(""));
+                let part = |field| located.value.pointer(field).and_then(Value::as_str);
+                let name = object_name(part("/metadata/namespace"), part("/metadata/name"));
+                return self.other(&other, api_version, kind, &name, located.line());
+            }
+        };
+        let key = name::key(kind, &located.value)?;
+        let is_read = matches!(recognition, Recognition::Read(_));
+        self.found(key, is_read, located);
+        Ok(())
     }
 
-    fn object(&mut self, value: Value, lines: &Lines, line: u32) {
-        let text = |field: &str| value.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let (api_version, kind) = (text("apiVersion"), text("kind"));
-        if api_version.is_empty() || kind.is_empty() {
-            self.unrecognized(line, "apiVersion and kind are required".into());
-            return;
-        }
-        if api_version == "v1" && kind == "List" {
-            self.list(value, lines, line);
-            return;
-        }
-        let recognized = recognize(&api_version, &kind);
-        let kind = match recognized {
-            Recognition::Read(kind) => kind,
-            Recognition::Unsupported { api_version, kind } => {
-                self.problem(line, format!("{kind} of {api_version} is not supported"));
-                return;
+    fn found(&mut self, key: ObjectKey, is_read: bool, located: Located) {
+        let line = located.line();
+        let before = self.objects.get(&key).and_then(|entry| entry.content.as_ref().ok());
+        let read = match is_read {
+            true => validate::read(key.kind, &located.value, before),
+            false => {
+                let message = format!("is not read: write {}", key.kind.api_version());
+                Err(DecodeError::new("apiVersion", message))
+            }
+        };
+        let note = read.as_ref().ok().and_then(|good| note(&good.object, &located));
+        let content = read.map_err(|error| {
+            let line = located.line_of(&error.path).max(line);
+            Arc::new(Refused { value: located.value, error, line })
+        });
+        self.source.found.entry(key).or_default().push(Found { line, content, note });
+    }
+
+    /// An object of a kind that is not read.
+    fn other(
+        &mut self,
+        recognition: &Recognition,
+        api_version: &str,
+        kind: &str,
+        name: &str,
+        line: u32,
+    ) -> Result<(), String> {
+        match recognition {
+            Recognition::Misspelt(meant) => {
+                return Err(format!("there is no {kind} of {api_version}: did you mean {meant}?"));
             }
             Recognition::Foreign => {
-                self.source.foreign.push(Foreign {
-                    line,
-                    api_version: api_version.into(),
-                    kind: kind.into(),
-                });
-                return;
+                *self.source.foreign.entry((api_version.into(), kind.into())).or_default() += 1;
             }
-        };
-        let name = |field: &str| {
-            value.pointer(field).and_then(Value::as_str).filter(|name| !name.is_empty()).map(Arc::from)
-        };
-        let Some(object_name) = name("/metadata/name") else {
-            self.unrecognized(line, format!("{}: metadata.name is required", kind.name()));
-            return;
-        };
-        let namespace: Arc<str> = match kind.namespaced() {
-            true => name("/metadata/namespace").unwrap_or_else(|| "default".into()),
-            false => "".into(),
-        };
-        let key = ObjectKey { kind, namespace, name: object_name };
-        let before = self.objects.get(&key).and_then(|entry| entry.content.as_ref().ok());
-        let content = validate::read(kind, &value, before).map_err(|error| {
-            let line = lines.of(&error.path).max(line);
-            Arc::new(Refused { value, error, line })
-        });
-        self.source.found.entry(key).or_default().push(Found { line, content });
-    }
-
-    fn list(&mut self, value: Value, lines: &Lines, line: u32) {
-        let Some(Value::Array(items)) = value.get("items") else { return };
-        for (index, item) in items.iter().enumerate() {
-            let item_lines = lines.field("items").map(|items| items.item(index)).unwrap_or_default();
-            let item_line = item_lines.line.max(line);
-            self.object(item.clone(), &item_lines, item_line);
+            _ => {
+                let message =
+                    format!("{kind}{name} of {api_version} is not supported: nothing of it takes effect");
+                let (source, message) = (self.name.clone(), message.into());
+                let severity = Severity::Refused;
+                self.source.problems.push(Problem { source, line, object: None, message, severity });
+            }
         }
+        Ok(())
     }
+}
+
+/// Whether a value says what it is, in whatever form.
+fn has_type(value: &Value) -> bool {
+    value.get("apiVersion").is_some() || value.get("kind").is_some()
+}
+
+/// The name of an object that is not read, as far as there is one, with a space before it.
+fn object_name(namespace: Option<&str>, name: Option<&str>) -> String {
+    let short = |text: &str| text.chars().take(name::MAX_SHOWN).collect::<String>();
+    match (namespace, name) {
+        (_, None) => String::new(),
+        (None, Some(name)) => format!(" {}", short(name)),
+        (Some(namespace), Some(name)) => format!(" {}/{}", short(namespace), short(name)),
+    }
+}
+
+/// What of an object has no effect, and the line of the first such field.
+fn note(object: &Object, located: &Located) -> Option<(u32, Arc<str>)> {
+    let fields = ineffective::fields(object);
+    let (first, _) = fields.first()?;
+    let line = located.line_of(first);
+    let fields: Vec<String> = fields.iter().map(|(field, value)| format!("{field} ({value})")).collect();
+    Some((line, format!("has no effect: {}", fields.join(", ")).into()))
 }

@@ -18,14 +18,27 @@ pub struct Problem {
     pub object: Option<ObjectKey>,
     /// What is wrong.
     pub message: Arc<str>,
-    /// The text is not YAML, so that nobody can tell what it names.
-    pub unreadable: bool,
+    /// What it means for what is served.
+    pub severity: Severity,
+}
+
+/// What a problem means for what is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// A part of the object has no effect; the rest has.
+    Note,
+    /// The object is not served as it is written.
+    Refused,
+    /// Nobody can tell which object it is, and so its source keeps what it had.
+    Unrecognized,
 }
 
 impl Problem {
     /// A source that cannot be read, from a line on or, with line 0, at all.
     pub fn unread(source: &str, line: u32, message: &str) -> Problem {
-        Problem { source: source.into(), line, object: None, message: message.into(), unreadable: true }
+        let severity = Severity::Unrecognized;
+        Problem { source: source.into(), line, object: None, message: message.into(), severity }
     }
 }
 

@@ -45,6 +45,19 @@ fn a_document_that_is_not_recognized_keeps_what_its_source_had() {
         GOOD.replace("name: a", "name: ''"),
         GOOD.replace("kind: Service", "kind: [Service]"),
         GOOD.replace("apiVersion: v1\n", ""),
+        GOOD.replace("apiVersion: v1", "apiVersion: apps/v1"),
+        GOOD.replace("kind: Service", "kind: Srevice"),
+        GOOD.replace("name: a", "name: A"),
+        GOOD.replace("name: a", &format!("name: {}", "a".repeat(5 << 20))),
+        GOOD.replace("namespace: shop", "namespace: 5"),
+        format!("apiVersion: v1\nkind: List\nitem: [{}]\n", "{}"),
+        format!(
+            "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Service\n  metadata: {}\n",
+            "{name: 5}"
+        ),
+        "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: List, items: []}\n".to_owned(),
+        "a: &a [x]\nb: *c\n".to_owned(),
+        "not an object\n".to_owned(),
     ];
     for broken in broken {
         let mut store = Store::default();
@@ -54,7 +67,8 @@ fn a_document_that_is_not_recognized_keeps_what_its_source_had() {
         store.apply("f.yaml", &format!("{broken}---\n{}", GOOD.replace("name: a", "name: c")));
         assert_eq!(names(&store), ["Service shop/a", "Service shop/b", "Service shop/c"], "{broken}");
         assert_eq!(store.take_changes().len(), 1);
-        let problem = store.problems().find(|problem| problem.unreadable).unwrap().to_string();
+        let problem =
+            store.problems().find(|problem| problem.severity == Severity::Unrecognized).unwrap().to_string();
         assert!(problem.ends_with("; what was read before stays"), "{problem}");
         store.apply("f.yaml", &broken);
         assert_eq!(names(&store).len(), 3, "however often it is read");
@@ -100,30 +114,38 @@ fn of_two_objects_with_one_name_the_first_is_used() {
 }
 
 #[test]
-fn kinds_of_our_groups_are_named_and_those_of_others_are_not() {
-    let mut store = Store::default();
-    let text = "apiVersion: weft.dev/v1alpha1\nkind: RateLimit\nmetadata: {name: x}\n---\n\
-                apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: x}\n---\nmetadata: {name: x}\n";
-    store.apply("f.yaml", text);
-    assert_eq!(
-        texts(&store),
-        [
-            "f.yaml:1: RateLimit of weft.dev/v1alpha1 is not supported",
-            "f.yaml:9: apiVersion and kind are required"
-        ]
-    );
-    let foreign = Foreign { line: 5, api_version: "apps/v1".into(), kind: "Deployment".into() };
-    assert_eq!(store.foreign("f.yaml"), [foreign]);
-    assert!(store.foreign("other.yaml").is_empty());
-}
-
-#[test]
 fn a_list_holds_objects() {
     let mut store = Store::default();
     let list =
         "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Service\n  metadata: {name: a}\n";
     store.apply("f.yaml", list);
     assert_eq!(names(&store), ["Service default/a"]);
+}
+
+#[test]
+fn of_a_list_with_an_item_that_is_not_recognized_nothing_is_used() {
+    let item = |name: &str| format!("- {{apiVersion: v1, kind: Service, metadata: {{name: {name}}}}}\n");
+    let list = |items: &[&str]| {
+        let items: String = items.iter().map(|name| item(name)).collect();
+        format!("apiVersion: v1\nkind: List\nitems:\n{items}")
+    };
+    let mut store = Store::default();
+    store.apply("f.yaml", &list(&["a", "b"]));
+    store.apply("f.yaml", &list(&["c", "5"]));
+    assert_eq!(names(&store), ["Service default/a", "Service default/b"]);
+    assert_eq!(texts(&store).len(), 1, "{:?}", texts(&store));
+    store.apply("f.yaml", &list(&["b", "c"]));
+    assert_eq!(names(&store), ["Service default/b", "Service default/c"]);
+}
+
+#[test]
+fn a_file_with_too_many_documents_keeps_what_it_had() {
+    let mut store = Store::default();
+    store.apply("f.yaml", GOOD);
+    store.apply("f.yaml", &"apiVersion: v1\nkind: X\n---\n".repeat(crate::yaml::MAX_DOCUMENTS + 1));
+    assert_eq!(names(&store), ["Service shop/a"]);
+    let problem = "f.yaml:150000: has more than 50000 documents: split the file; what was read before stays";
+    assert_eq!(texts(&store), [problem]);
 }
 
 #[test]
@@ -221,7 +243,7 @@ fn the_state_depends_on_the_texts_and_not_on_their_history() {
     let (mut first, mut second) = (Store::default(), Store::default());
     let (mut seen, mut told) = (BTreeMap::<String, Option<String>>::new(), BTreeMap::new());
     let (mut equal, mut kept) = (0, 0);
-    for round in 0..800 {
+    for round in 0..400 {
         let mut changes = BTreeMap::new();
         for _ in 0..=numbers.below(2) {
             let text = (numbers.below(4) > 0).then(|| some_objects(&mut numbers));
@@ -259,7 +281,7 @@ fn the_state_depends_on_the_texts_and_not_on_their_history() {
         let mut fresh = Store::default();
         fresh.apply_all(files.iter().map(|(name, text)| (&**name, &**text)), []);
         // A controller that starts now would publish nothing.
-        let stops = fresh.problems().any(|problem| problem.unreadable);
+        let stops = fresh.problems().any(|problem| problem.severity == Severity::Unrecognized);
         if stops && round % 3 > 0 {
             continue;
         }
@@ -278,5 +300,5 @@ fn the_state_depends_on_the_texts_and_not_on_their_history() {
         }
         equal += 1;
     }
-    assert!(equal > 100 && kept > 100, "both happened: {equal} {kept}");
+    assert!(equal > 50 && kept > 50, "both happened: {equal} {kept}");
 }

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What an object asks for that has no effect, and is not worth refusing it: each object is named once.
+//!
+//! Fields of policies, routes and Gateways are not here: one without effect refuses what has it.
+
+use std::net::IpAddr;
+
+use weft_api::{
+    core::{EndpointSlice, L4Protocol, Node, Service},
+    object::Object,
+};
+
+use crate::nodes;
+
+/// The annotation by which EndpointSlices prefer endpoints of a client's zone.
+const TOPOLOGY_MODE: &str = "service.kubernetes.io/topology-mode";
+
+/// Fields without effect, each with its value or what to know.
+pub(crate) fn fields(object: &Object) -> Vec<(String, String)> {
+    match object {
+        Object::Service(service) => of_service(service),
+        Object::EndpointSlice(slice) => of_slice(slice),
+        Object::Node(node) => of_node(node),
+        // Of these only metadata and status count, or an unknown field refuses them.
+        Object::Namespace(_)
+        | Object::Pod(_)
+        | Object::GatewayClass(_)
+        | Object::Gateway(_)
+        | Object::HttpRoute(_)
+        | Object::ReferenceGrant(_)
+        | Object::CiliumNetworkPolicy(_)
+        | Object::NetworkPolicy(_)
+        | Object::RateLimitPolicy(_) => Vec::new(),
+    }
+}
+
+fn of_service(service: &Service) -> Vec<(String, String)> {
+    let spec = &service.spec;
+    let mut fields = Vec::new();
+    let mut text = |field: &str, value: &str, without: &[&str]| {
+        if !value.is_empty() && !without.contains(&value) {
+            fields.push((format!("spec.{field}"), value.to_owned()));
+        }
+    };
+    text("type", &spec.kind, &["ClusterIP"]);
+    text("sessionAffinity", &spec.session_affinity, &["None"]);
+    text("internalTrafficPolicy", &spec.internal_traffic_policy, &["Cluster"]);
+    text("externalTrafficPolicy", &spec.external_traffic_policy, &["Cluster"]);
+    text("externalIPs", &spec.external_ips.join(" "), &[]);
+    text("loadBalancerSourceRanges", &spec.load_balancer_source_ranges.join(" "), &[]);
+    text("publishNotReadyAddresses", if spec.publish_not_ready_addresses { "true" } else { "" }, &[]);
+    text("trafficDistribution", &spec.traffic_distribution, &[]);
+    if let Some(mode) = service.metadata.annotations.get(TOPOLOGY_MODE) {
+        fields.push((format!("metadata.annotations[{TOPOLOGY_MODE}]"), mode.to_string()));
+    }
+    for (at, port) in spec.ports.iter().enumerate() {
+        if port.protocol == L4Protocol::Tcp
+            && let Some(name) = port.app_protocol.as_deref().filter(|name| !nodes::is_app_protocol(name))
+        {
+            fields.push((format!("spec.ports[{at}].appProtocol"), name.to_owned()));
+        }
+    }
+    fields
+}
+
+fn of_slice(slice: &EndpointSlice) -> Vec<(String, String)> {
+    let mut fields = Vec::new();
+    if &*slice.address_type == "FQDN" {
+        fields.push(("addressType".into(), "FQDN".into()));
+    }
+    if !slice.metadata.labels.contains_key(nodes::SERVICE_NAME) {
+        fields.push(("metadata.labels".into(), format!("no Service is named by {}", nodes::SERVICE_NAME)));
+    }
+    for (at, port) in slice.ports.iter().enumerate() {
+        if port.port.is_none() {
+            fields.push((format!("ports[{at}]"), "it has no number".into()));
+        }
+    }
+    fields
+}
+
+fn of_node(node: &Node) -> Vec<(String, String)> {
+    let annotation = node.metadata.annotations.get(nodes::INGRESS_ADDRESSES).map_or("", AsRef::as_ref);
+    let is_wrong = |text: &&str| !text.is_empty() && text.parse::<IpAddr>().is_err();
+    let wrong = annotation.split(',').map(str::trim).filter(is_wrong);
+    let field = || format!("metadata.annotations[{}]", nodes::INGRESS_ADDRESSES);
+    wrong.map(|text| (field(), format!("`{text}` is no IP address"))).collect()
+}
