@@ -34,6 +34,9 @@ impl<T> Clone for Item<'_, T> {
 
 impl<T> Copy for Item<'_, T> {}
 
+/// The most addresses that the status of a Gateway has (`GatewayStatus.addresses`).
+pub const MAX_STATUS_ADDRESSES: usize = 16;
+
 /// A Gateway by name.
 #[derive(Clone, Debug)]
 pub enum Lookup {
@@ -59,7 +62,8 @@ pub trait World {
     fn namespace_labels(&self, namespace: &Arc<str>) -> Arc<NamespaceLabels>;
     /// The ReferenceGrants of a namespace.
     fn grants(&self, namespace: &Arc<str>) -> Vec<&ReferenceGrant>;
-    /// Addresses of the nodes, on which a Gateway without addresses is reached.
+    /// Addresses of the nodes, on which a Gateway without addresses is reached; no more than
+    /// [`MAX_STATUS_ADDRESSES`] are looked at.
     fn node_addresses(&self) -> Vec<Arc<str>>;
 }
 

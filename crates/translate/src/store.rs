@@ -12,6 +12,7 @@ use std::{
 
 use serde_json::Value;
 use weft_api::object::{DecodeError, Kind, ObjectKey};
+use weft_gateway_api::Item;
 
 mod documents;
 mod good;
@@ -54,6 +55,12 @@ impl Entry {
             Err(refused) => refused.value.pointer("/metadata/generation").and_then(Value::as_i64),
         };
         stated.unwrap_or(1)
+    }
+
+    /// A part of the object, with what its source says about it; nothing where it is refused.
+    pub(crate) fn item<'a, T>(&'a self, object: &'a T) -> Option<Item<'a, T>> {
+        let unknown = &self.good()?.unknown;
+        Some(Item { object, unknown, generation: self.generation(), refused: None })
     }
 
     /// Something that is wrong with the object.
@@ -166,6 +173,18 @@ impl Store {
     pub fn of_kind(&self, kind: Kind) -> impl Iterator<Item = (&ObjectKey, &Entry)> + use<'_> {
         let first = ObjectKey { kind, namespace: "".into(), name: "".into() };
         self.objects.range(first..).take_while(move |(key, _)| key.kind == kind)
+    }
+
+    /// The objects of one kind in one namespace, in the order of the keys.
+    pub(crate) fn of_namespace(
+        &self,
+        kind: Kind,
+        namespace: &Arc<str>,
+    ) -> impl Iterator<Item = (&ObjectKey, &Entry)> + use<'_> {
+        let first = ObjectKey { kind, namespace: namespace.clone(), name: "".into() };
+        let namespace = namespace.clone();
+        let all = self.objects.range(first..);
+        all.take_while(move |(key, _)| key.kind == kind && key.namespace == namespace)
     }
 
     /// Another number as soon as something else may be wrong.

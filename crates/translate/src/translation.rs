@@ -30,7 +30,7 @@ mod gateway;
 mod object;
 mod view;
 
-use facts::Facts;
+use facts::{Facts, ListenerName};
 use object::Outcome;
 use view::{Asked, Dependents, View};
 
@@ -95,6 +95,7 @@ struct Done {
     identity: Option<IdentityNumber>,
     status: Option<Arc<Status>>,
     notes: Box<[Problem]>,
+    attached: Box<[ListenerName]>,
     rejected: bool,
 }
 
@@ -147,8 +148,11 @@ impl Translation {
         let changed = store.take_changes();
         let mut update = Update::new(self, store);
         update.begin(changed, now);
-        while let Some((_, key)) = update.dirty.pop_first() {
-            update.object(key);
+        while let Some((step, key)) = update.dirty.pop_first() {
+            match step {
+                Step::Collect => update.collect(key),
+                Step::Translate | Step::Conclude => update.object(key),
+            }
         }
         update.end(now)
     }
@@ -181,27 +185,30 @@ impl Translation {
     }
 }
 
+/// The steps of an update. What one step finds out is asked for in later ones only.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Step {
+    /// Rate limits say what they name, and Gateways what their routes need to know.
+    Collect,
+    /// Every object but those is translated.
+    Translate,
+    /// Rate limits are decided, now that all are known, and Gateways, now that their routes are counted.
+    Conclude,
+}
+
 /// One update, under way.
 struct Update<'a> {
     translation: &'a mut Translation,
     store: &'a Store,
-    /// What is to be translated, in the order in which it is: Gateways last, since routes count at them.
-    dirty: BTreeSet<(bool, ObjectKey)>,
-    gateway_api: BTreeMap<ObjectKey, Outcome>,
+    /// What is to be done, in the order in which it is.
+    dirty: BTreeSet<(Step, ObjectKey)>,
     notes_changed: bool,
     delta: Delta,
 }
 
 impl<'a> Update<'a> {
     fn new(translation: &'a mut Translation, store: &'a Store) -> Update<'a> {
-        Update {
-            translation,
-            store,
-            dirty: BTreeSet::new(),
-            gateway_api: BTreeMap::new(),
-            notes_changed: false,
-            delta: Delta::default(),
-        }
+        Update { translation, store, dirty: BTreeSet::new(), notes_changed: false, delta: Delta::default() }
     }
 
     fn begin(&mut self, changed: BTreeSet<ObjectKey>, now: u64) {
@@ -214,37 +221,54 @@ impl<'a> Update<'a> {
         for key in mem::take(&mut self.translation.starved) {
             self.add(key);
         }
-        if changed.iter().any(|key| gateway::concerns(key.kind)) {
-            self.gateway_api = gateway::translate(self.store);
-            for kind in gateway::KINDS {
-                let all = self.store.of_kind(kind);
-                self.dirty.extend(all.map(|(key, _)| (kind == Kind::Gateway, key.clone())));
-            }
-        }
         for key in changed {
             self.ask_again(&Asked::Object(key.clone()));
             self.ask_again(&Asked::Kind(key.kind));
             self.ask_again(&Asked::Namespace(key.kind, key.namespace.clone()));
-            if key.kind == Kind::RateLimitPolicy {
-                let entry = self.store.objects().get(&key);
-                let named = entry.and_then(|entry| object::named_target(&key, entry));
-                for target in self.translation.facts.name_target(&key, named) {
-                    self.ask_again(&Asked::RateLimits(target));
-                }
-            }
             self.add(key);
         }
     }
 
+    /// Has an object translated.
     fn add(&mut self, key: ObjectKey) {
-        self.dirty.insert((key.kind == Kind::Gateway, key));
+        let step = match key.kind {
+            Kind::Gateway | Kind::RateLimitPolicy => Step::Collect,
+            _ => Step::Translate,
+        };
+        self.dirty.insert((step, key));
     }
 
-    /// Everything that asked this is translated again.
+    /// Has everything translated that asked this.
     fn ask_again(&mut self, question: &Asked) {
-        for key in self.translation.dependents.of(question) {
-            self.dirty.insert((key.kind == Kind::Gateway, key.clone()));
+        let dependents: Vec<ObjectKey> = self.translation.dependents.of(question).cloned().collect();
+        for key in dependents {
+            self.add(key);
         }
+    }
+
+    /// Has everything concluded that asked this.
+    fn conclude_again(&mut self, question: &Asked) {
+        let dependents = self.translation.dependents.of(question);
+        self.dirty.extend(dependents.map(|key| (Step::Conclude, key.clone())));
+    }
+
+    fn collect(&mut self, key: ObjectKey) {
+        let translation = &mut *self.translation;
+        let entry = self.store.objects().get(&key);
+        if key.kind == Kind::Gateway {
+            // What is asked here is asked again, and written down, when the Gateway is concluded.
+            let view = View::new(self.store, &translation.facts);
+            let state = entry.and_then(|entry| gateway::state(&view, entry));
+            if translation.facts.set_gateway(&key, state) {
+                self.ask_again(&Asked::Gateway(key.clone()));
+            }
+        } else {
+            let named = entry.and_then(|entry| object::named_target(&key, entry));
+            for target in translation.facts.name_target(&key, named) {
+                self.conclude_again(&Asked::RateLimits(target));
+            }
+        }
+        self.dirty.insert((Step::Conclude, key));
     }
 
     fn object(&mut self, key: ObjectKey) {
@@ -256,11 +280,6 @@ impl<'a> Update<'a> {
         }
         let view = View::new(self.store, &translation.facts);
         let outcome = match entry {
-            Some(entry) if gateway::KINDS.contains(&key.kind) => {
-                let mut outcome = self.gateway_api.remove(&key).unwrap_or_default();
-                outcome.status = outcome.status.or_else(|| gateway::refused(&key, entry));
-                outcome
-            }
             Some(entry) => {
                 let (settings, identities) = (&translation.settings, &mut translation.identities);
                 object::translate(settings, &view, identities, &key, entry)
@@ -309,11 +328,15 @@ impl<'a> Update<'a> {
             None => Box::default(),
         };
         self.notes(&before.notes, &notes);
+        for gateway in self.translation.facts.attach(&before.attached, &outcome.attached) {
+            self.conclude_again(&Asked::Attached(gateway));
+        }
         let rejected = entry.is_some_and(|entry| entry.refused().is_some())
             || !notes.is_empty()
             || status.as_ref().is_some_and(|status| report::is_rejected(status));
         let resources = outcome.resources.into();
-        Done { asked, resources, identity: outcome.identity, status, notes, rejected }
+        let (identity, attached) = (outcome.identity, outcome.attached);
+        Done { asked, resources, identity, status, notes, attached, rejected }
     }
 
     /// Whether the resources are different.

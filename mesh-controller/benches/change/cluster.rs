@@ -192,7 +192,7 @@ impl Cluster {
              \x20   backendRefs: [{{name: s{service}, port: 80, weight: {}}}, {{name: s{other}, port: 80, weight: 5}}]\n\
              \x20 - backendRefs: [{{name: s{service}, port: 80}}]\n",
             service / SERVICES,
-            90 + version % 10,
+            90 + version,
         )
     }
 

@@ -1,94 +1,84 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The objects of the Gateway API, all together.
+//! What comes of one object of the Gateway API.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use serde_json::Value;
 use weft_api::{
     httproute::HttpRoute,
-    object::{Decoded, Kind, Object, ObjectKey, decode_as},
+    object::{Kind, Object, ObjectKey, decode_as},
     status::{
         ClassStatus, Condition, GatewayStatus, Status,
         reason::{ClassAccepted, GatewayAccepted, GatewayProgrammed},
     },
 };
-use weft_gateway_api::{Input, Item};
-use weft_ir::{ObjectName, Resource};
-
-use super::object::Outcome;
-use crate::{
-    nodes,
-    store::{Entry, Store},
+use weft_gateway_api::{
+    GatewayOutput, GatewayState, Item, RouteOutput, translate_class, translate_gateway, translate_route,
 };
 
-/// The kinds of which something comes here.
-pub(super) const KINDS: [Kind; 3] = [Kind::GatewayClass, Kind::Gateway, Kind::HttpRoute];
+use super::{object::Outcome, view::View};
+use crate::store::{Entry, Refused};
 
-/// Whether a change of an object of this kind may concern others of the Gateway API.
-pub(super) fn concerns(kind: Kind) -> bool {
-    KINDS.contains(&kind)
-        || matches!(kind, Kind::ReferenceGrant | Kind::Service | Kind::Node | Kind::Namespace)
-}
-
-/// What comes of every object.
-pub(super) fn translate(store: &Store) -> BTreeMap<ObjectKey, Outcome> {
-    let stand_ins = stand_ins(store);
-    let mut input = Input::default();
-    for entry in store.objects().values() {
-        let Some(decoded) = entry.good() else { continue };
-        match &decoded.object {
-            Object::Namespace(object) => {
-                let metadata = &object.metadata;
-                input.namespaces.insert(metadata.name.clone(), metadata.labels.clone());
-            }
-            Object::GatewayClass(object) => input.classes.push(item(object, decoded, entry)),
-            Object::Gateway(object) => input.gateways.push(item(object, decoded, entry)),
-            Object::HttpRoute(object) => input.routes.push(item(object, decoded, entry)),
-            Object::ReferenceGrant(object) => input.grants.push(object),
-            Object::Service(object) => {
-                let metadata = &object.metadata;
-                let name = ObjectName { namespace: metadata.namespace.clone(), name: metadata.name.clone() };
-                input.services.insert(name, object);
-            }
-            Object::Node(object) => {
-                let addresses = nodes::node(object).addresses.into_iter();
-                input.node_addresses.extend(addresses.map(|address| Arc::from(address.to_string())));
-            }
-            _ => {}
+/// Translates an object; nothing comes of one of another kind.
+pub(super) fn translate(view: &View<'_>, key: &ObjectKey, entry: &Entry) -> Outcome {
+    match (entry.good().map(|good| &good.object), entry.refused()) {
+        (Some(Object::GatewayClass(class)), _) => Outcome {
+            status: entry.item(class).and_then(translate_class).map(Status::Class),
+            ..Outcome::default()
+        },
+        (Some(Object::Gateway(_)), _) => gateway(view, key, entry),
+        (Some(Object::HttpRoute(route)), _) => {
+            entry.item(route).map(|item| self::route(translate_route(view, item))).unwrap_or_default()
         }
+        (_, Some(refused)) => refused_object(view, key, refused, entry.generation()),
+        _ => Outcome::default(),
     }
-    for (generation, reason, route) in &stand_ins {
-        let refused = Some(&**reason);
-        input.routes.push(Item { object: route, unknown: &[], generation: *generation, refused });
-    }
-    outcomes(weft_gateway_api::translate(&input))
 }
 
-fn outcomes(output: weft_gateway_api::Output) -> BTreeMap<ObjectKey, Outcome> {
-    let mut outcomes: BTreeMap<ObjectKey, Outcome> = BTreeMap::new();
-    for resource in output.resources {
-        let (kind, name) = match &resource {
-            Resource::Route(route) => (Kind::HttpRoute, &route.origin),
-            Resource::Listener(listener) => (Kind::Gateway, &listener.parent.name),
-            _ => continue,
-        };
-        let key = ObjectKey { kind, namespace: name.namespace.clone(), name: name.name.clone() };
-        outcomes.entry(key).or_default().resources.push(Arc::new(resource));
-    }
-    for (key, status) in output.statuses {
-        outcomes.entry(key).or_default().status = Some(status);
-    }
-    for (key, note) in output.notes {
-        outcomes.entry(key).or_default().notes.push(note);
-    }
-    outcomes
+/// What routes need to know of a Gateway, nothing where it is of another controller; and nothing at all where
+/// it is not valid.
+pub(super) fn state(view: &View<'_>, entry: &Entry) -> Option<Option<Arc<GatewayState>>> {
+    translated(view, entry).map(|translated| translated.state)
 }
 
-/// The status of a refused object that has no stand-in.
-pub(super) fn refused(key: &ObjectKey, entry: &Entry) -> Option<Status> {
-    let message = entry.refused()?.error.to_string();
-    let generation = entry.generation();
-    match key.kind {
+fn translated(view: &View<'_>, entry: &Entry) -> Option<GatewayOutput> {
+    match &entry.good()?.object {
+        Object::Gateway(gateway) => Some(translate_gateway(view, entry.item(gateway)?)),
+        _ => None,
+    }
+}
+
+fn gateway(view: &View<'_>, key: &ObjectKey, entry: &Entry) -> Outcome {
+    let Some(translated) = translated(view, entry) else { return Outcome::default() };
+    let status = translated.state.map(|state| Status::Gateway(state.status(view, view.attached(key))));
+    Outcome {
+        resources: translated.resources.into_iter().map(Arc::new).collect(),
+        status,
+        notes: translated.notes,
+        ..Outcome::default()
+    }
+}
+
+fn route(output: RouteOutput) -> Outcome {
+    Outcome {
+        resources: output.resources.into_iter().map(Arc::new).collect(),
+        status: output.status.map(Status::Route),
+        notes: output.notes,
+        attached: output.attached.into_iter().collect(),
+        ..Outcome::default()
+    }
+}
+
+fn refused_object(view: &View<'_>, key: &ObjectKey, refused: &Refused, generation: i64) -> Outcome {
+    let message = refused.error.to_string();
+    let status = match key.kind {
+        Kind::HttpRoute => {
+            let Some(mut stand_in) = stand_in(&refused.value) else { return Outcome::default() };
+            stand_in.metadata.namespace = key.namespace.clone();
+            stand_in.metadata.name = key.name.clone();
+            let item = Item { object: &stand_in, unknown: &[], generation, refused: Some(&message) };
+            return route(translate_route(view, item));
+        }
         Kind::GatewayClass => {
             let accepted = Condition::new(false, generation, ClassAccepted::InvalidParameters, message);
             Some(Status::Class(ClassStatus { accepted }))
@@ -105,29 +95,13 @@ pub(super) fn refused(key: &ObjectKey, entry: &Entry) -> Option<Status> {
             listeners: Vec::new(),
         })),
         _ => None,
-    }
-}
-
-fn item<'a, T>(object: &'a T, decoded: &'a Decoded<Object>, entry: &Entry) -> Item<'a, T> {
-    Item { object, unknown: &decoded.unknown, generation: entry.generation(), refused: None }
-}
-
-/// What stands in for refused routes: their parents and hostnames, as far as they can be read, with
-/// generation and reason.
-fn stand_ins(store: &Store) -> Vec<(i64, String, HttpRoute)> {
-    let stand_in = |(key, entry): (&ObjectKey, &Entry)| {
-        let refused = entry.refused()?;
-        let mut route = parents(&refused.value)?;
-        route.metadata.namespace = key.namespace.clone();
-        route.metadata.name = key.name.clone();
-        Some((entry.generation(), refused.error.to_string(), route))
     };
-    store.of_kind(Kind::HttpRoute).filter_map(stand_in).collect()
+    Outcome { status, ..Outcome::default() }
 }
 
-/// The route without its rules; without its hostnames, and so for every host, where these are what
-/// cannot be read.
-fn parents(value: &Value) -> Option<HttpRoute> {
+/// What stands in for a refused route: the route without its rules; without its hostnames, and so for every
+/// host, where these are what cannot be read. Nothing where its parents cannot be read.
+fn stand_in(value: &Value) -> Option<HttpRoute> {
     let mut value = value.clone();
     value.get_mut("spec")?.as_object_mut()?.remove("rules");
     if let Ok(decoded) = decode_as::<HttpRoute>(&value)

@@ -13,11 +13,11 @@ use weft_api::{
 };
 use weft_ir::{IdentityNumber, ObjectName, RateLimit, RateLimitTarget, Resource};
 
-use super::{Translator, view::View};
+use super::{Translator, facts::ListenerName, gateway, view::View};
 use crate::{
-    identity::{Exhausted, Identities, Labels},
+    identity::{Exhausted, Identities},
     nodes, policy, ratelimit,
-    store::{Entry, Good, Meaning, Refused},
+    store::{Entry, Meaning, Refused},
     workload,
 };
 
@@ -32,6 +32,8 @@ pub(super) struct Outcome {
     pub(super) identity: Option<IdentityNumber>,
     /// No identity was left for it.
     pub(super) starved: bool,
+    /// The listeners at which it counts.
+    pub(super) attached: Box<[ListenerName]>,
 }
 
 impl Outcome {
@@ -50,7 +52,7 @@ impl Outcome {
     }
 }
 
-/// Translates an object of a kind that is none of the Gateway API.
+/// Translates an object.
 pub(super) fn translate(
     settings: &Translator,
     view: &View<'_>,
@@ -59,7 +61,7 @@ pub(super) fn translate(
     entry: &Entry,
 ) -> Outcome {
     let good = match (entry.good(), entry.refused()) {
-        (_, Some(refused)) => return refused_object(view, key, refused, entry.generation()),
+        (_, Some(refused)) => return refused_object(view, key, entry, refused),
         (Some(good), None) => good,
         (None, None) => return Outcome::default(),
     };
@@ -77,12 +79,13 @@ pub(super) fn translate(
         (Object::Node(node), _) => Outcome::of(Some(Resource::Node(nodes::node(node)))),
         (Object::Service(service), _) => Outcome::of(nodes::service(service).map(Resource::Service)),
         (Object::EndpointSlice(slice), _) => Outcome::of(nodes::endpoints(slice).map(Resource::Endpoints)),
-        _ => Outcome::default(),
+        _ => gateway::translate(view, key, entry),
     }
 }
 
 /// Closes what a refused object names, and says why.
-fn refused_object(view: &View<'_>, key: &ObjectKey, refused: &Refused, generation: i64) -> Outcome {
+fn refused_object(view: &View<'_>, key: &ObjectKey, entry: &Entry, refused: &Refused) -> Outcome {
+    let generation = entry.generation();
     match key.kind {
         Kind::CiliumNetworkPolicy | Kind::CiliumClusterwideNetworkPolicy | Kind::NetworkPolicy => {
             let stand_in = policy::stand_in(key, &refused.value);
@@ -100,7 +103,7 @@ fn refused_object(view: &View<'_>, key: &ObjectKey, refused: &Refused, generatio
             let accepted = Condition::new(false, generation, RateLimitAccepted::Invalid, message);
             Outcome::of_rate_limit(held, accepted)
         }
-        _ => Outcome::default(),
+        _ => gateway::translate(view, key, entry),
     }
 }
 
@@ -158,7 +161,7 @@ fn workload(settings: &Translator, view: &View<'_>, identities: &mut Identities,
     if !workload::is_live(pod) {
         return Outcome::default();
     }
-    let namespace = namespace_labels(view, &pod.metadata.namespace);
+    let namespace = view.labels_of_namespace(&pod.metadata.namespace);
     let labels = workload::identity_labels(pod, &namespace, &settings.cluster);
     match identities.hold(labels) {
         Ok(number) => {
@@ -169,16 +172,4 @@ fn workload(settings: &Translator, view: &View<'_>, identities: &mut Identities,
             Outcome { notes: vec![error.to_string().into()], starved: true, ..Outcome::default() }
         }
     }
-}
-
-/// The labels of a namespace, which the identities of its pods have as well.
-pub(super) fn namespace_labels(view: &View<'_>, name: &Arc<str>) -> Labels {
-    let key = ObjectKey { kind: Kind::Namespace, namespace: "".into(), name: name.clone() };
-    let mut labels = match view.object(key).and_then(Entry::good).map(|good: &Good| &good.object) {
-        Some(Object::Namespace(object)) => object.metadata.labels.clone(),
-        Some(_) | None => Labels::new(),
-    };
-    // The API server gives every namespace this label; a file need not have it.
-    labels.insert("kubernetes.io/metadata.name".into(), name.clone());
-    labels
 }

@@ -10,10 +10,20 @@ use std::{
     sync::Arc,
 };
 
-use weft_api::object::{Kind, ObjectKey};
+use weft_api::{
+    core::Service,
+    gateway::{GatewayClass, NamespaceLabels, ReferenceGrant},
+    object::{Kind, Object, ObjectKey},
+};
+use weft_gateway_api::{Attached, Item, Lookup, World, world::MAX_STATUS_ADDRESSES};
+use weft_ir::ObjectName;
 
 use super::facts::Facts;
-use crate::store::{Entry, Store};
+use crate::{
+    identity::Labels,
+    nodes,
+    store::{Entry, Store},
+};
 
 /// A question about the other objects.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -26,6 +36,10 @@ pub(super) enum Asked {
     Namespace(Kind, Arc<str>),
     /// Which rate limits name a target.
     RateLimits(ObjectKey),
+    /// What the routes of a Gateway need to know of it.
+    Gateway(ObjectKey),
+    /// How many routes are attached to the listeners of a Gateway.
+    Attached(ObjectKey),
 }
 
 /// What there is to ask.
@@ -58,8 +72,77 @@ impl<'a> View<'a> {
         self.facts.rate_limit(target)
     }
 
+    /// How many routes are attached to the listeners of a Gateway.
+    pub(super) fn attached(&self, gateway: &ObjectKey) -> &'a Attached {
+        self.ask(Asked::Attached(gateway.clone()));
+        self.facts.attached(gateway)
+    }
+
+    /// The labels of a namespace, its name among them.
+    pub(super) fn labels_of_namespace(&self, name: &Arc<str>) -> Labels {
+        let mut labels = match self.valid(Kind::Namespace, "".into(), name.clone()) {
+            Some((Object::Namespace(object), _)) => object.metadata.labels.clone(),
+            Some(_) | None => Labels::new(),
+        };
+        // The API server gives every namespace this label; a file need not have it.
+        labels.insert("kubernetes.io/metadata.name".into(), name.clone());
+        labels
+    }
+
+    fn valid(&self, kind: Kind, namespace: Arc<str>, name: Arc<str>) -> Option<(&'a Object, &'a Entry)> {
+        let entry = self.object(ObjectKey { kind, namespace, name })?;
+        Some((&entry.good()?.object, entry))
+    }
+
     fn ask(&self, question: Asked) {
         self.asked.borrow_mut().insert(question);
+    }
+}
+
+impl World for View<'_> {
+    fn class(&self, name: &Arc<str>) -> Option<Item<'_, GatewayClass>> {
+        match self.valid(Kind::GatewayClass, "".into(), name.clone())? {
+            (Object::GatewayClass(class), entry) => entry.item(class),
+            _ => None,
+        }
+    }
+
+    fn gateway(&self, name: &ObjectName) -> Lookup {
+        let ObjectName { namespace, name } = name.clone();
+        let key = ObjectKey { kind: Kind::Gateway, namespace, name };
+        let lookup = self.facts.gateway(&key);
+        self.ask(Asked::Gateway(key));
+        lookup
+    }
+
+    fn service(&self, name: &ObjectName) -> Option<&Service> {
+        match self.valid(Kind::Service, name.namespace.clone(), name.name.clone())? {
+            (Object::Service(service), _) => Some(service),
+            _ => None,
+        }
+    }
+
+    fn namespace_labels(&self, namespace: &Arc<str>) -> Arc<NamespaceLabels> {
+        Arc::new(self.labels_of_namespace(namespace))
+    }
+
+    fn grants(&self, namespace: &Arc<str>) -> Vec<&ReferenceGrant> {
+        self.ask(Asked::Namespace(Kind::ReferenceGrant, namespace.clone()));
+        let grants = self.store.of_namespace(Kind::ReferenceGrant, namespace);
+        let grants = grants.filter_map(|(_, entry)| match &entry.good()?.object {
+            Object::ReferenceGrant(grant) => Some(grant),
+            _ => None,
+        });
+        grants.collect()
+    }
+
+    fn node_addresses(&self) -> Vec<Arc<str>> {
+        self.ask(Asked::Kind(Kind::Node));
+        let nodes = self.store.of_kind(Kind::Node).filter_map(|(_, entry)| match &entry.good()?.object {
+            Object::Node(node) => Some(nodes::node(node).addresses),
+            _ => None,
+        });
+        nodes.flatten().take(MAX_STATUS_ADDRESSES).map(|address| address.to_string().into()).collect()
     }
 }
 
