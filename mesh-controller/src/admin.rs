@@ -76,8 +76,11 @@ fn attention(report: &IrReport, objects: &Objects) -> Vec<String> {
         let seconds = age(waiting);
         format!("node {node} has not acknowledged revision {} for {seconds} s", waiting.revision)
     });
-    let connected = report.nodes.iter().filter(|(_, node)| node.connected);
-    let rejected = connected.flat_map(|(name, node)| {
+    let connected = || report.nodes.iter().filter(|(_, node)| node.connected);
+    let ahead = connected().filter_map(|(name, node)| {
+        node.ahead.as_ref().map(|reason| format!("node {name} is sent nothing: it {reason}"))
+    });
+    let rejected = connected().flat_map(|(name, node)| {
         let one = move |rejection: &weft_ir::stream::Rejection| {
             format!("node {name} cannot use {}: {}", rejection.key, rejection.message)
         };
@@ -85,7 +88,7 @@ fn attention(report: &IrReport, objects: &Objects) -> Vec<String> {
         node.rejected.iter().map(one).chain(more)
     });
     let problems = objects.problems.iter().map(ToString::to_string);
-    let mut all = overdue.chain(rejected).chain(problems);
+    let mut all = overdue.chain(ahead).chain(rejected).chain(problems);
     let mut lines: Vec<String> = all.by_ref().take(MAX_ATTENTION).collect();
     let more = all.count();
     if more > 0 {
@@ -108,6 +111,11 @@ struct NodeAnswer {
     waiting: Option<WaitingAnswer>,
     rejected: BTreeMap<Arc<str>, Arc<str>>,
     omitted: u32,
+    /// Rejections of what was never sent.
+    unknown: u32,
+    /// Why it is sent nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ahead: Option<Arc<str>>,
 }
 
 /// What a node has not acknowledged.
@@ -127,8 +135,9 @@ fn node_answers(report: &IrReport) -> BTreeMap<Arc<str>, NodeAnswer> {
         });
         let rejected =
             node.rejected.iter().map(|one| (one.key.to_string().into(), one.message.clone())).collect();
-        let (connected, applied, omitted) = (node.connected, node.applied, node.omitted);
-        (name.clone(), NodeAnswer { connected, applied, waiting, rejected, omitted })
+        let NodeReport { connected, applied, omitted, unknown, .. } = *node;
+        let ahead = node.ahead.clone();
+        (name.clone(), NodeAnswer { connected, applied, waiting, rejected, omitted, unknown, ahead })
     };
     report.nodes.iter().map(answer).collect()
 }
@@ -164,6 +173,7 @@ mod tests {
         tokio::time::advance(std::time::Duration::from_secs(31)).await;
         report.waiting.insert("b".into(), Waiting { revision: 7, since, overdue: true });
         let rejection = Rejection { key: ResourceKey::parse("service/x/y"), message: "no".into() };
+        report.nodes.get_mut("a").unwrap().ahead = Some("was told files 9".into());
         for node in report.nodes.values_mut() {
             node.rejected = vec![rejection.clone()];
         }
@@ -173,6 +183,7 @@ mod tests {
             status.attention,
             [
                 "node b has not acknowledged revision 7 for 31 s",
+                "node a is sent nothing: it was told files 9",
                 "node a cannot use service/x/y: no",
                 "node b cannot use service/x/y: no",
                 "a.yaml:3: wrong",

@@ -8,6 +8,7 @@ use std::{
 };
 
 use tokio::{sync::Notify, task::JoinError};
+use weft_ir::stream::Versions;
 use weft_manifests::{Fault, Manifests, Scan};
 use weft_translate::{Delta, Problem, Severity, Store, Translation, Translator};
 
@@ -18,6 +19,9 @@ use crate::{
     serve_ir::{IrHandle, Stopped},
     status::StatusBook,
 };
+
+/// The part of the source that has a version: there is only one.
+const FILES: &str = "files";
 
 /// How long to wait before identities that could not be written are tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -207,7 +211,8 @@ impl Reconciler {
     }
 
     async fn publish(&mut self, mut delta: Delta) -> Result<(), ReconcileError> {
-        let change = std::mem::take(&mut delta.change);
+        let mut change = std::mem::take(&mut delta.change);
+        change.versions = Versions::of(FILES, self.source.as_ref().map_or(0, Manifests::version));
         let (changed, gone) = (change.upserts.len(), change.removes.len());
         let revision = self.handle.publish(change).await?;
         if revision != self.revision {

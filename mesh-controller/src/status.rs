@@ -223,8 +223,7 @@ pub(super) mod tests {
         let report = |applied: &Option<u64>| NodeReport {
             connected: true,
             applied: *applied,
-            rejected: Vec::new(),
-            omitted: 0,
+            ..NodeReport::default()
         };
         let nodes = applied.iter().enumerate().map(|(at, one)| (format!("n{at}").into(), report(one)));
         IrReport { revision: 7, nodes: nodes.collect(), ..IrReport::default() }

@@ -92,7 +92,7 @@ fn state(version: u32) -> Change {
         BTreeMap::from([(Arc::from("k8s:app"), Arc::from(format!("{version}-{}", "x".repeat(16 << 10))))]);
     let identity = |number| Identity { number: IdentityNumber(number), labels: labels.clone() };
     let upserts = (0..64).map(identity).map(Resource::Identity).collect();
-    Change { upserts, removes: Vec::new() }
+    Change { upserts, ..Change::default() }
 }
 
 #[tokio::test]

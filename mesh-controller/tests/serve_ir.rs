@@ -37,7 +37,7 @@ async fn a_cut_stream_resumes_and_the_report_follows_what_is_applied() {
 
     let hello = node.hello();
     let mut stream = Stream::open(server.address(), &member, hello).await.unwrap();
-    let change = Change { upserts: identities(0..5000), removes: Vec::new() };
+    let change = Change { upserts: identities(0..5000), ..Change::default() };
     assert_eq!(server.handle().publish(change).await, Ok(1));
     let first = stream.commit(&mut node).await;
     assert_eq!(first.snapshot.resources.len(), 5000);
@@ -47,7 +47,11 @@ async fn a_cut_stream_resumes_and_the_report_follows_what_is_applied() {
 
     drop(stream);
     timeout(DEADLINE, reports.wait_for(|report| !report.nodes["a"].connected)).await.unwrap().unwrap();
-    let change = Change { upserts: identities(5000..5001), removes: vec![identities(0..1)[0].key()] };
+    let change = Change {
+        upserts: identities(5000..5001),
+        removes: vec![identities(0..1)[0].key()],
+        ..Change::default()
+    };
     assert_eq!(server.handle().publish(change).await, Ok(2));
     let hello = node.hello();
     assert_eq!(hello.resume.map(|at| at.revision), Some(1));

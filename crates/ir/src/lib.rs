@@ -6,6 +6,7 @@
 //!
 //! Read [`types`] first, then [`wire`], [`stream`], [`publish`], [`subscribe`], [`persist`].
 
+mod digest;
 pub mod persist;
 pub mod publish;
 pub mod state;
@@ -14,5 +15,6 @@ pub mod subscribe;
 pub mod types;
 pub mod wire;
 
+pub use digest::{Branch, Digest};
 pub use state::{Changed, Changes, Snapshot};
 pub use types::*;

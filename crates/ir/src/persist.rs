@@ -51,6 +51,7 @@ pub fn encode(commit: &Commit) -> Vec<u8> {
     let rejected = commit.rejected.iter();
     let body = wire::encode_saved(SavedState {
         position: commit.position,
+        versions: commit.versions.clone(),
         schema: SCHEMA,
         resources: resources.collect(),
         rejected: rejected
@@ -99,7 +100,14 @@ pub fn decode(bytes: &[u8]) -> Result<Restored, PersistError> {
     let changed = changed.cloned().collect();
     let snapshot = Snapshot { revision: saved.position.revision, resources };
     Ok(Restored {
-        commit: Commit { position: saved.position, snapshot, changed, removed: Vec::new(), rejected },
+        commit: Commit {
+            position: saved.position,
+            versions: saved.versions,
+            snapshot,
+            changed,
+            removed: Vec::new(),
+            rejected,
+        },
         same_schema: saved.schema == SCHEMA,
     })
 }

@@ -3,7 +3,9 @@
 //!
 //! A commit costs what it changes, whatever the size of the cluster and the number of nodes: it adds
 //! to the log, and each node reads the log from its cursor when it is ready for the next batch. A node
-//! whose cursor has fallen out of the log gets a snapshot.
+//! that comes from another run, or whose cursor has fallen out of the log, says in its hello what it
+//! holds, as digests, and is sent what differs. A node that was told more of the source than this
+//! publisher knows is sent nothing.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,8 +15,11 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    Resource, ResourceKey, Scope,
-    stream::{Ack, Batch, Hello, MAX_REJECTIONS, MAX_RESOURCE_BYTES, Position, Rejection, Upsert},
+    Branch, Digest, Resource, ResourceKey,
+    digest::{self, Tree},
+    stream::{
+        Ack, Base, Batch, Hello, MAX_REJECTIONS, MAX_RESOURCE_BYTES, Position, Rejection, Upsert, Versions,
+    },
     wire,
 };
 
@@ -22,7 +27,7 @@ mod frames;
 mod log;
 
 use frames::Frames;
-use log::{Log, Touched};
+use log::Log;
 
 /// The most nodes that are remembered: twice the 5,000 nodes that Kubernetes supports in a cluster.
 pub const MAX_NODES: usize = 10_000;
@@ -37,6 +42,8 @@ pub struct Change {
     pub upserts: Vec<Resource>,
     /// Keys that are gone.
     pub removes: Vec<ResourceKey>,
+    /// What the source is known up to with this change.
+    pub versions: Versions,
 }
 
 /// What is known about a node.
@@ -50,6 +57,10 @@ pub struct NodeReport {
     pub rejected: Vec<Rejection>,
     /// How many more there are than `rejected` lists.
     pub omitted: u32,
+    /// How many resources it named as rejected that the state does not have.
+    pub unknown: u32,
+    /// Why it is sent nothing: it was told more of the source than this publisher knows.
+    pub ahead: Option<Arc<str>>,
 }
 
 /// Why a node's message was refused. Its stream must be closed; nothing else changes.
@@ -79,7 +90,9 @@ pub enum PublishError {
 pub struct Publisher {
     epoch: u64,
     revision: u64,
+    versions: Versions,
     entries: BTreeMap<ResourceKey, Entry>,
+    tree: Tree,
     log: Log,
     nodes: BTreeMap<Arc<str>, Cursor>,
 }
@@ -87,7 +100,6 @@ pub struct Publisher {
 /// A resource, encoded once for all nodes.
 #[derive(Debug)]
 struct Entry {
-    scope: Scope,
     min_schema: u32,
     bytes: Bytes,
 }
@@ -97,10 +109,23 @@ struct Cursor {
     report: NodeReport,
     /// The revision that the node holds; nothing means that it needs a snapshot.
     held: Option<u64>,
-    /// The revision that was sent and is not yet acknowledged.
-    in_flight: Option<u64>,
+    /// What was sent and is not yet acknowledged.
+    in_flight: Option<InFlight>,
+    /// What the node was told of the source, by anybody.
+    versions: Versions,
+    /// The digest of what it holds, as far as known.
+    digest: Option<Digest>,
+    /// What it holds, until its first batch.
+    branches: Option<Vec<Branch>>,
     /// The first batch of a stream is sent even when it is empty, so that the node reports.
     greeted: bool,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    revision: u64,
+    versions: Versions,
+    digest: Digest,
 }
 
 impl Publisher {
@@ -109,7 +134,9 @@ impl Publisher {
         Publisher {
             epoch,
             revision: 0,
+            versions: Versions::default(),
             entries: BTreeMap::new(),
+            tree: Tree::default(),
             log: Log::default(),
             nodes: BTreeMap::new(),
         }
@@ -123,7 +150,8 @@ impl Publisher {
     /// Makes one commit of a change, and returns the revision. What is already there as given is no
     /// change; a change of nothing makes no commit, except for the first.
     pub fn commit(&mut self, change: Change) -> u64 {
-        let mut touched = BTreeMap::new();
+        let mut touched = BTreeSet::new();
+        self.versions.raise(&change.versions);
         for resource in change.upserts {
             self.upsert(resource.key(), &resource, &mut touched);
         }
@@ -137,7 +165,7 @@ impl Publisher {
     ///
     /// # Errors
     /// A name of a wrong length, and more than [`MAX_NODES`] connected nodes.
-    pub fn on_hello(&mut self, hello: &Hello) -> Result<(), PublishError> {
+    pub fn on_hello(&mut self, hello: Hello) -> Result<(), PublishError> {
         let length = hello.node.len();
         if length == 0 || length > MAX_NODE_NAME_BYTES {
             return Err(PublishError::NodeName(length));
@@ -154,6 +182,9 @@ impl Publisher {
         cursor.held = resume.map(|at| at.revision);
         cursor.in_flight = None;
         cursor.greeted = false;
+        cursor.versions = hello.versions.clone();
+        cursor.digest = hello.held.as_ref().map(|held| held.digest);
+        cursor.branches = hello.held.map(|held| held.branches);
         Ok(())
     }
 
@@ -162,6 +193,7 @@ impl Publisher {
         if let Some(cursor) = self.nodes.get_mut(node) {
             cursor.report.connected = false;
             cursor.in_flight = None;
+            cursor.branches = None;
         }
     }
 
@@ -171,21 +203,28 @@ impl Publisher {
     /// A node without a stream, and a revision that is not in flight.
     pub fn on_ack(&mut self, node: &Arc<str>, ack: Ack) -> Result<(), PublishError> {
         let cursor = connected(&mut self.nodes, node)?;
-        if cursor.in_flight != Some(ack.revision) {
+        let Some(sent) = cursor.in_flight.take_if(|sent| sent.revision == ack.revision) else {
             return Err(PublishError::UnexpectedAck { node: node.clone(), acked: ack.revision });
-        }
-        cursor.in_flight = None;
-        cursor.held = Some(ack.revision);
-        cursor.report.applied = Some(ack.revision);
-        cursor.report.rejected = ack.rejected;
-        let over = cursor.report.rejected.len().saturating_sub(MAX_REJECTIONS);
-        cursor.report.rejected.truncate(MAX_REJECTIONS);
-        cursor.report.omitted = ack.omitted.saturating_add(u32::try_from(over).unwrap_or(u32::MAX));
+        };
+        cursor.held = Some(sent.revision);
+        cursor.versions.raise(&sent.versions);
+        cursor.digest = Some(sent.digest);
+        let report = &mut cursor.report;
+        report.applied = Some(ack.revision);
+        let listed = count(ack.rejected.len());
+        report.rejected = ack.rejected;
+        // A key that is gone meanwhile concerns nobody any more, and the others were never sent.
+        report.rejected.retain(|rejection| self.entries.contains_key(&rejection.key));
+        report.unknown = listed.saturating_sub(count(report.rejected.len()));
+        let over = count(report.rejected.len().saturating_sub(MAX_REJECTIONS));
+        report.rejected.truncate(MAX_REJECTIONS);
+        report.omitted = ack.omitted.saturating_add(over);
         Ok(())
     }
 
     /// The frames that the node must be sent now; none while a batch is in flight, while there is
-    /// nothing new, and before the first commit. Commits made since the last batch come as one.
+    /// nothing new, before the first commit, and while the node was told more than is known here
+    /// ([`NodeReport::ahead`]). Commits made since the last batch come as one.
     ///
     /// # Errors
     /// A node without a stream.
@@ -195,19 +234,55 @@ impl Publisher {
         if self.revision == 0 || cursor.in_flight.is_some() || up_to_date {
             return Ok(Vec::new());
         }
+        let digest = self.tree.digest();
+        cursor.report.ahead = cursor.ahead_of(&self.versions, digest);
+        if cursor.report.ahead.is_some() {
+            return Ok(Vec::new());
+        }
         cursor.greeted = true;
-        cursor.in_flight = Some(self.revision);
-        let base = cursor.held.filter(|held| self.log.reaches(*held));
-        let mut frames = Frames::new(Position { epoch: self.epoch, revision: self.revision }, base);
+        let versions = self.versions.clone();
+        cursor.in_flight = Some(InFlight { revision: self.revision, versions, digest });
+        let branches = cursor.branches.take();
+        let base = match cursor.held.filter(|held| self.log.reaches(*held)) {
+            Some(held) => Base::Revision(held),
+            None => branches.as_ref().map_or(Base::Nothing, |branches| self.differences(branches)),
+        };
+        Ok(self.batch(base, branches.as_deref().unwrap_or_default(), digest))
+    }
+
+    /// What differs from what a node holds; where that is most of it, everything.
+    fn differences(&self, held: &[Branch]) -> Base {
+        let branches = self.tree.differences(held);
+        match branches.len() > held.len() / 2 {
+            true => Base::Nothing,
+            false => Base::Hello { branches },
+        }
+    }
+
+    fn batch(&self, base: Base, held: &[Branch], digest: Digest) -> Vec<Batch> {
+        let mut frames = Frames::new(Batch {
+            position: Position { epoch: self.epoch, revision: self.revision },
+            base: base.clone(),
+            versions: self.versions.clone(),
+            digest,
+            frame: 0,
+            upserts: Vec::new(),
+            removes: Vec::new(),
+            last: false,
+        });
         match base {
-            Some(base) => self.add_delta(base, node, &mut frames),
-            None => {
-                for (key, entry) in self.entries.iter().filter(|(_, entry)| entry.is_for(node)) {
-                    frames.upsert(entry.upsert(key));
-                }
+            Base::Nothing => {
+                self.entries.iter().for_each(|(key, entry)| frames.upsert(entry.upsert(key)));
+            }
+            Base::Revision(base) => self.add_delta(base, &mut frames),
+            Base::Hello { branches } if branches.is_empty() => {}
+            Base::Hello { branches } => {
+                let within = digest::Within::new(held, &branches);
+                let touched = self.entries.iter().filter(|(key, _)| within.contains(key));
+                touched.for_each(|(key, entry)| frames.upsert(entry.upsert(key)));
             }
         }
-        Ok(frames.finish())
+        frames.finish()
     }
 
     /// Every node that was seen in this run, connected or not.
@@ -227,71 +302,63 @@ impl Publisher {
         })
     }
 
-    fn upsert(
-        &mut self,
-        key: ResourceKey,
-        resource: &Resource,
-        touched: &mut BTreeMap<ResourceKey, Touched>,
-    ) {
+    fn upsert(&mut self, key: ResourceKey, resource: &Resource, touched: &mut BTreeSet<ResourceKey>) {
         let mut bytes = wire::encode(resource);
         if bytes.len() > MAX_RESOURCE_BYTES {
             bytes = Bytes::new();
         }
-        let entry = Entry { scope: resource.scope(), min_schema: wire::min_schema(resource), bytes };
-        if self.entries.get(&key).is_some_and(|old| old.bytes == entry.bytes && old.scope == entry.scope) {
+        if self.entries.get(&key).is_some_and(|old| old.bytes == bytes) {
             return;
         }
-        let was = self.entries.insert(key.clone(), entry).map(|old| old.scope);
-        touched.entry(key.clone()).or_insert(Touched { key, was });
+        self.tree.insert(&key, digest::of_bytes(&bytes));
+        let entry = Entry { min_schema: wire::min_schema(resource), bytes };
+        self.entries.insert(key.clone(), entry);
+        touched.insert(key);
     }
 
-    fn remove(&mut self, key: ResourceKey, touched: &mut BTreeMap<ResourceKey, Touched>) {
-        if let Some(old) = self.entries.remove(&key) {
-            touched.entry(key.clone()).or_insert(Touched { key, was: Some(old.scope) });
+    fn remove(&mut self, key: ResourceKey, touched: &mut BTreeSet<ResourceKey>) {
+        if self.entries.remove(&key).is_some() {
+            self.tree.remove(&key);
+            touched.insert(key);
         }
     }
 
-    fn finish(&mut self, touched: BTreeMap<ResourceKey, Touched>) -> u64 {
+    fn finish(&mut self, touched: BTreeSet<ResourceKey>) -> u64 {
         if !touched.is_empty() || self.revision == 0 {
             self.revision += 1;
-            self.log.push(self.revision, touched.into_values().collect(), self.entries.len());
+            self.log.push(self.revision, touched.into_iter().collect(), self.entries.len());
         }
         self.revision
     }
 
-    fn add_delta(&self, base: u64, node: &str, frames: &mut Frames) {
-        let mut done = BTreeSet::new();
-        // From the oldest on: the first time that a key appears tells what the node had of it.
-        for touched in self.log.since(base) {
-            if !done.insert(&touched.key) {
-                continue;
-            }
-            match self.entries.get(&touched.key).filter(|entry| entry.is_for(node)) {
-                Some(entry) => frames.upsert(entry.upsert(&touched.key)),
-                None if touched.was.as_ref().is_some_and(|scope| reaches(scope, node)) => {
-                    frames.remove(touched.key.clone());
-                }
-                None => {}
+    fn add_delta(&self, base: u64, frames: &mut Frames) {
+        let touched: BTreeSet<&ResourceKey> = self.log.since(base).collect();
+        for key in touched {
+            match self.entries.get(key) {
+                Some(entry) => frames.upsert(entry.upsert(key)),
+                None => frames.remove(key.clone()),
             }
         }
     }
 }
 
-impl Entry {
-    fn is_for(&self, node: &str) -> bool {
-        reaches(&self.scope, node)
+impl Cursor {
+    /// Why the node must not be sent what is known here: it was told more. Not where it holds the same.
+    fn ahead_of(&self, known: &Versions, digest: Digest) -> Option<Arc<str>> {
+        let ahead = known.know_less_than(&self.versions) && self.digest != Some(digest);
+        let text = || format!("was told {}, and this controller knows {known}", self.versions);
+        ahead.then(|| text().into())
     }
+}
 
+impl Entry {
     fn upsert(&self, key: &ResourceKey) -> Upsert {
         Upsert { key: key.clone(), min_schema: self.min_schema, resource: self.bytes.clone() }
     }
 }
 
-fn reaches(scope: &Scope, node: &str) -> bool {
-    match scope {
-        Scope::All => true,
-        Scope::Node(name) => &**name == node,
-    }
+fn count(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
 }
 
 fn connected<'a>(

@@ -4,11 +4,11 @@
 //! The node sends one [`Hello`], then an [`Ack`] for every commit that it has applied. The controller
 //! answers with [`Batch`] frames; it starts a batch only when the one before is acknowledged.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use bytes::Bytes;
 
-use crate::ResourceKey;
+use crate::{Branch, Digest, ResourceKey};
 
 /// The path of the stream, in the gRPC service `weft.ir.v1.State`.
 pub const STREAM_PATH: &str = "/weft.ir.v1.State/Stream";
@@ -37,6 +37,16 @@ pub const MAX_REJECTIONS: usize = 256;
 
 /// A rejection's message is cut to this length, in bytes.
 pub const MAX_REJECTION_BYTES: usize = 1024;
+
+/// The most branches of a [`Hello`], which is 32 KiB of them. In a state of 100,000 resources one then
+/// has some 40: what is sent again where one of them differs.
+pub const MAX_BRANCHES: usize = 4096;
+
+/// The most sources that have a version.
+pub const MAX_VERSIONS: usize = 64;
+
+/// The longest name of a source that has a version, in bytes.
+pub const MAX_VERSION_NAME_BYTES: usize = 128;
 
 /// Asks for a certificate; the join token travels in a header.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,8 +80,59 @@ pub struct Hello {
     pub node: Arc<str>,
     /// The newest schema that the node reads.
     pub schema: u32,
-    /// The last commit that the node holds completely; nothing where it wants a snapshot.
+    /// The last commit that the node holds completely; nothing where it wants none of its deltas.
     pub resume: Option<Position>,
+    /// What the source was known up to in the state that the node holds.
+    pub versions: Versions,
+    /// What the node holds; nothing where it wants a snapshot.
+    pub held: Option<Held>,
+}
+
+/// What a node holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The digest of everything.
+    pub digest: Digest,
+    /// Branches that lie side by side and cover everything.
+    pub branches: Vec<Branch>,
+}
+
+/// What a source was known up to when the state was made of it: a number for each part that is watched
+/// on its own, which only grows. Whoever has a smaller one knows less.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Versions(pub BTreeMap<Arc<str>, u64>);
+
+impl Versions {
+    /// The versions of a source that has only one part.
+    pub fn of(part: &str, version: u64) -> Versions {
+        Versions([(part.into(), version)].into())
+    }
+
+    /// Whether any part is known less far than in `other`.
+    pub fn know_less_than(&self, other: &Versions) -> bool {
+        other.0.iter().any(|(part, version)| self.0.get(part).copied().unwrap_or(0) < *version)
+    }
+
+    /// Makes each part the newer of both.
+    pub fn raise(&mut self, other: &Versions) {
+        for (part, version) in &other.0 {
+            let own = self.0.entry(part.clone()).or_default();
+            *own = (*own).max(*version);
+        }
+    }
+}
+
+impl fmt::Display for Versions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("nothing");
+        }
+        for (index, (part, version)) in self.0.iter().enumerate() {
+            let comma = if index == 0 { "" } else { ", " };
+            write!(f, "{comma}{part} {version}")?;
+        }
+        Ok(())
+    }
 }
 
 /// A commit of one run of a publisher.
@@ -108,8 +169,12 @@ pub struct Rejection {
 pub struct Batch {
     /// The commit that the node holds after the last frame.
     pub position: Position,
-    /// The revision that a delta starts from; nothing for a snapshot, which replaces everything.
-    pub base: Option<u64>,
+    /// What it starts from.
+    pub base: Base,
+    /// What the source is known up to in this state.
+    pub versions: Versions,
+    /// The digest of the whole state of the node after the last frame.
+    pub digest: Digest,
     /// Counts the frames of this batch from 0.
     pub frame: u32,
     /// New and changed resources.
@@ -118,6 +183,20 @@ pub struct Batch {
     pub removes: Vec<ResourceKey>,
     /// This is the last frame of the batch.
     pub last: bool,
+}
+
+/// What a batch starts from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Base {
+    /// Nothing: a snapshot, which replaces everything.
+    Nothing,
+    /// A revision of the same run.
+    Revision(u64),
+    /// What the node said in its hello that it holds.
+    Hello {
+        /// The indices of the branches of which everything is replaced; in the first frame only.
+        branches: Vec<u32>,
+    },
 }
 
 /// An encoded resource under its key.

@@ -9,8 +9,13 @@ use std::{collections::BTreeSet, mem, sync::Arc};
 use imbl::OrdMap;
 
 use crate::{
-    ResourceKey, Snapshot,
-    stream::{Ack, Batch, Hello, MAX_REJECTION_BYTES, MAX_REJECTIONS, Position, Rejection, SCHEMA},
+    Branch, ResourceKey, Snapshot,
+    digest::{self, Tree, Within},
+    stream::{
+        Ack, Base, Batch, Held, Hello, MAX_BRANCHES, MAX_REJECTION_BYTES, MAX_REJECTIONS, Position,
+        Rejection, SCHEMA, Versions,
+    },
+    wire,
 };
 
 mod staged;
@@ -25,6 +30,8 @@ pub type Rejected = OrdMap<ResourceKey, Arc<str>>;
 pub struct Commit {
     /// The commit; `snapshot.revision` is its revision.
     pub position: Position,
+    /// The most that the node was told of the source so far.
+    pub versions: Versions,
     /// Everything that is good.
     pub snapshot: Snapshot,
     /// Keys of the state that are new, changed or newly rejected since the last commit that was applied.
@@ -72,6 +79,23 @@ pub enum SubscribeError {
         /// The revision that the node holds.
         held: u64,
     },
+    /// A state made of less than what the node was told.
+    #[error("the controller knows {offered} of its source, and this node was told {held}")]
+    KnowsLess {
+        /// What it is made of.
+        offered: Versions,
+        /// What the node was told.
+        held: Versions,
+    },
+    /// A batch that starts from what the node did not say, or no longer holds.
+    #[error("differences from something that this node does not hold")]
+    WrongHello,
+    /// The state after the batch is not the publisher's. The next hello asks for everything.
+    #[error("the state at revision {revision} is not what the controller meant: asking for everything")]
+    WrongDigest {
+        /// The revision that would have come.
+        revision: u64,
+    },
     /// A batch before the one before was applied and acknowledged.
     #[error("revision {0} came before the revision before it was acknowledged")]
     Unacknowledged(u64),
@@ -85,8 +109,15 @@ pub enum SubscribeError {
 pub struct Subscriber {
     node: Arc<str>,
     position: Option<Position>,
+    versions: Versions,
     snapshot: Snapshot,
+    /// What was sent, whether it could be decoded or not.
+    tree: Tree,
     rejected: Rejected,
+    /// What the last hello said, until a batch comes.
+    said: Option<Vec<Branch>>,
+    /// What is held is not what was sent.
+    is_wrong: bool,
     staged: Option<Staged>,
     applied: Option<Position>,
     /// What the node itself could not take of what it applied, and the keys among it.
@@ -104,8 +135,12 @@ impl Subscriber {
         Subscriber {
             node,
             position: None,
+            versions: Versions::default(),
             snapshot: Snapshot::default(),
+            tree: Tree::default(),
             rejected: OrdMap::new(),
+            said: None,
+            is_wrong: false,
             staged: None,
             applied: None,
             refused: Vec::new(),
@@ -117,10 +152,16 @@ impl Subscriber {
     }
 
     /// A node that starts from the state on its disk. `same_schema` says whether this build's schema is
-    /// the one that wrote it; if not, the node asks for a snapshot.
+    /// the one that wrote it; if not, the node takes no delta.
     pub fn restored(node: Arc<str>, commit: &Commit, same_schema: bool) -> Subscriber {
+        let mut tree = Tree::default();
+        for (key, resource) in &commit.snapshot.resources {
+            tree.insert(key, digest::of_bytes(&wire::encode(resource)));
+        }
         Subscriber {
             position: Some(commit.position),
+            versions: commit.versions.clone(),
+            tree,
             snapshot: commit.snapshot.clone(),
             rejected: commit.rejected.clone(),
             changed: commit.snapshot.resources.keys().chain(commit.rejected.keys()).cloned().collect(),
@@ -131,12 +172,26 @@ impl Subscriber {
 
     /// Begins a new stream: what was left of the old one is dropped.
     ///
-    /// With rejected resources the node asks for a snapshot, so that they are read once more.
+    /// The node does not say that it holds what it has rejected, so that it is sent and read once more.
     pub fn hello(&mut self) -> Hello {
         self.staged = None;
         self.owes_ack = false;
-        let resume = self.position.filter(|_| self.resumes && self.rejected.is_empty());
-        Hello { node: self.node.clone(), schema: SCHEMA, resume }
+        self.said = None;
+        let position = self.position.filter(|_| !self.is_wrong);
+        let held = position.map(|_| {
+            let good = self.good();
+            Held { digest: good.digest(), branches: good.branches(MAX_BRANCHES) }
+        });
+        self.said = held.as_ref().map(|held| held.branches.clone());
+        let resume = position.filter(|_| self.resumes && self.rejected.is_empty());
+        Hello { node: self.node.clone(), schema: SCHEMA, resume, versions: self.versions.clone(), held }
+    }
+
+    /// What was sent and could be decoded.
+    fn good(&self) -> Tree {
+        let mut good = self.tree.clone();
+        self.rejected.keys().for_each(|key| good.remove(key));
+        good
     }
 
     /// Takes a frame.
@@ -155,7 +210,7 @@ impl Subscriber {
             self.staged = Some(staged);
             return Ok(Progress::Incomplete);
         }
-        Ok(self.finish(staged))
+        self.finish(staged)
     }
 
     /// The node has applied a commit, except for what it names. Yields the `Ack` to send, if the commit
@@ -175,6 +230,7 @@ impl Subscriber {
     pub fn commit(&self) -> Option<Commit> {
         Some(Commit {
             position: self.position?,
+            versions: self.versions.clone(),
             snapshot: self.snapshot.clone(),
             changed: self.changed.iter().cloned().collect(),
             removed: self.removed.iter().cloned().collect(),
@@ -182,7 +238,7 @@ impl Subscriber {
         })
     }
 
-    fn begin(&self, batch: &Batch) -> Result<Staged, SubscribeError> {
+    fn begin(&mut self, batch: &Batch) -> Result<Staged, SubscribeError> {
         let revision = batch.position.revision;
         if self.owes_ack {
             return Err(SubscribeError::Unacknowledged(revision));
@@ -191,18 +247,49 @@ impl Subscriber {
         if let Some(held) = same_epoch.filter(|held| revision < held.revision) {
             return Err(SubscribeError::Rollback { found: revision, held: held.revision });
         }
-        match batch.base {
-            None => Ok(Staged::snapshot(batch.position)),
-            Some(base) if same_epoch.is_some_and(|held| held.revision == base) => {
-                Ok(Staged::delta(batch.position, base, &self.snapshot.resources, &self.rejected))
+        if batch.versions.know_less_than(&self.versions) && batch.digest != self.tree.digest() {
+            let (offered, held) = (batch.versions.clone(), self.versions.clone());
+            return Err(SubscribeError::KnowsLess { offered, held });
+        }
+        let said = self.said.take();
+        match &batch.base {
+            Base::Nothing => Ok(Staged::snapshot(batch)),
+            Base::Revision(base) if same_epoch.is_some_and(|held| held.revision == *base) => {
+                Ok(Staged::changes(batch, &self.snapshot, &self.rejected, self.tree.clone()))
             }
-            Some(base) => Err(SubscribeError::WrongBase { base }),
+            Base::Revision(base) => Err(SubscribeError::WrongBase { base: *base }),
+            Base::Hello { branches } => {
+                let said = said.ok_or(SubscribeError::WrongHello)?;
+                let replaced = self.keys_within(&said, branches);
+                let staged = Staged::changes(batch, &self.snapshot, &self.rejected, self.good());
+                Ok(staged.replacing(replaced))
+            }
         }
     }
 
-    fn finish(&mut self, staged: Staged) -> Progress {
-        let position = staged.position();
+    /// The keys that are gone unless they come again: those of the branches, and those rejected, which
+    /// the hello did not claim.
+    fn keys_within(&self, all: &[Branch], indices: &[u32]) -> BTreeSet<ResourceKey> {
+        let rejected = self.rejected.keys().cloned();
+        if indices.is_empty() {
+            return rejected.collect();
+        }
+        let within = Within::new(all, indices);
+        let resources = self.snapshot.resources.keys().filter(|key| within.contains(key));
+        resources.cloned().chain(rejected).collect()
+    }
+
+    fn finish(&mut self, staged: Staged) -> Result<Progress, SubscribeError> {
+        let header = staged.header().clone();
+        let position = header.position;
         let done = staged.finish(&self.snapshot.resources, &self.rejected);
+        if done.tree.digest() != header.digest {
+            self.is_wrong = true;
+            return Err(SubscribeError::WrongDigest { revision: position.revision });
+        }
+        self.is_wrong = false;
+        self.versions.raise(&header.versions);
+        self.tree = done.tree;
         for key in done.changed {
             self.removed.remove(&key);
             self.changed.insert(key);
@@ -216,13 +303,10 @@ impl Subscriber {
         self.rejected = done.rejected;
         self.resumes = true;
         if self.applied == Some(position) && self.changed.is_empty() && self.removed.is_empty() {
-            return Progress::Ack(self.ack(position.revision));
+            return Ok(Progress::Ack(self.ack(position.revision)));
         }
         self.owes_ack = true;
-        match self.commit() {
-            Some(commit) => Progress::Commit(Arc::new(commit)),
-            None => Progress::Incomplete,
-        }
+        Ok(self.commit().map_or(Progress::Incomplete, |commit| Progress::Commit(Arc::new(commit))))
     }
 
     fn ack(&self, revision: u64) -> Ack {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The resources. Plain data: what cannot be said here cannot reach a node.
 
-use std::{net::IpAddr, sync::Arc};
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -46,15 +46,6 @@ impl Protocol {
 #[serde(transparent)]
 pub struct IdentityNumber(pub u32);
 
-/// Which nodes need a resource.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Scope {
-    /// Every node.
-    All,
-    /// Only the node of this name.
-    Node(Arc<str>),
-}
-
 /// One resource of the state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Resource {
@@ -95,11 +86,6 @@ impl Resource {
             Resource::Policy(policy) => policy.key(),
             Resource::MeshDefaults(_) => ResourceKey::MeshDefaults,
         }
-    }
-
-    /// Which nodes need it.
-    pub fn scope(&self) -> Scope {
-        Scope::All
     }
 }
 

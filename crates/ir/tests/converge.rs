@@ -2,9 +2,11 @@
 //! Whatever happens to the stream, the node's state becomes the publisher's, and never goes back.
 //!
 //! A case is a list of events: commits, frames and acknowledgements that arrive or are lost, repeated
-//! or swapped, cuts at any point, restarts of the node (from what it saved) and of the publisher (with
-//! a new epoch). After each event the state must be one that was published; after the last one, with
-//! the stream left in peace, it must be the newest.
+//! or swapped, frames that lose a resource, cuts at any point, restarts of the node (from what it saved,
+//! or from nothing where that is damaged) and of the publisher (with a new epoch), other publishers that
+//! know as much or less. After each event the state must be one that was published, and made of no less
+//! of the source than the one before, unless it is the same; after the last one, with the stream left in
+//! peace, it must be the newest.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::{
@@ -16,7 +18,7 @@ use proptest::prelude::*;
 use weft_ir::{
     Identity, IdentityNumber, ObjectName, Resource, ResourceKey, Service, Snapshot,
     publish::{Change, Publisher},
-    stream::{Ack, Batch, FromNode, Position, Rejection},
+    stream::{Ack, Batch, FromNode, Position, Rejection, Versions},
     subscribe::{Commit, Progress, Subscriber},
 };
 
@@ -28,6 +30,8 @@ const NODE: &str = "node-1";
 enum Event {
     /// One commit that puts and removes some of a few resources.
     Commit { put: Vec<(u8, u8)>, remove: Vec<u8> },
+    /// One commit that leaves exactly these resources.
+    Replace(Vec<(u8, u8)>),
     /// The next frame arrives.
     Deliver,
     /// The next frame is lost.
@@ -44,15 +48,23 @@ enum Event {
     Cut,
     /// The node starts again from the last state that it applied.
     RestartNode,
+    /// The node starts again, and the file with its state is damaged.
+    DamageNode,
+    /// The next frame arrives without the first of its resources.
+    ThinFrame,
     /// The publisher starts again with nothing but its sources.
     RestartPublisher,
+    /// Another publisher takes over, whose source is as many commits behind.
+    OtherPublisher(usize),
 }
+
+/// How many different resources there are: more than one leaf of the digests has.
+const NUMBERS: u8 = 120;
 
 /// Large resources, so that a batch has several frames.
 fn resource(number: u8, value: u8) -> Resource {
-    // Two of the sixteen are large.
-    let padding = "x".repeat(if number.is_multiple_of(8) { 130 * 1024 } else { 10 });
-    if number % 3 == 1 {
+    let padding = "x".repeat(if number < 2 { 130 * 1024 } else { 10 });
+    if number % 3 == 2 {
         Resource::Service(Service {
             name: ObjectName::new("shop", &format!("s{number}")),
             addresses: vec![[10, 0, number, value].into()],
@@ -69,8 +81,13 @@ struct World {
     publisher: Publisher,
     /// What the publisher must have as its state.
     state: State,
-    /// Every commit there was.
-    history: BTreeMap<(u64, u64), State>,
+    /// What the source was, by its version, and which version the publisher knows.
+    source: Vec<State>,
+    version: usize,
+    /// Every commit there was, with the version of the source.
+    history: BTreeMap<(u64, u64), (State, usize)>,
+    /// The newest version that the node has applied.
+    told: usize,
     node: Arc<str>,
     subscriber: Subscriber,
     /// What the node's tables are made of, built from changes only.
@@ -90,7 +107,10 @@ impl World {
             epoch: 1,
             publisher: Publisher::new(1),
             state: State::new(),
+            source: vec![State::new()],
+            version: 0,
             history: BTreeMap::new(),
+            told: 0,
             subscriber: Subscriber::new(node.clone()),
             node,
             tables: State::new(),
@@ -115,8 +135,38 @@ impl World {
                 for key in &removes {
                     self.state.remove(key);
                 }
-                let revision = self.publisher.commit(Change { upserts, removes });
+                self.changed();
+                let versions = self.versions();
+                let revision = self.publisher.commit(Change { upserts, removes, versions });
                 self.published(revision);
+            }
+            Event::Replace(put) => {
+                let all = put.iter().map(|(n, v)| resource(*n, *v));
+                let before = std::mem::replace(
+                    &mut self.state,
+                    all.map(|resource| (resource.key(), resource)).collect(),
+                );
+                self.changed();
+                let removes = before.into_keys().filter(|key| !self.state.contains_key(key)).collect();
+                self.publish_all(removes);
+            }
+            Event::ThinFrame => {
+                if let Some(frame) = self.to_node.front_mut().filter(|frame| !frame.upserts.is_empty()) {
+                    frame.upserts.remove(0);
+                }
+                self.deliver();
+            }
+            Event::DamageNode => {
+                if let Some(saved) = &self.saved {
+                    let mut bytes = weft_ir::persist::encode(saved);
+                    let middle = bytes.len() / 2;
+                    bytes[middle] ^= 1;
+                    assert!(weft_ir::persist::decode(&bytes).is_err());
+                }
+                self.saved = None;
+                // Who has forgotten everything can be told anything.
+                self.told = 0;
+                self.run(Event::RestartNode);
             }
             Event::Deliver => self.deliver(),
             Event::LoseFrame => drop(self.to_node.pop_front()),
@@ -149,25 +199,56 @@ impl World {
                 self.reconnect();
             }
             Event::RestartPublisher => {
-                self.epoch += 1;
-                self.publisher = Publisher::new(self.epoch);
-                // A publisher that has not read its sources yet must send nothing.
-                self.reconnect();
-                self.pump();
-                assert!(self.to_node.is_empty());
-                let revision = self
-                    .publisher
-                    .commit(Change { upserts: self.state.values().cloned().collect(), removes: vec![] });
-                self.published(revision);
+                // It reads its source, and so is behind nobody.
+                self.version = self.source.len() - 1;
+                self.other_publisher();
+            }
+            Event::OtherPublisher(behind) => {
+                self.version = (self.source.len() - 1).saturating_sub(behind);
+                self.other_publisher();
             }
         }
         self.pump();
         self.check();
     }
 
+    fn other_publisher(&mut self) {
+        self.state = self.source[self.version].clone();
+        self.epoch += 1;
+        self.publisher = Publisher::new(self.epoch);
+        // A publisher that has not read its source yet must send nothing.
+        self.reconnect();
+        self.pump();
+        assert!(self.to_node.is_empty());
+        self.publish_all(Vec::new());
+        self.pump();
+        let applied = self.subscriber.commit().filter(|commit| contents(&commit.snapshot) == self.state);
+        if applied.is_some_and(|applied| self.tables_at == Some(applied.position)) {
+            let sent = self.to_node.iter().map(|frame| frame.upserts.len() + frame.removes.len());
+            assert_eq!((self.to_node.len(), sent.sum::<usize>()), (1, 0), "it has all of it");
+        }
+    }
+
+    fn publish_all(&mut self, removes: Vec<ResourceKey>) {
+        let (upserts, versions) = (self.state.values().cloned().collect(), self.versions());
+        let revision = self.publisher.commit(Change { upserts, removes, versions });
+        self.published(revision);
+    }
+
+    /// The source has changed: whoever reads it now knows most.
+    fn changed(&mut self) {
+        self.source.push(self.state.clone());
+        self.version = self.source.len() - 1;
+    }
+
+    fn versions(&self) -> Versions {
+        Versions::of("source", self.version as u64)
+    }
+
     fn published(&mut self, revision: u64) {
-        let before = self.history.insert((self.epoch, revision), self.state.clone());
-        assert!(before.is_none_or(|before| before == self.state), "one revision, two states");
+        let now = (self.state.clone(), self.version);
+        let before = self.history.insert((self.epoch, revision), now);
+        assert!(before.is_none_or(|(before, _)| before == self.state), "one revision, two states");
     }
 
     fn pump(&mut self) {
@@ -183,7 +264,7 @@ impl World {
         let bytes = weft_ir::wire::encode_from_node(&FromNode::Hello(hello.clone()));
         assert_eq!(weft_ir::wire::decode_from_node(bytes), Ok(FromNode::Hello(hello.clone())));
         self.publisher.on_disconnect(&self.node);
-        self.publisher.on_hello(&hello).unwrap();
+        self.publisher.on_hello(hello).unwrap();
         self.connected = true;
     }
 
@@ -218,6 +299,10 @@ impl World {
         for key in &commit.removed {
             self.tables.remove(key);
         }
+        let before = self.tables_at.map(|at| &self.history[&(at.epoch, at.revision)].0);
+        let (content, version) = &self.history[&(commit.position.epoch, commit.position.revision)];
+        assert!(*version >= self.told || before == Some(content), "rolled back from {}", self.told);
+        self.told = self.told.max(*version);
         self.tables_at = Some(commit.position);
         self.to_publisher.extend(self.subscriber.applied(commit.position, Vec::<Rejection>::new()));
         self.saved = Some(commit);
@@ -225,16 +310,20 @@ impl World {
 
     fn check(&self) {
         if let Some(at) = self.tables_at {
-            assert_eq!(Some(&self.tables), self.history.get(&(at.epoch, at.revision)), "no published state");
+            assert_eq!(self.tables, self.history[&(at.epoch, at.revision)].0, "no published state");
         }
         if let Some(commit) = self.subscriber.commit() {
             let at = (commit.position.epoch, commit.position.revision);
-            assert_eq!(Some(&contents(&commit.snapshot)), self.history.get(&at), "no published state");
+            assert_eq!(contents(&commit.snapshot), self.history[&at].0, "no published state");
         }
     }
 
-    /// The stream is left in peace, after one last cut: what was lost before is not noticed otherwise.
+    /// The stream is left in peace, after one last cut: what was lost before is not noticed otherwise. A
+    /// publisher that was behind has read the newest source.
     fn settle(&mut self) {
+        if self.version + 1 != self.source.len() {
+            self.run(Event::RestartPublisher);
+        }
         self.reconnect();
         self.pump();
         for _ in 0..200 {
@@ -258,12 +347,13 @@ fn contents(snapshot: &Snapshot) -> State {
 }
 
 fn puts() -> impl Strategy<Value = Vec<(u8, u8)>> {
-    prop::collection::vec((0..16u8, any::<u8>()), 0..12)
+    prop::collection::vec((0..NUMBERS, any::<u8>()), 0..12)
 }
 
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
-        4 => (puts(), prop::collection::vec(0..16u8, 0..4)).prop_map(|(put, remove)| Event::Commit { put, remove }),
+        4 => (puts(), prop::collection::vec(0..NUMBERS, 0..4)).prop_map(|(put, remove)| Event::Commit { put, remove }),
+        1 => prop::collection::vec((0..NUMBERS, any::<u8>()), 0..100).prop_map(Event::Replace),
         10 => Just(Event::Deliver),
         1 => Just(Event::LoseFrame),
         1 => Just(Event::RepeatFrame),
@@ -272,7 +362,10 @@ fn event() -> impl Strategy<Value = Event> {
         6 => Just(Event::Apply),
         2 => Just(Event::Cut),
         1 => Just(Event::RestartNode),
-        1 => Just(Event::RestartPublisher),
+        1 => Just(Event::DamageNode),
+        1 => Just(Event::ThinFrame),
+        2 => Just(Event::RestartPublisher),
+        2 => (0..4usize).prop_map(Event::OtherPublisher),
     ]
 }
 
@@ -282,11 +375,10 @@ proptest! {
     #[test]
     fn the_node_converges_whatever_happens_to_the_stream(events in prop::collection::vec(event(), 1..60)) {
         let mut world = World::new();
+        let all = (0..NUMBERS).map(|number| (number, 0)).collect();
+        world.run(Event::Replace(all));
         for event in events {
             world.run(event);
-        }
-        if world.publisher.revision() == 0 {
-            world.run(Event::Commit { put: vec![(1, 1)], remove: Vec::new() });
         }
         world.settle();
     }

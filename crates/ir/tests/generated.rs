@@ -13,7 +13,7 @@ fn the_generated_code_matches_the_schema() {
     let out = env::temp_dir().join(format!("weft-ir-generated-{}", std::process::id()));
     fs::create_dir_all(&out).unwrap();
     let descriptors = protox::compile(["weft/ir/v1/ir.proto"], [root.join("proto")]).unwrap();
-    prost_build::Config::new().bytes(["."]).out_dir(&out).compile_fds(descriptors).unwrap();
+    prost_build::Config::new().bytes(["."]).btree_map(["."]).out_dir(&out).compile_fds(descriptors).unwrap();
     let generated = fs::read_to_string(out.join("weft.ir.v1.rs")).unwrap();
     fs::remove_dir_all(&out).unwrap();
     let expected = format!("// SPDX-License-Identifier: Apache-2.0\n{generated}");

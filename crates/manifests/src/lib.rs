@@ -84,6 +84,8 @@ pub struct Manifests {
     roots: Vec<PathBuf>,
     files: BTreeMap<String, Known>,
     faults: BTreeSet<Fault>,
+    /// When something was changed last, of all that was seen so far.
+    version: u64,
     /// Whether the last scan came across a link: then a file may be read under another name as well.
     links: bool,
     /// Keyed by chance, so that nobody can write two texts of one digest.
@@ -107,6 +109,7 @@ impl Manifests {
             roots: roots.into_iter().collect(),
             files: BTreeMap::new(),
             faults: BTreeSet::new(),
+            version: 0,
             links: false,
             digests: RandomState::new(),
         }
@@ -122,12 +125,20 @@ impl Manifests {
         self.files.is_empty()
     }
 
+    /// What is known up to: when the last of all files and directories that were looked at was changed, in
+    /// nanoseconds since 1970. That is the kernel's `ctime`, which nobody can set back, and a removal changes
+    /// the directory. It only grows, and is never newer than what was read.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
     /// Looks at everything, and tells what is different from what was read before. Blocks on the disk.
     pub fn scan(&mut self) -> Scan {
         let found = walk::walk(&self.roots, |below| self.has_below(below));
         let mut scan = Scan::default();
         let now = SystemTime::now();
         self.links = found.links;
+        self.version = self.version.max(found.changed);
         self.faults = found.faults.into_iter().collect();
         let mut names = BTreeSet::new();
         for (path, stamp) in &found.files {

@@ -14,8 +14,8 @@ use crate::{Manifests, Scan, stamp::Stamp, walk};
 enum Place {
     /// A file to be read.
     File(Stamp),
-    /// A file that was read is there no more.
-    Gone,
+    /// A file that was read is there no more; its directory was changed then.
+    Gone(Stamp),
     /// Nothing that is or was read.
     Nothing,
     /// Only a look at everything tells.
@@ -40,8 +40,12 @@ impl Manifests {
         for (name, place) in places {
             self.faults.retain(|fault| fault.path != Path::new(name));
             match place {
-                Place::File(stamp) => self.read(name, stamp, now, &mut scan),
-                Place::Gone => {
+                Place::File(stamp) => {
+                    self.version = self.version.max(stamp.changed());
+                    self.read(name, stamp, now, &mut scan);
+                }
+                Place::Gone(directory) => {
+                    self.version = self.version.max(directory.changed());
                     self.files.remove(name);
                     scan.removed.push(name.to_owned());
                 }
@@ -68,7 +72,10 @@ impl Manifests {
             Ok(found) if found.is_file() => Place::Nothing,
             Ok(_) => Place::Unclear,
             Err(error) if error.kind() != io::ErrorKind::NotFound => Place::Unclear,
-            Err(_) if is_known => Place::Gone,
+            Err(_) if is_known => {
+                let directory = path.parent().and_then(|parent| fs::metadata(parent).ok());
+                directory.map_or(Place::Unclear, |found| Place::Gone(Stamp::new(&found)))
+            }
             // A fault of a file that was never read, or of a directory.
             Err(_) if self.faults.iter().any(|fault| fault.path == path) => Place::Unclear,
             Err(_) => Place::Nothing,

@@ -32,6 +32,13 @@ impl Stamp {
         }
     }
 
+    /// When it was changed last, in nanoseconds since 1970: by the kernel's clock, which no user sets back.
+    pub(crate) fn changed(&self) -> u64 {
+        let (seconds, nanoseconds) = self.changed;
+        let seconds = u64::try_from(seconds).unwrap_or(0);
+        seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(nanoseconds).unwrap_or(0))
+    }
+
     /// Whether the last write is so long ago that every later one leaves another stamp.
     pub(crate) fn is_settled(&self, now: SystemTime) -> bool {
         let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();

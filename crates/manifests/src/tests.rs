@@ -255,3 +255,41 @@ fn a_look_at_one_file_looks_at_no_other() {
     assert_eq!(scan.changed, [(place.path("b.yaml").to_str().unwrap().to_owned(), "b2".to_owned())]);
     assert_eq!(place.scan().0, texts(&["a.yaml"]), "a scan sees what nobody told of");
 }
+
+/// Waits until the kernel's clock for files has moved on.
+fn tick(place: &Place) {
+    let stamp = || Stamp::new(&fs::metadata(place.path(".tick")).unwrap()).changed();
+    fs::write(place.path(".tick"), "a").unwrap();
+    let before = stamp();
+    while stamp() == before {
+        fs::write(place.path(".tick"), "b").unwrap();
+    }
+}
+
+#[test]
+fn the_version_grows_with_every_change_however_it_is_looked_at() {
+    let mut place = Place::new(&[("a.yaml", "a"), ("sub/b.yaml", "b")]);
+    assert_eq!(place.manifests.version(), 0);
+    place.manifests.scan();
+    let mut last = place.manifests.version();
+    let changes: [fn(&Place); 5] = [
+        |place| fs::write(place.path("a.yaml"), "a2").unwrap(),
+        |place| fs::remove_file(place.path("sub/b.yaml")).unwrap(),
+        |place| fs::write(place.path("sub/c.yaml"), "c").unwrap(),
+        |place| fs::rename(place.path("sub/c.yaml"), place.path("sub/d.yaml")).unwrap(),
+        // A time that a user sets says nothing.
+        |place| drop(File::open(place.path("a.yaml")).unwrap().set_modified(SystemTime::UNIX_EPOCH)),
+    ];
+    for (index, change) in changes.into_iter().enumerate() {
+        tick(&place);
+        change(&place);
+        let names = ["a.yaml", "sub/b.yaml", "sub/c.yaml", "sub/d.yaml"];
+        place.manifests.look(&names.map(|name| place.path(name)).into());
+        let version = place.manifests.version();
+        assert!(version > last, "change {index}");
+        let mut again = Manifests::new([place.directory.path().to_owned()]);
+        again.scan();
+        assert_eq!(again.version(), version, "change {index}: as whoever starts now sees it");
+        last = version;
+    }
+}

@@ -15,6 +15,8 @@ use crate::{Fault, MAX_ENTRIES, stamp::Stamp};
 pub(crate) struct Found {
     pub(crate) files: BTreeMap<PathBuf, Stamp>,
     pub(crate) faults: Vec<Fault>,
+    /// When the last of all files and directories was changed, as [`Stamp::changed`] has it.
+    pub(crate) changed: u64,
     /// Whether there is a link among them.
     pub(crate) links: bool,
     /// Files and directories of which nobody knows what they hold now.
@@ -47,7 +49,9 @@ pub(crate) fn walk(roots: &[PathBuf], is_known: impl Fn(&Path) -> bool) -> Found
         match fs::metadata(root) {
             Ok(found) if found.is_dir() => walk.tree(root),
             Ok(found) => {
-                walk.found.files.insert(root.clone(), Stamp::new(&found));
+                let stamp = Stamp::new(&found);
+                walk.found.changed = walk.found.changed.max(stamp.changed());
+                walk.found.files.insert(root.clone(), stamp);
             }
             Err(error) => walk.unreadable(root, &error),
         }
@@ -77,6 +81,7 @@ impl<K: Fn(&Path) -> bool> Walk<K> {
 
     fn directory(&mut self, directory: &Path, open: &mut Vec<PathBuf>) -> io::Result<()> {
         let metadata = fs::metadata(directory)?;
+        self.found.changed = self.found.changed.max(Stamp::new(&metadata).changed());
         if let Some(first) = self.seen.get(&(metadata.dev(), metadata.ino())) {
             let reason = format!("is the directory {}, which is read: remove the link", first.display());
             self.found.faults.push(Fault { hides: false, ..Fault::new(directory, 0, reason) });
@@ -117,6 +122,7 @@ impl<K: Fn(&Path) -> bool> Walk<K> {
     }
 
     fn file(&mut self, path: PathBuf, stamp: Stamp) {
+        self.found.changed = self.found.changed.max(stamp.changed());
         if path.to_str().is_none() {
             self.unknown(&path, "has a name that is not UTF-8: rename it".to_owned());
         } else {

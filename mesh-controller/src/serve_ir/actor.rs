@@ -171,16 +171,17 @@ impl Actor {
         }
         self.waiting.remove(&hello.node);
         let again = self.publisher.node(&hello.node).is_some();
-        match self.publisher.on_hello(&hello) {
+        let (node, schema) = (hello.node.clone(), hello.schema);
+        let resume = hello.resume.map(|at| at.revision);
+        match self.publisher.on_hello(hello) {
             Ok(()) => {
                 self.counters.streams.add();
                 if again {
                     self.counters.reconnects.add();
                 }
-                let resume = hello.resume.map(|at| at.revision);
-                tracing::info!(node = %hello.node, schema = hello.schema, ?resume, "node connected");
-                self.ready.insert(hello.node.clone());
-                self.sessions.insert(hello.node, session);
+                tracing::info!(%node, schema, ?resume, "node connected");
+                self.ready.insert(node.clone());
+                self.sessions.insert(node, session);
             }
             Err(error) => end(session, Status::failed_precondition(error.to_string())),
         }
@@ -189,7 +190,15 @@ impl Actor {
     fn send_batches(&mut self) {
         for node in std::mem::take(&mut self.ready) {
             let Some(session) = self.sessions.get(&node) else { continue };
+            let was_ahead = self.publisher.node(&node).is_some_and(|report| report.ahead.is_some());
             let sent = match self.publisher.next_batch(&node) {
+                Ok(frames) if frames.is_empty() => {
+                    let ahead = self.publisher.node(&node).and_then(|report| report.ahead.as_ref());
+                    if let Some(reason) = ahead.filter(|_| !was_ahead) {
+                        tracing::warn!(%node, %reason, "node is sent nothing, since it knows more");
+                    }
+                    continue;
+                }
                 Ok(frames) => match frames.first().map(|frame| frame.position.revision) {
                     None => continue,
                     Some(revision) => session.batches.try_send(Ok(frames)).is_ok().then_some(revision),

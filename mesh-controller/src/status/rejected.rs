@@ -136,7 +136,7 @@ mod tests {
             message: (*message).into(),
         };
         let rejected = rejected.iter().map(rejection).collect();
-        let report = NodeReport { connected, applied: Some(7), rejected, omitted: 0 };
+        let report = NodeReport { connected, applied: Some(7), rejected, ..NodeReport::default() };
         IrReport { revision: 7, nodes: [("n1".into(), report)].into(), ..IrReport::default() }
     }
 

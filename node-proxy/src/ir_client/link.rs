@@ -83,10 +83,13 @@ impl Link {
             tokio::select! {
                 frame = session.inbound.message() => match frame {
                     Ok(Some(batch)) => {
+                        let last = batch.last;
                         if let Err(error) = self.take_frame(batch, &session.outbound) {
                             return error;
                         }
-                        backoff.reset();
+                        if last {
+                            backoff.reset();
+                        }
                     }
                     Ok(None) => return "the controller has ended the stream".to_owned(),
                     Err(status) => return format!("the stream broke: {}", status.message()),

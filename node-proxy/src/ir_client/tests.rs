@@ -81,7 +81,7 @@ impl Controller {
         let mut publisher = self.publisher.lock().unwrap();
         let refused = |error: weft_ir::publish::PublishError| Status::failed_precondition(error.to_string());
         match message {
-            FromNode::Hello(hello) => publisher.on_hello(&hello).map_err(refused)?,
+            FromNode::Hello(hello) => publisher.on_hello(hello).map_err(refused)?,
             FromNode::Ack(ack) => publisher.on_ack(&"node-1".into(), ack).map_err(refused)?,
         }
         publisher.next_batch(&"node-1".into()).map_err(refused)
@@ -255,7 +255,7 @@ fn controller_with(directory: &Path, lifetime: Duration) -> Controller {
 
 fn put(controller: &Controller, number: u32) {
     let identity = Identity { number: IdentityNumber(number), labels: BTreeMap::new() };
-    let change = Change { upserts: vec![Resource::Identity(identity)], removes: Vec::new() };
+    let change = Change { upserts: vec![Resource::Identity(identity)], ..Change::default() };
     controller.publisher.lock().unwrap().commit(change);
 }
 

@@ -3,7 +3,10 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{MeshDefaults, Resource, stream::Position};
+use crate::{
+    MeshDefaults, Resource,
+    stream::{Position, Versions},
+};
 
 fn commit() -> Commit {
     let mut snapshot = Snapshot { revision: 3, ..Snapshot::default() };
@@ -12,6 +15,7 @@ fn commit() -> Commit {
     let rejected = OrdMap::from_iter([(crate::ResourceKey::parse("policy/x"), Arc::from("why"))]);
     let mut commit = Commit {
         position: Position { epoch: 9, revision: 3 },
+        versions: Versions::of("files", 5),
         snapshot,
         changed,
         removed: Vec::new(),

@@ -3,19 +3,12 @@
 
 use std::collections::VecDeque;
 
-use crate::{ResourceKey, Scope};
+use crate::ResourceKey;
 
-/// A key that a commit touched, and whom the resource was for before it.
-#[derive(Debug)]
-pub(super) struct Touched {
-    pub(super) key: ResourceKey,
-    pub(super) was: Option<Scope>,
-}
-
-/// The last commits, oldest first.
+/// The keys that the last commits touched, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Log {
-    commits: VecDeque<(u64, Vec<Touched>)>,
+    commits: VecDeque<(u64, Vec<ResourceKey>)>,
     keys: usize,
     /// The newest revision that is no longer in the log.
     floor: u64,
@@ -27,7 +20,7 @@ const MIN_KEYS: usize = 4096;
 impl Log {
     /// Adds a commit, and drops the oldest while the log is longer than the state: from there on a
     /// snapshot is the shorter way to catch up.
-    pub(super) fn push(&mut self, revision: u64, touched: Vec<Touched>, state_len: usize) {
+    pub(super) fn push(&mut self, revision: u64, touched: Vec<ResourceKey>, state_len: usize) {
         self.keys += touched.len();
         self.commits.push_back((revision, touched));
         while self.keys + self.commits.len() > state_len.max(MIN_KEYS) {
@@ -43,7 +36,7 @@ impl Log {
     }
 
     /// What was touched after a revision, oldest first.
-    pub(super) fn since(&self, revision: u64) -> impl Iterator<Item = &Touched> {
+    pub(super) fn since(&self, revision: u64) -> impl Iterator<Item = &ResourceKey> {
         let start = self.commits.partition_point(|(at, _)| *at <= revision);
         self.commits.range(start..).flat_map(|(_, touched)| touched)
     }

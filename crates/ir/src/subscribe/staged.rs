@@ -7,8 +7,9 @@ use imbl::OrdMap;
 
 use super::{Rejected, SubscribeError};
 use crate::{
-    Resource, ResourceKey,
-    stream::{Batch, Position, SCHEMA, Upsert},
+    Digest, Resource, ResourceKey, Snapshot,
+    digest::{self, Tree},
+    stream::{Base, Batch, Position, SCHEMA, Upsert, Versions},
     wire,
 };
 
@@ -18,12 +19,23 @@ pub(super) const MAX_BATCH_BYTES: usize = 512 * 1024 * 1024;
 
 type Resources = OrdMap<ResourceKey, Arc<Resource>>;
 
+/// What all frames of a batch say.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Header {
+    pub(super) position: Position,
+    pub(super) versions: Versions,
+    pub(super) digest: Digest,
+    /// The kind of what it starts from, without the branches, which only the first frame has.
+    base: Base,
+}
+
 #[derive(Debug)]
 pub(super) struct Staged {
-    position: Position,
-    base: Option<u64>,
+    header: Header,
     next_frame: u32,
     bytes: usize,
+    /// Gone at the end, unless they come again.
+    replaced: BTreeSet<ResourceKey>,
     done: Done,
 }
 
@@ -32,28 +44,48 @@ pub(super) struct Staged {
 pub(super) struct Done {
     pub(super) resources: Resources,
     pub(super) rejected: Rejected,
+    pub(super) tree: Tree,
     pub(super) changed: BTreeSet<ResourceKey>,
     pub(super) removed: BTreeSet<ResourceKey>,
 }
 
+impl Header {
+    fn of(batch: &Batch) -> Header {
+        let base = match &batch.base {
+            Base::Hello { .. } => Base::Hello { branches: Vec::new() },
+            other => other.clone(),
+        };
+        let (versions, digest) = (batch.versions.clone(), batch.digest);
+        Header { position: batch.position, versions, digest, base }
+    }
+}
+
 impl Staged {
-    pub(super) fn snapshot(position: Position) -> Staged {
-        Staged { position, base: None, next_frame: 0, bytes: 0, done: Done::default() }
+    /// Starts from nothing.
+    pub(super) fn snapshot(first: &Batch) -> Staged {
+        let (replaced, done) = (BTreeSet::new(), Done::default());
+        Staged { header: Header::of(first), next_frame: 0, bytes: 0, replaced, done }
     }
 
-    pub(super) fn delta(position: Position, base: u64, resources: &Resources, rejected: &Rejected) -> Staged {
-        let done = Done { resources: resources.clone(), rejected: rejected.clone(), ..Done::default() };
-        Staged { base: Some(base), done, ..Staged::snapshot(position) }
+    /// Starts from what the node holds.
+    pub(super) fn changes(first: &Batch, held: &Snapshot, rejected: &Rejected, tree: Tree) -> Staged {
+        let (resources, rejected) = (held.resources.clone(), rejected.clone());
+        let done = Done { resources, rejected, tree, ..Done::default() };
+        Staged { done, ..Staged::snapshot(first) }
     }
 
-    pub(super) fn position(&self) -> Position {
-        self.position
+    /// Without these, unless they come.
+    pub(super) fn replacing(self, replaced: BTreeSet<ResourceKey>) -> Staged {
+        Staged { replaced, ..self }
+    }
+
+    pub(super) fn header(&self) -> &Header {
+        &self.header
     }
 
     /// Adds a frame. `old` is the state before the batch.
     pub(super) fn take(&mut self, batch: Batch, old: &Resources) -> Result<(), SubscribeError> {
-        let same_batch = batch.position == self.position && batch.base == self.base;
-        if !same_batch || batch.frame != self.next_frame {
+        if Header::of(&batch) != self.header || batch.frame != self.next_frame {
             let (found, revision) = (batch.frame, batch.position.revision);
             return Err(SubscribeError::OutOfOrder { found, revision });
         }
@@ -67,19 +99,25 @@ impl Staged {
         for upsert in batch.upserts {
             self.upsert(upsert, old);
         }
-        for key in batch.removes {
-            let was_there = self.done.resources.remove(&key).is_some();
-            if self.done.rejected.remove(&key).is_some() || was_there {
-                self.done.changed.remove(&key);
-                self.done.removed.insert(key);
-            }
-        }
+        batch.removes.into_iter().for_each(|key| self.remove(key));
         Ok(())
+    }
+
+    fn remove(&mut self, key: ResourceKey) {
+        self.done.tree.remove(&key);
+        let was_there = self.done.resources.remove(&key).is_some();
+        if self.done.rejected.remove(&key).is_some() || was_there {
+            self.done.changed.remove(&key);
+            self.done.removed.insert(key);
+        }
     }
 
     /// The state after the last frame. `old` and `was_rejected` are the state before the batch.
     pub(super) fn finish(mut self, old: &Resources, was_rejected: &Rejected) -> Done {
-        if self.base.is_none() {
+        for key in std::mem::take(&mut self.replaced) {
+            self.remove(key);
+        }
+        if self.header.base == Base::Nothing {
             let done = &mut self.done;
             let gone = old.keys().chain(was_rejected.keys());
             let gone =
@@ -90,12 +128,13 @@ impl Staged {
             let recovered = was_rejected.keys().filter(|key| done.resources.contains_key(*key));
             let recovered = recovered.filter(|key| !done.rejected.contains_key(*key));
             done.changed.extend(recovered.cloned());
-            // What is rejected for the same reason as before is nothing new.
-            done.changed.retain(|key| {
-                let reason = done.rejected.get(key);
-                reason.is_none() || reason != was_rejected.get(key)
-            });
         }
+        // What is rejected for the same reason as before is nothing new.
+        let Done { changed, rejected, .. } = &mut self.done;
+        changed.retain(|key| {
+            let reason = rejected.get(key);
+            reason.is_none() || reason != was_rejected.get(key)
+        });
         self.done
     }
 
@@ -103,6 +142,8 @@ impl Staged {
         let done = &mut self.done;
         let key = upsert.key.clone();
         done.removed.remove(&key);
+        done.tree.insert(&key, digest::of_bytes(&upsert.resource));
+        self.replaced.remove(&key);
         let before = old.get(&key);
         match read(&upsert) {
             Ok(resource) => {

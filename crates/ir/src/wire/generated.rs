@@ -33,7 +33,7 @@ pub mod from_node {
     }
 }
 /// The first message of a stream, and sent only once.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Hello {
     /// The node's name.
     #[prost(string, tag = "1")]
@@ -41,9 +41,32 @@ pub struct Hello {
     /// The newest schema that the node reads.
     #[prost(uint32, tag = "2")]
     pub schema: u32,
-    /// The last commit that the node holds completely; absent where it wants a snapshot.
+    /// The last commit that the node holds completely; absent where it wants none of its deltas.
     #[prost(message, optional, tag = "3")]
     pub resume: ::core::option::Option<Position>,
+    /// What the source was known up to in the state that the node holds.
+    #[prost(btree_map = "string, uint64", tag = "4")]
+    pub versions: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        u64,
+    >,
+    /// What the node holds; absent where it wants a snapshot.
+    #[prost(message, optional, tag = "5")]
+    pub held: ::core::option::Option<Held>,
+}
+/// Digests of a state. Key and resource of each entry are named by the first half of the SHA-256 of the
+/// key's text and of the encoded resource. At most 32 entries are a leaf: the first half of SHA-256 over
+/// "leaf" and, in the order of the keys' names, each key's name and resource's name. More are a fork by
+/// the next bit of the keys' names: the first half of SHA-256 over "fork" and the digests of both sides.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Held {
+    /// The digest of everything.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub digest: ::prost::bytes::Bytes,
+    /// Branches of the tree that lie side by side and cover all keys. Eight bytes for each: how many bits
+    /// their keys share, and the first seven bytes of the digest.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub branches: ::prost::bytes::Bytes,
 }
 /// A commit of one run of a publisher.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -92,20 +115,48 @@ pub struct Batch {
     pub epoch: u64,
     #[prost(uint64, tag = "2")]
     pub revision: u64,
-    /// A delta says which revision it starts from; a snapshot replaces everything and has no base.
-    #[prost(uint64, optional, tag = "3")]
-    pub base: ::core::option::Option<u64>,
     /// Counts the frames of this batch from 0.
-    #[prost(uint32, tag = "4")]
+    #[prost(uint32, tag = "5")]
     pub frame: u32,
-    #[prost(message, repeated, tag = "5")]
+    #[prost(message, repeated, tag = "6")]
     pub upserts: ::prost::alloc::vec::Vec<Upsert>,
     /// Keys that are gone.
-    #[prost(string, repeated, tag = "6")]
+    #[prost(string, repeated, tag = "7")]
     pub removes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// This is the last frame of the batch.
-    #[prost(bool, tag = "7")]
+    #[prost(bool, tag = "8")]
     pub last: bool,
+    /// What the source is known up to in this state.
+    #[prost(btree_map = "string, uint64", tag = "9")]
+    pub versions: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        u64,
+    >,
+    /// The digest of the whole state of the node after the last frame.
+    #[prost(bytes = "bytes", tag = "10")]
+    pub digest: ::prost::bytes::Bytes,
+    /// What the batch starts from; a snapshot replaces everything and has no base.
+    #[prost(oneof = "batch::Base", tags = "3, 4")]
+    pub base: ::core::option::Option<batch::Base>,
+}
+/// Nested message and enum types in `Batch`.
+pub mod batch {
+    /// What the batch starts from; a snapshot replaces everything and has no base.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Base {
+        /// A revision of the same run.
+        #[prost(uint64, tag = "3")]
+        Delta(u64),
+        /// What the node said that it holds. Of the named branches, everything is replaced.
+        #[prost(message, tag = "4")]
+        Differences(super::Differences),
+    }
+}
+/// The branches of the hello that differ, by their index; in the first frame only.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Differences {
+    #[prost(uint32, repeated, tag = "1")]
+    pub branches: ::prost::alloc::vec::Vec<u32>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Upsert {
@@ -700,6 +751,11 @@ pub struct SavedState {
     pub resources: ::prost::alloc::vec::Vec<Upsert>,
     #[prost(message, repeated, tag = "5")]
     pub rejected: ::prost::alloc::vec::Vec<SavedRejection>,
+    #[prost(btree_map = "string, uint64", tag = "6")]
+    pub versions: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        u64,
+    >,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SavedRejection {

@@ -1,23 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The messages of the stream, and the state on a node's disk.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use prost::Message;
 
 use super::{
     WireError,
     fields::{all, required},
-    generated::{self as pb, from_node, to_node},
+    generated::{self as pb, batch, from_node, to_node},
 };
 use crate::{
-    ResourceKey,
-    stream::{Ack, Batch, Certificates, FromNode, Hello, JoinRequest, Position, Rejection, Upsert},
+    Branch, Digest, ResourceKey, digest,
+    stream::{
+        Ack, Base, Batch, Certificates, FromNode, Held, Hello, JoinRequest, MAX_BRANCHES,
+        MAX_VERSION_NAME_BYTES, MAX_VERSIONS, Position, Rejection, Upsert, Versions,
+    },
 };
 
 /// The state on a node's disk.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct SavedState {
     pub(crate) position: Position,
+    pub(crate) versions: Versions,
     pub(crate) schema: u32,
     pub(crate) resources: Vec<Upsert>,
     pub(crate) rejected: Vec<Rejection>,
@@ -70,6 +76,8 @@ pub fn encode_from_node(message: &FromNode) -> Bytes {
             node: hello.node.to_string(),
             schema: hello.schema,
             resume: hello.resume.map(|p| pb::Position { epoch: p.epoch, revision: p.revision }),
+            versions: versions(&hello.versions),
+            held: hello.held.as_ref().map(held),
         }),
         FromNode::Ack(ack) => from_node::Message::Ack(pb::Ack {
             revision: ack.revision,
@@ -95,6 +103,8 @@ pub fn decode_from_node(bytes: Bytes) -> Result<FromNode, WireError> {
             node: hello.node.into(),
             schema: hello.schema,
             resume: hello.resume.map(|p| Position { epoch: p.epoch, revision: p.revision }),
+            versions: parse_versions(hello.versions, "hello.versions")?,
+            held: hello.held.map(parse_held).transpose()?,
         }),
         from_node::Message::Ack(ack) => FromNode::Ack(Ack {
             revision: ack.revision,
@@ -113,8 +123,14 @@ pub fn encode_to_node(batch: Batch) -> Bytes {
     let batch = pb::Batch {
         epoch: batch.position.epoch,
         revision: batch.position.revision,
-        base: batch.base,
+        base: match batch.base {
+            Base::Nothing => None,
+            Base::Revision(revision) => Some(batch::Base::Delta(revision)),
+            Base::Hello { branches } => Some(batch::Base::Differences(pb::Differences { branches })),
+        },
         frame: batch.frame,
+        versions: versions(&batch.versions),
+        digest: batch.digest.0.to_vec().into(),
         upserts: batch.upserts.into_iter().map(upsert).collect(),
         removes: batch.removes.iter().map(ResourceKey::to_string).collect(),
         last: batch.last,
@@ -132,8 +148,14 @@ pub fn decode_to_node(bytes: Bytes) -> Result<Batch, WireError> {
     let to_node::Message::Batch(batch) = required(message, "to_node.message")?;
     Ok(Batch {
         position: Position { epoch: batch.epoch, revision: batch.revision },
-        base: batch.base,
+        base: match batch.base {
+            None => Base::Nothing,
+            Some(batch::Base::Delta(revision)) => Base::Revision(revision),
+            Some(batch::Base::Differences(found)) => Base::Hello { branches: found.branches },
+        },
         frame: batch.frame,
+        versions: parse_versions(batch.versions, "batch.versions")?,
+        digest: parse_digest(&batch.digest, "batch.digest")?,
         upserts: batch.upserts.into_iter().map(parse_upsert).collect(),
         removes: batch.removes.into_iter().map(key).collect(),
         last: batch.last,
@@ -144,6 +166,7 @@ pub(crate) fn encode_saved(state: SavedState) -> Vec<u8> {
     pb::SavedState {
         epoch: state.position.epoch,
         revision: state.position.revision,
+        versions: versions(&state.versions),
         schema: state.schema,
         resources: state.resources.into_iter().map(upsert).collect(),
         rejected: state
@@ -159,10 +182,44 @@ pub(crate) fn decode_saved(bytes: Bytes) -> Result<SavedState, WireError> {
     let state = pb::SavedState::decode(bytes)?;
     Ok(SavedState {
         position: Position { epoch: state.epoch, revision: state.revision },
+        versions: parse_versions(state.versions, "saved_state.versions")?,
         schema: state.schema,
         resources: all(state.resources, |from| Ok(parse_upsert(from)))?,
         rejected: all(state.rejected, |r| Ok(Rejection { key: key(r.key), message: r.message.into() }))?,
     })
+}
+
+fn versions(from: &Versions) -> BTreeMap<String, u64> {
+    from.0.iter().map(|(part, version)| (part.to_string(), *version)).collect()
+}
+
+fn parse_versions(from: BTreeMap<String, u64>, field: &'static str) -> Result<Versions, WireError> {
+    let longest = from.keys().map(String::len).max().unwrap_or(0);
+    if from.len() > MAX_VERSIONS || longest > MAX_VERSION_NAME_BYTES {
+        return Err(WireError::OutOfRange { field, value: from.len().max(longest) as u64 });
+    }
+    Ok(Versions(from.into_iter().map(|(part, version)| (part.into(), version)).collect()))
+}
+
+fn held(from: &Held) -> pb::Held {
+    pb::Held {
+        digest: from.digest.0.to_vec().into(),
+        branches: from.branches.iter().flat_map(Branch::bytes).collect(),
+    }
+}
+
+fn parse_held(from: pb::Held) -> Result<Held, WireError> {
+    let (branches, rest) = from.branches.as_chunks();
+    let branches: Vec<Branch> = branches.iter().map(|bytes| Branch::from_bytes(*bytes)).collect();
+    if !rest.is_empty() || branches.len() > MAX_BRANCHES || !digest::cover(&branches) {
+        return Err(WireError::OutOfRange { field: "held.branches", value: branches.len() as u64 });
+    }
+    Ok(Held { digest: parse_digest(&from.digest, "held.digest")?, branches })
+}
+
+fn parse_digest(from: &[u8], field: &'static str) -> Result<Digest, WireError> {
+    let bytes = from.try_into().or(Err(WireError::OutOfRange { field, value: from.len() as u64 }))?;
+    Ok(Digest(bytes))
 }
 
 fn upsert(from: Upsert) -> pb::Upsert {
