@@ -14,7 +14,7 @@ use std::{
     path::Path,
 };
 
-use weft_ebpf_common::layout;
+use weft_ebpf_common::{Verdict, layout};
 
 /// Attach types of links (`enum bpf_attach_type`, kernel 6.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,6 +186,8 @@ macro_rules! plain {
         unsafe impl Plain for layout::$name {}
     )*};
 }
+// SAFETY: plain numbers without a gap between them, as `layout` asserts of its size.
+unsafe impl Plain for Verdict {}
 plain!(
     Address,
     BackendKey,

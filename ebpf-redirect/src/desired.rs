@@ -9,13 +9,13 @@ use std::{
 
 use ipnet::IpNet;
 use weft_ebpf_common::layout::{
-    ANY_IDENTITY, Address, EGRESS, Endpoint, INGRESS, POLICY_PREFIX, PolicyKey, ServiceKey, VERDICT_ALLOW,
-    VERDICT_DENY, VERDICT_REDIRECT, WORKLOAD_EGRESS_ENFORCED, WORKLOAD_INGRESS_ENFORCED, WORKLOAD_UNRESOLVED,
+    ANY_IDENTITY, Address, EGRESS, Endpoint, INGRESS, POLICY_PREFIX, PolicyKey, ServiceKey,
+    WORKLOAD_EGRESS_OPEN, WORKLOAD_INGRESS_OPEN,
 };
-use weft_ebpf_common::{Reason, identity};
+use weft_ebpf_common::{Verdict, identity};
 use weft_ir::{ObjectName, Service, ServicePort, Snapshot, Workload};
 use weft_policy::{
-    DirectionPolicy, KernelVerdict, Peer, PolicySet,
+    DirectionPolicy, Peer, PolicySet,
     capture::{self, ServiceView, Services},
 };
 
@@ -44,7 +44,7 @@ pub struct DesiredService {
 }
 
 /// Entries of one set: the key without the set's number, and the verdict.
-pub type PolicyEntries = BTreeMap<Prefix<PolicyKey>, u32>;
+pub type PolicyEntries = BTreeMap<Prefix<PolicyKey>, Verdict>;
 
 /// A workload of this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +57,10 @@ pub struct DesiredWorkload {
     pub flags: u32,
     /// Its policy.
     pub policy: Arc<PolicyEntries>,
+    /// What holds for what it sends where no entry says more.
+    pub egress: Verdict,
+    /// What holds for what it receives where no entry says more.
+    pub ingress: Verdict,
 }
 
 /// The tables of a node.
@@ -192,14 +196,11 @@ fn desired_workload(
     entries_of(&endpoint.egress, EGRESS, &mut entries);
     entries_of(&endpoint.ingress, INGRESS, &mut entries);
     let mut flags = 0;
-    for (direction, enforced) in
-        [(&endpoint.egress, WORKLOAD_EGRESS_ENFORCED), (&endpoint.ingress, WORKLOAD_INGRESS_ENFORCED)]
+    for (direction, open) in
+        [(&endpoint.egress, WORKLOAD_EGRESS_OPEN), (&endpoint.ingress, WORKLOAD_INGRESS_OPEN)]
     {
-        if direction.enforced() {
-            flags |= enforced;
-        }
-        if direction.default_reason() == Some(Reason::NoPolicyConfig) {
-            flags |= WORKLOAD_UNRESOLVED;
+        if direction.is_open() {
+            flags |= open;
         }
     }
     let mut policy = Arc::new(entries);
@@ -209,7 +210,14 @@ fn desired_workload(
             sets.insert(policy.clone(), ());
         }
     }
-    DesiredWorkload { name: workload.name.clone(), identity: workload.identity.0, flags, policy }
+    DesiredWorkload {
+        name: workload.name.clone(),
+        identity: workload.identity.0,
+        flags,
+        policy,
+        egress: endpoint.egress.rest(),
+        ingress: endpoint.ingress.rest(),
+    }
 }
 
 /// Entries as keys of the trie. Entries of one peer and protocol never overlap, so that the longest
@@ -224,14 +232,9 @@ fn entries_of(policy: &DirectionPolicy, direction: u8, entries: &mut PolicyEntri
             weft_policy::Protocol::Any => 0,
             weft_policy::Protocol::Number(number) => number,
         };
-        let verdict = match entry.verdict {
-            KernelVerdict::Redirect => VERDICT_REDIRECT,
-            KernelVerdict::Allow => VERDICT_ALLOW,
-            KernelVerdict::Deny => VERDICT_DENY,
-        };
         for (port, bits) in entry.ports.prefixes() {
             let data = PolicyKey { set: 0, identity, direction, protocol, port_be: port.to_be() };
-            entries.insert(Prefix { length: POLICY_PREFIX + u32::from(bits), data }, verdict);
+            entries.insert(Prefix { length: POLICY_PREFIX + u32::from(bits), data }, entry.verdict);
         }
     }
 }

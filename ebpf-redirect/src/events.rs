@@ -14,7 +14,7 @@ use tokio::{
     time::sleep,
 };
 use weft_ebpf_common::{
-    Reason,
+    Reason, Verdict,
     layout::{
         EGRESS, EVENT_CLOSE, EVENT_DROP, EVENT_OPEN, EVENT_REDIRECT, EVENT_TRANSLATE, Event, Flow, FlowKey,
         INGRESS,
@@ -89,6 +89,8 @@ pub struct KernelEvent {
     pub workload: u32,
     /// Number of the service; 0 for none.
     pub service: u32,
+    /// What the policy said; none where it was not asked.
+    pub verdict: Verdict,
     /// Packets of the opener.
     pub packets: u64,
     /// Bytes of the opener, as the devices counted them.
@@ -200,6 +202,7 @@ fn typed(event: &Event) -> Option<KernelEvent> {
         destination_identity: event.destination_identity,
         workload: event.workload,
         service: event.service_id,
+        verdict: event.verdict,
         packets: event.packets,
         bytes: event.bytes,
         reply_packets: event.reply_packets,
@@ -227,6 +230,7 @@ pub(crate) fn expired(key: &FlowKey, flow: &Flow) -> Option<KernelEvent> {
         destination_identity,
         workload: flow.workload,
         service: 0,
+        verdict: flow.verdict,
         packets: flow.packets,
         bytes: flow.bytes,
         reply_packets: flow.reply_packets,

@@ -3,9 +3,12 @@
 
 use std::{io, os::fd::OwnedFd, path::Path};
 
-use weft_ebpf_common::layout::{
-    Address, BackendKey, Config, DropKey, DropState, Endpoint, Flow, FlowKey, Metric, MetricKey, PolicyKey,
-    ReverseKey, Service, ServiceCounters, ServiceKey, Workload,
+use weft_ebpf_common::{
+    Verdict,
+    layout::{
+        Address, BackendKey, Config, DropKey, DropState, Endpoint, Flow, FlowKey, Metric, MetricKey,
+        PolicyKey, ReverseKey, Service, ServiceCounters, ServiceKey, Workload,
+    },
 };
 
 use crate::bpf::{self, CpuTable, Prefix, Table};
@@ -32,7 +35,7 @@ pub struct Maps {
     /// Identities.
     pub identities: Table<Prefix<Address>, u32>,
     /// Policy entries.
-    pub policy: Table<Prefix<PolicyKey>, u32>,
+    pub policy: Table<Prefix<PolicyKey>, Verdict>,
     /// Flows in the kernel.
     pub flows: Table<FlowKey, Flow>,
     /// Rate limit of drop events.
@@ -54,7 +57,7 @@ pub(crate) const LAYOUT: [(&str, usize, usize); 15] = [
     ("weft_reverse_v1", size_of::<ReverseKey>(), size_of::<Endpoint>()),
     ("weft_workloads_v1", size_of::<Address>(), size_of::<Workload>()),
     ("weft_identities_v1", size_of::<Prefix<Address>>(), 4),
-    ("weft_policy_v1", size_of::<Prefix<PolicyKey>>(), 4),
+    ("weft_policy_v1", size_of::<Prefix<PolicyKey>>(), size_of::<Verdict>()),
     ("weft_flows_v1", size_of::<FlowKey>(), size_of::<Flow>()),
     ("weft_drops_v1", size_of::<DropKey>(), size_of::<DropState>()),
     ("weft_metrics_v1", size_of::<MetricKey>(), size_of::<Metric>()),

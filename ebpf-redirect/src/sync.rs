@@ -210,6 +210,8 @@ fn write_workloads(
             identity: workload.identity,
             policy,
             flags: workload.flags | if place.bridge.is_some() { WORKLOAD_BRIDGED } else { 0 },
+            egress: workload.egress,
+            ingress: workload.ingress,
         };
         if old != Some(value) {
             maps.workloads.update(&key, &value).map_err(failed("workloads"))?;

@@ -5,7 +5,7 @@
 
 use weft_ebpf_common::{
     Reason,
-    layout::{EGRESS, VERDICT_ALLOW, WORKLOAD_BRIDGED, Workload},
+    layout::{EGRESS, WORKLOAD_BRIDGED, Workload},
 };
 
 #[path = "support/bench.rs"]
@@ -93,7 +93,7 @@ fn a_port_without_an_owner_decides_for_the_pod_that_may_be_behind_it() {
         bench.drops_for("to_port", &bench.tcp(PEER, POD, PORTS, SYN), Reason::PolicyDenied);
         let cut = bench.tcp(POD, PEER, PORTS, SYN)[..if bench.v6 { 58 } else { 38 }].to_vec();
         bench.drops_for("from_port", &cut, Reason::InvalidPacket);
-        bench.rule(EGRESS, PEER_IDENTITY, TCP, 8080, 16, VERDICT_ALLOW);
+        bench.rule(EGRESS, PEER_IDENTITY, TCP, 8080, 16, ALLOW);
         bench.passes("from_port", &bench.tcp(POD, PEER, PORTS, SYN));
         bench.passes("to_port", &bench.tcp(PEER, POD, BACK, SYN | ACK));
         // It cannot be a port that is known to be somebody else's.

@@ -4,11 +4,11 @@
 #![allow(clippy::unwrap_used, reason = "a test fails where something is missing")]
 
 use weft_ebpf_common::{
-    Reason,
+    Reason, Verdict,
     layout::{
-        ANY_IDENTITY, EGRESS, FLOW_REPLIED, FlowKey, INGRESS, SERVICE_KEPT, VERDICT_ALLOW, VERDICT_DENY,
-        VERDICT_REDIRECT, WORKLOAD_BRIDGED, WORKLOAD_UNRESOLVED, Workload,
+        ANY_IDENTITY, EGRESS, FLOW_REPLIED, FlowKey, INGRESS, SERVICE_KEPT, WORKLOAD_BRIDGED, Workload,
     },
+    verdict::{Level, TIER_ADMIN, TIER_BASELINE, TIER_NORMAL},
 };
 use weft_ebpf_redirect::{DEFAULT_MARK, desired::address_prefix};
 
@@ -61,7 +61,7 @@ fn what_no_entry_names_is_dropped_where_policy_is_enforced() {
 #[test]
 #[ignore = "needs root"]
 fn a_pod_without_a_known_policy_is_closed_and_says_so() {
-    both(CLOSED | WORKLOAD_UNRESOLVED, |bench| {
+    both(UNKNOWN, |bench| {
         bench.drops_for("from_pod", &bench.tcp(POD, PEER, PORTS, SYN), Reason::NoPolicyConfig);
         bench.drops_for("to_pod", &bench.tcp(PEER, POD, PORTS, SYN), Reason::NoPolicyConfig);
     });
@@ -84,7 +84,7 @@ fn a_pod_cannot_use_the_address_of_another() {
 #[ignore = "needs root"]
 fn replies_need_no_rule_but_a_new_connection_of_the_same_addresses_does() {
     both(CLOSED, |bench| {
-        bench.rule(EGRESS, PEER_IDENTITY, TCP, 8080, 16, VERDICT_ALLOW);
+        bench.rule(EGRESS, PEER_IDENTITY, TCP, 8080, 16, ALLOW);
         bench.drops_for("to_pod", &bench.tcp(PEER, POD, BACK, SYN | ACK), Reason::PolicyDenied);
         bench.passes("from_pod", &bench.tcp(POD, PEER, PORTS, SYN));
         bench.passes("to_pod", &bench.tcp(PEER, POD, BACK, SYN | ACK));
@@ -109,7 +109,7 @@ fn replies_need_no_rule_but_a_new_connection_of_the_same_addresses_does() {
 #[ignore = "needs root"]
 fn datagrams_and_echoes_are_answered_without_a_rule() {
     both(CLOSED, |bench| {
-        bench.rule(EGRESS, PEER_IDENTITY, 0, 0, 0, VERDICT_ALLOW);
+        bench.rule(EGRESS, PEER_IDENTITY, 0, 0, 0, ALLOW);
         bench.drops_for("to_pod", &bench.udp(PEER, POD, BACK), Reason::PolicyDenied);
         bench.passes("from_pod", &bench.udp(POD, PEER, PORTS));
         bench.passes("to_pod", &bench.udp(PEER, POD, BACK));
@@ -124,12 +124,70 @@ fn datagrams_and_echoes_are_answered_without_a_rule() {
 fn deny_wins_over_allow_and_allow_over_redirect() {
     both(CLOSED, |bench| {
         let frame = bench.tcp(PEER, POD, PORTS, SYN);
-        bench.rule(INGRESS, PEER_IDENTITY, TCP, 8080, 16, VERDICT_REDIRECT);
+        bench.rule(INGRESS, PEER_IDENTITY, TCP, 8080, 16, REDIRECT);
         bench.drops_for("to_pod", &frame, Reason::ProxyUnavailable);
-        bench.rule(INGRESS, ANY_IDENTITY, TCP, 0, 0, VERDICT_ALLOW);
+        bench.rule(INGRESS, ANY_IDENTITY, TCP, 0, 0, ALLOW);
         bench.passes("to_pod", &frame);
-        bench.rule(INGRESS, ANY_IDENTITY, 0, 0, 0, VERDICT_DENY);
+        bench.rule(INGRESS, ANY_IDENTITY, 0, 0, 0, DENY);
         bench.drops_for("to_pod", &frame, Reason::DeniedByRule);
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn the_tier_decides_before_what_is_done_and_the_priority_before_that() {
+    both(CLOSED, |bench| {
+        let frame = |port| bench.tcp(PEER, POD, (port, 8080), SYN);
+        let allow = |tier, priority| Verdict::allow(Level::new(tier, priority), 21);
+        let deny = |tier, priority| Verdict::deny(Level::new(tier, priority), 22, 181);
+        bench.rule(INGRESS, ANY_IDENTITY, 0, 0, 0, allow(TIER_BASELINE, 0));
+        bench.drops_for("to_pod", &frame(1), Reason::PolicyDenied);
+        bench.rule(INGRESS, ANY_IDENTITY, TCP, 8080, 16, allow(TIER_NORMAL, 0));
+        bench.passes("to_pod", &frame(2));
+        bench.rule(INGRESS, PEER_IDENTITY, TCP, 8080, 16, deny(TIER_ADMIN, 5));
+        bench.drops_for("to_pod", &frame(3), Reason::DeniedByRule);
+        bench.rule(INGRESS, PEER_IDENTITY, 0, 0, 0, allow(TIER_ADMIN, 4));
+        bench.passes("to_pod", &frame(4));
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_peer_that_has_to_prove_who_it_is_never_just_passes() {
+    both(CLOSED, |bench| {
+        let ask = Verdict::authenticated(Level::new(TIER_NORMAL, 0), 23);
+        bench.rule(EGRESS, ANY_IDENTITY, 0, 0, 0, ALLOW);
+        bench.rule(EGRESS, PEER_IDENTITY, 0, 0, 0, ask);
+        bench.drops_for("from_pod", &bench.tcp(POD, PEER, PORTS, SYN), Reason::ProxyUnavailable);
+        bench.drops_for("from_pod", &bench.udp(POD, PEER, PORTS), Reason::RedirectUnsupported);
+        bench.drops_for("from_pod", &bench.packet(POD, PEER, 47, &[0; 8]), Reason::RedirectUnsupported);
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_flow_knows_the_rule_that_lets_it_pass() {
+    both(CLOSED, |bench| {
+        let verdicts = || bench.maps.flows.entries().unwrap().into_iter().map(|(_, flow)| flow.verdict);
+        bench.rule(INGRESS, PEER_IDENTITY, TCP, 8080, 16, ALLOW);
+        bench.passes("to_pod", &bench.tcp(PEER, POD, PORTS, SYN));
+        assert_eq!(verdicts().collect::<Vec<_>>(), [ALLOW]);
+        let other = Verdict { rule: 99, ..ALLOW };
+        bench.rule(INGRESS, PEER_IDENTITY, TCP, 8080, 16, other);
+        bench.configure(|config| config.epoch += 1);
+        bench.passes("to_pod", &bench.tcp(PEER, POD, PORTS, ACK));
+        assert_eq!(verdicts().collect::<Vec<_>>(), [other], "decided again");
+    });
+}
+
+/// Fragments have no ports, so no rule can be asked about them.
+#[test]
+#[ignore = "needs root"]
+fn fragments_pass_only_where_there_is_nothing_to_decide() {
+    both(GUARDED, |bench| {
+        bench.passes("from_pod", &bench.udp(POD, PEER, PORTS));
+        bench.drops_for("from_pod", &bench.fragment(POD, PEER), Reason::FragmentUnsupported);
+        bench.drops_for("to_pod", &bench.fragment(PEER, POD), Reason::FragmentUnsupported);
     });
 }
 
@@ -138,7 +196,7 @@ fn deny_wins_over_allow_and_allow_over_redirect() {
 fn a_port_prefix_matches_its_ports_and_no_others() {
     both(CLOSED, |bench| {
         // 8080/13 is 8080 to 8087.
-        bench.rule(INGRESS, PEER_IDENTITY, TCP, 8080, 13, VERDICT_ALLOW);
+        bench.rule(INGRESS, PEER_IDENTITY, TCP, 8080, 13, ALLOW);
         for (port, passes) in [(8079, false), (8080, true), (8087, true), (8088, false)] {
             let frame = bench.tcp(PEER, POD, (40_000, port), SYN);
             let verdict = bench.run("to_pod", &frame, 0).verdict;
@@ -154,10 +212,10 @@ fn an_unknown_peer_matches_rules_for_anybody_only() {
     both(CLOSED, |bench| {
         bench.maps.identities.remove(&address_prefix(bench.ip(PEER).into())).unwrap();
         let frame = bench.tcp(PEER, POD, PORTS, SYN);
-        bench.rule(INGRESS, PEER_IDENTITY, TCP, 8080, 16, VERDICT_ALLOW);
-        bench.rule(INGRESS, 2, TCP, 8080, 16, VERDICT_ALLOW);
+        bench.rule(INGRESS, PEER_IDENTITY, TCP, 8080, 16, ALLOW);
+        bench.rule(INGRESS, 2, TCP, 8080, 16, ALLOW);
         bench.drops_for("to_pod", &frame, Reason::PolicyDenied);
-        bench.rule(INGRESS, ANY_IDENTITY, TCP, 8080, 16, VERDICT_ALLOW);
+        bench.rule(INGRESS, ANY_IDENTITY, TCP, 8080, 16, ALLOW);
         bench.passes("to_pod", &frame);
     });
 }
@@ -166,9 +224,10 @@ fn an_unknown_peer_matches_rules_for_anybody_only() {
 #[ignore = "needs root"]
 fn the_node_reaches_its_pods_unless_a_rule_denies_it() {
     both(CLOSED, |bench| {
+        bench.rule(INGRESS, 1, 0, 0, 0, ALLOW);
         bench.passes("to_pod", &bench.tcp(NODE, POD, PORTS, SYN));
         bench.passes("to_pod", &bench.echo(NODE, POD, true));
-        bench.rule(INGRESS, 1, 0, 0, 0, VERDICT_DENY);
+        bench.rule(INGRESS, 1, 0, 0, 0, DENY);
         bench.drops_for("to_pod", &bench.tcp(NODE, POD, (40_001, 8080), SYN), Reason::DeniedByRule);
     });
 }
@@ -180,9 +239,9 @@ fn a_redirect_without_a_proxy_is_a_drop() {
         bench.service(80, TCP, SERVICE_KEPT);
         let kept = bench.tcp(POD, VIP, (40_000, 80), SYN);
         bench.drops_for("from_pod", &kept, Reason::ProxyUnavailable);
-        bench.rule(EGRESS, PEER_IDENTITY, TCP, 8080, 16, VERDICT_REDIRECT);
+        bench.rule(EGRESS, PEER_IDENTITY, TCP, 8080, 16, REDIRECT);
         bench.drops_for("from_pod", &bench.tcp(POD, PEER, PORTS, SYN), Reason::ProxyUnavailable);
-        bench.rule(INGRESS, PEER_IDENTITY, TCP, 8080, 16, VERDICT_REDIRECT);
+        bench.rule(INGRESS, PEER_IDENTITY, TCP, 8080, 16, REDIRECT);
         bench.drops_for("to_pod", &bench.tcp(PEER, POD, PORTS, SYN), Reason::ProxyUnavailable);
         // A listener that is said to be there, but is not.
         bench.configure(|config| config.listeners = 1);
@@ -197,8 +256,8 @@ fn a_redirect_without_a_proxy_is_a_drop() {
 fn only_tcp_can_be_redirected() {
     both(0, |bench| {
         bench.configure(|config| config.listeners = 1);
-        bench.rule(EGRESS, ANY_IDENTITY, 0, 0, 0, VERDICT_REDIRECT);
-        bench.rule(INGRESS, ANY_IDENTITY, 0, 0, 0, VERDICT_REDIRECT);
+        bench.rule(EGRESS, ANY_IDENTITY, 0, 0, 0, REDIRECT);
+        bench.rule(INGRESS, ANY_IDENTITY, 0, 0, 0, REDIRECT);
         bench.drops_for("from_pod", &bench.udp(POD, PEER, PORTS), Reason::RedirectUnsupported);
         bench.drops_for("to_pod", &bench.udp(PEER, POD, PORTS), Reason::RedirectUnsupported);
         bench.drops_for("from_pod", &bench.echo(POD, PEER, true), Reason::RedirectUnsupported);
@@ -213,7 +272,7 @@ fn what_goes_to_the_proxy_at_egress_or_from_a_bridge_goes_around() {
         bench.service(80, TCP, SERVICE_KEPT);
         let around = Run { verdict: BOUNCE, mark: DEFAULT_MARK.to_proxy, reason: None };
         assert_eq!(bench.run("from_pod", &bench.tcp(POD, VIP, (40_000, 80), SYN), 0), around);
-        bench.rule(INGRESS, PEER_IDENTITY, TCP, 8080, 16, VERDICT_REDIRECT);
+        bench.rule(INGRESS, PEER_IDENTITY, TCP, 8080, 16, REDIRECT);
         assert_eq!(bench.run("to_pod", &bench.tcp(PEER, POD, PORTS, SYN), 0), around);
     });
 }
@@ -261,7 +320,7 @@ fn truncated_packets_are_dropped() {
 #[ignore = "needs root"]
 fn extension_headers_do_not_hide_the_ports() {
     let bench = Bench::new(true, CLOSED);
-    bench.rule(EGRESS, PEER_IDENTITY, TCP, 8080, 16, VERDICT_ALLOW);
+    bench.rule(EGRESS, PEER_IDENTITY, TCP, 8080, 16, ALLOW);
     let segment = bench.tcp(POD, PEER, PORTS, SYN)[54..].to_vec();
     let options = [&[TCP, 0, 1, 4, 0, 0, 0, 0], &segment[..]].concat();
     bench.passes("from_pod", &bench.packet(POD, PEER, 60, &options));
@@ -277,7 +336,7 @@ fn extension_headers_do_not_hide_the_ports() {
 #[ignore = "needs root"]
 fn icmp_errors_of_known_flows_pass() {
     both(CLOSED, |bench| {
-        bench.rule(EGRESS, PEER_IDENTITY, TCP, 8080, 16, VERDICT_ALLOW);
+        bench.rule(EGRESS, PEER_IDENTITY, TCP, 8080, 16, ALLOW);
         let sent = bench.tcp(POD, PEER, PORTS, SYN);
         let unreachable = bench.icmp(PEER, POD, (3, 1), 1, &[&[0; 4], &sent[14..]].concat());
         bench.drops_for("to_pod", &unreachable, Reason::UnknownL4);
@@ -298,10 +357,10 @@ fn icmp_errors_of_known_flows_pass() {
 #[ignore = "needs root"]
 fn a_rule_that_wants_the_proxy_ends_the_connections_it_names() {
     both(CLOSED, |bench| {
-        bench.rule(EGRESS, PEER_IDENTITY, TCP, 8080, 16, VERDICT_ALLOW);
+        bench.rule(EGRESS, PEER_IDENTITY, TCP, 8080, 16, ALLOW);
         bench.passes("from_pod", &bench.tcp(POD, PEER, PORTS, SYN));
         bench.passes("from_pod", &bench.tcp(POD, PEER, PORTS, ACK));
-        bench.rule(EGRESS, PEER_IDENTITY, TCP, 8080, 16, VERDICT_REDIRECT);
+        bench.rule(EGRESS, PEER_IDENTITY, TCP, 8080, 16, REDIRECT);
         bench.passes("from_pod", &bench.tcp(POD, PEER, PORTS, ACK));
         bench.configure(|config| config.epoch += 1);
         bench.drops_for("from_pod", &bench.tcp(POD, PEER, PORTS, ACK), Reason::PolicyTightened);
@@ -313,7 +372,7 @@ fn a_rule_that_wants_the_proxy_ends_the_connections_it_names() {
 #[ignore = "needs root"]
 fn a_change_that_still_allows_keeps_connections() {
     both(CLOSED, |bench| {
-        bench.rule(INGRESS, PEER_IDENTITY, TCP, 8080, 16, VERDICT_ALLOW);
+        bench.rule(INGRESS, PEER_IDENTITY, TCP, 8080, 16, ALLOW);
         bench.passes("to_pod", &bench.tcp(PEER, POD, PORTS, SYN));
         bench.configure(|config| config.epoch += 1);
         bench.passes("to_pod", &bench.tcp(PEER, POD, PORTS, ACK));

@@ -5,9 +5,10 @@
 
 use std::net::SocketAddr;
 
+use weft_ebpf_common::Action;
 use weft_ir::{AppProtocol, EndpointPort, Endpoints, Protocol, ServicePort};
 
-use crate::{Direction, L4Verdict, L7Policy};
+use crate::{Decision, Direction, L7Policy};
 
 mod services;
 
@@ -72,10 +73,12 @@ impl Capture {
 
     /// What becomes of connections to a port of an endpoint, by what the client's egress policy and the
     /// endpoint's ingress policy say about them.
-    pub fn of_endpoint_port(egress: &L4Verdict, ingress: &L4Verdict) -> Capture {
-        let reading = |verdict: &L4Verdict| match verdict {
-            L4Verdict::L7(L7Policy::Http(_)) => Some(Reading::Sniffed),
-            L4Verdict::Allow(_) | L4Verdict::Deny(..) => None,
+    pub fn of_endpoint_port(egress: &Decision, ingress: &Decision) -> Capture {
+        let reading = |decision: &Decision| match (decision.verdict.action(), &decision.l7) {
+            (Action::Redirect, Some(L7Policy::Http(_))) => Some(Reading::Sniffed),
+            // The peer has to prove who it is, and may then say anything.
+            (Action::Redirect, None) => Some(Reading::Bytes),
+            (Action::Allow | Action::Deny, _) => None,
         };
         let (direction, reading) = match (reading(egress), reading(ingress)) {
             (Some(reading), _) => (Direction::Egress, reading),

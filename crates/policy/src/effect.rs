@@ -6,11 +6,16 @@ use std::{
     sync::Arc,
 };
 
-use weft_ebpf_common::identity;
+use weft_ebpf_common::{
+    Action, Verdict, identity,
+    reason::Reason,
+    verdict::{Level, TIER_NORMAL},
+};
 use weft_ir::{IdentityNumber, L7Rules, PolicyPort, PortRule, Protocol as IrProtocol};
 
 use crate::{
     Direction, Protocol, Warning, l7,
+    numbers::{ALLOW_LOCALHOST, ALLOW_LOCALHOST_NAME},
     rules::{CompiledPolicy, CompiledRule, PeerSet, PortName, RuleSet},
 };
 
@@ -21,24 +26,20 @@ pub(crate) struct Effect {
     pub(crate) protocol: Protocol,
     /// First and last port.
     pub(crate) ports: (u16, u16),
-    pub(crate) action: Action,
-    pub(crate) policy: Arc<str>,
+    pub(crate) said: Said,
 }
 
 /// What it says about them.
 #[derive(Clone, Debug)]
-pub(crate) enum Action {
-    Deny,
-    Allow,
-    /// What these rules allow to be said.
-    L7(Arc<L7Rules>),
+pub(crate) struct Said {
+    pub(crate) verdict: Verdict,
+    /// What may be said, where it is not denied; anything when absent.
+    pub(crate) l7: Option<Arc<L7Rules>>,
+    pub(crate) policy: Arc<str>,
 }
 
 const EVERY_PORT: (u16, u16) = (0, u16::MAX);
 const TRANSPORTS: [IrProtocol; 3] = [IrProtocol::Tcp, IrProtocol::Udp, IrProtocol::Sctp];
-
-/// The name that flows show where the local host was let in by no user's policy.
-pub(crate) const ALLOW_LOCALHOST: &str = "allow-localhost";
 
 /// Collects the effects of every policy that selects an identity, in one direction.
 pub(crate) struct Effects<'a> {
@@ -53,27 +54,34 @@ pub(crate) struct Effects<'a> {
 impl Effects<'_> {
     /// Adds the rules of one policy.
     pub(crate) fn add(&mut self, policy: &CompiledPolicy) {
-        let section = match self.direction {
-            Direction::Ingress => &policy.ingress,
-            Direction::Egress => &policy.egress,
-        };
+        let section = policy.section(self.direction);
+        let level = Level::new(policy.tier, policy.priority);
         for rule in &section.deny {
-            self.add_rule(policy, rule, |_| Action::Deny);
+            let verdict = Verdict::deny(level, rule.number, Reason::DeniedByRule as u16);
+            self.add_rule(policy, rule, |_| Said { verdict, l7: None, policy: policy.name.clone() });
         }
         for rule in &section.allow {
-            self.add_rule(policy, rule, |port| allow_action(port, section.default_deny));
+            self.add_rule(policy, rule, |port| {
+                let l7 = port.and_then(|port| port.l7.as_ref());
+                let l7 = l7.map(|rules| Arc::new(l7_rules(rules, section.default_deny)));
+                let verdict = allowed(level, rule, l7.is_some());
+                Said { verdict, l7, policy: policy.name.clone() }
+            });
         }
     }
 
     /// The local host may always reach local workloads (kubelet's probes; Cilium's `--allow-localhost`),
-    /// unless a deny rule names it.
+    /// unless a deny rule of the same tier or a higher one names it.
     pub(crate) fn add_allow_localhost(&mut self) {
         self.found.push(Effect {
             peers: PeerSet::Identities([IdentityNumber(identity::HOST)].into()),
             protocol: Protocol::Any,
             ports: EVERY_PORT,
-            action: Action::Allow,
-            policy: ALLOW_LOCALHOST.into(),
+            said: Said {
+                verdict: Verdict::allow(Level::new(TIER_NORMAL, 0), ALLOW_LOCALHOST),
+                l7: None,
+                policy: ALLOW_LOCALHOST_NAME.into(),
+            },
         });
     }
 
@@ -81,21 +89,21 @@ impl Effects<'_> {
         &mut self,
         policy: &CompiledPolicy,
         rule: &CompiledRule,
-        action: impl Fn(Option<&PortRule>) -> Action,
+        say: impl Fn(Option<&PortRule>) -> Said,
     ) {
         let peers = self.rules.peers(rule);
         if rule.rule.ports.is_empty() {
-            self.push(policy, peers.clone(), Protocol::Any, EVERY_PORT, action(None));
+            self.push(peers.clone(), Protocol::Any, EVERY_PORT, say(None));
         }
         for port in &rule.rule.ports {
-            let said = action(Some(port));
+            let said = say(Some(port));
             for protocol in self.protocols(policy, port) {
                 match &port.port {
-                    PolicyPort::Any => self.push(policy, peers.clone(), protocol, EVERY_PORT, said.clone()),
+                    PolicyPort::Any => self.push(peers.clone(), protocol, EVERY_PORT, said.clone()),
                     PolicyPort::Range(first, last) => {
-                        self.push(policy, peers.clone(), protocol, (*first, *last), said.clone());
+                        self.push(peers.clone(), protocol, (*first, *last), said.clone());
                     }
-                    PolicyPort::Named(name) => self.add_named(policy, peers, protocol, name, &said),
+                    PolicyPort::Named(name) => self.add_named(peers, protocol, name, &said),
                 }
             }
         }
@@ -119,20 +127,13 @@ impl Effects<'_> {
 
     /// A named port is looked up at the workload that receives: the subject itself on the way in, each
     /// peer on the way out.
-    fn add_named(
-        &mut self,
-        policy: &CompiledPolicy,
-        peers: &PeerSet,
-        protocol: Protocol,
-        name: &Arc<str>,
-        action: &Action,
-    ) {
+    fn add_named(&mut self, peers: &PeerSet, protocol: Protocol, name: &Arc<str>, said: &Said) {
         let named = |(found, number, port): &PortName| {
             (found == name && protocol == Protocol::Number(*number)).then_some(*port)
         };
         if self.direction == Direction::Ingress {
             for port in self.ports.iter().filter_map(named) {
-                self.push(policy, peers.clone(), protocol, (port, port), action.clone());
+                self.push(peers.clone(), protocol, (port, port), said.clone());
             }
             return;
         }
@@ -148,52 +149,51 @@ impl Effects<'_> {
         }
         for (port, numbers) in by_port {
             let peers = PeerSet::Identities(numbers.into_iter().collect());
-            self.push(policy, peers, protocol, (port, port), action.clone());
+            self.push(peers, protocol, (port, port), said.clone());
         }
     }
 
-    fn push(
-        &mut self,
-        policy: &CompiledPolicy,
-        peers: PeerSet,
-        protocol: Protocol,
-        ports: (u16, u16),
-        action: Action,
-    ) {
+    fn push(&mut self, peers: PeerSet, protocol: Protocol, ports: (u16, u16), said: Said) {
         if ports.0 <= ports.1 {
-            self.found.push(Effect { peers, protocol, ports, action, policy: policy.name.clone() });
+            self.found.push(Effect { peers, protocol, ports, said });
         }
     }
 }
 
-/// What an allow rule says about a port. L7 rules of a policy that does not close its direction get a
-/// rule that every request matches, as Cilium does: that is how requests are made visible but not held back.
-fn allow_action(port: Option<&PortRule>, default_deny: bool) -> Action {
-    match port.and_then(|port| port.l7.as_ref()) {
-        None => Action::Allow,
-        Some(rules) if default_deny => Action::L7(Arc::new(rules.clone())),
-        Some(rules) => Action::L7(Arc::new(l7::with_wildcard(rules))),
+/// What an allow rule gives.
+fn allowed(level: Level, rule: &CompiledRule, l7: bool) -> Verdict {
+    match (rule.rule.authenticate, l7) {
+        (true, _) => Verdict::authenticated(level, rule.number),
+        (false, true) => Verdict::redirect(level, rule.number),
+        (false, false) => Verdict::allow(level, rule.number),
     }
 }
 
-/// L7 rules that decide nothing, because an L4-only rule allows all of their peers on their ports.
+/// L7 rules of a policy that does not close its direction get one that everything matches, as Cilium does:
+/// that is how requests are made visible but not held back.
+fn l7_rules(rules: &L7Rules, default_deny: bool) -> L7Rules {
+    if default_deny { rules.clone() } else { l7::with_wildcard(rules) }
+}
+
+/// L7 rules that decide nothing, because a rule without any allows all of their peers on their ports.
 pub(crate) fn ignored_l7_rules(effects: &[Effect], direction: Direction) -> BTreeSet<Warning> {
     let mut warnings = BTreeSet::new();
-    let allows: Vec<&Effect> = effects
-        .iter()
-        .filter(|e| matches!(e.action, Action::Allow) && &*e.policy != ALLOW_LOCALHOST)
-        .collect();
-    for l7 in effects.iter().filter(|effect| matches!(effect.action, Action::L7(_))) {
+    let allows = |effect: &&Effect| {
+        effect.said.verdict.action() == Action::Allow && effect.said.verdict.rule != ALLOW_LOCALHOST
+    };
+    let allows: Vec<&Effect> = effects.iter().filter(allows).collect();
+    for limited in effects.iter().filter(|effect| effect.said.l7.is_some()) {
         let wins = |allow: &&&Effect| {
-            (allow.protocol == Protocol::Any || allow.protocol == l7.protocol)
-                && allow.ports.0 <= l7.ports.0
-                && allow.ports.1 >= l7.ports.1
-                && allow.peers.covers(&l7.peers)
+            allow.said.verdict.precedence > limited.said.verdict.precedence
+                && (allow.protocol == Protocol::Any || allow.protocol == limited.protocol)
+                && allow.ports.0 <= limited.ports.0
+                && allow.ports.1 >= limited.ports.1
+                && allow.peers.covers(&limited.peers)
         };
         if let Some(allow) = allows.iter().find(wins) {
             warnings.insert(Warning::L7RulesIgnored {
-                l7: l7.policy.clone(),
-                allowed_by: allow.policy.clone(),
+                l7: limited.said.policy.clone(),
+                allowed_by: allow.said.policy.clone(),
                 direction,
             });
         }

@@ -3,16 +3,20 @@
 
 use std::{collections::BTreeSet, fmt, sync::Arc};
 
-use weft_ebpf_common::{identity, reason::Reason};
+use weft_ebpf_common::{
+    Action, Verdict, identity,
+    reason::Reason,
+    verdict::{Level, NO_RULE},
+};
 use weft_ir::IdentityNumber;
 
 use crate::{
-    KernelEntry, L4Verdict, L7Policy, Warning,
+    Decision, KernelEntry, Warning,
     effect::{Effects, ignored_l7_rules},
     l7::RangeRules,
     rules::{CompiledPolicy, PortName, RuleSet},
     selector::is_allocated,
-    table::{Cell, Tables},
+    table::{Tables, decide},
 };
 
 /// Which way a connection goes, seen from the workload whose policy it is.
@@ -47,19 +51,24 @@ pub struct EndpointPolicy {
 /// One direction of an endpoint's policy.
 #[derive(Debug)]
 pub struct DirectionPolicy {
-    enforced: Enforced,
+    rest: Rest,
     tables: Tables,
 }
 
-/// What happens to what no rule names.
+/// What holds for what no rule names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Enforced {
+struct Rest {
+    verdict: Verdict,
+    /// The policy that closes the direction.
+    policy: Option<Arc<str>>,
+}
+
+impl Rest {
     /// It passes.
-    No,
-    /// It is denied, since this policy closes the direction.
-    By(Arc<str>),
+    const OPEN: Rest = Rest { verdict: Verdict::allow(Level::NONE, NO_RULE), policy: None };
     /// It is denied, since the workload's policies are not known.
-    NoPolicy,
+    const UNKNOWN: Rest =
+        Rest { verdict: Verdict::deny(Level::NONE, NO_RULE, Reason::NoPolicyConfig as u16), policy: None };
 }
 
 impl EndpointPolicy {
@@ -89,14 +98,14 @@ impl EndpointPolicy {
 
     /// No policy: everything passes.
     pub fn open() -> EndpointPolicy {
-        let open = || DirectionPolicy { enforced: Enforced::No, tables: Tables::default() };
+        let open = || DirectionPolicy { rest: Rest::OPEN, tables: Tables::default() };
         EndpointPolicy { ingress: open(), egress: open(), warnings: Vec::new() }
     }
 
     /// The policy of a workload whose policies are not known: nothing passes (`no_policy_config`), except
     /// what the local host sends to it.
     pub fn closed() -> EndpointPolicy {
-        let closed = |tables| DirectionPolicy { enforced: Enforced::NoPolicy, tables };
+        let closed = |tables| DirectionPolicy { rest: Rest::UNKNOWN, tables };
         let host = Tables::allow_localhost();
         EndpointPolicy { ingress: closed(host), egress: closed(Tables::default()), warnings: Vec::new() }
     }
@@ -119,31 +128,30 @@ fn direction(
 ) -> DirectionPolicy {
     let mut effects =
         Effects { rules, direction, ports, found: Vec::new(), warnings: std::mem::take(warnings) };
-    let mut enforced = Enforced::No;
+    let mut rest = Rest::OPEN;
     for policy in selecting {
         effects.add(policy);
-        let section = match direction {
-            Direction::Ingress => &policy.ingress,
-            Direction::Egress => &policy.egress,
-        };
-        if section.default_deny && enforced == Enforced::No {
-            enforced = Enforced::By(policy.name.clone());
+        let section = policy.section(direction);
+        let closed = Verdict::deny(Level::last(policy.tier), section.rest, Reason::PolicyDenied as u16);
+        if section.default_deny && closed.precedence > rest.verdict.precedence {
+            rest = Rest { verdict: closed, policy: Some(policy.name.clone()) };
         }
     }
-    if direction == Direction::Ingress && (enforced != Enforced::No || !effects.found.is_empty()) {
+    let says = |policy: &&CompiledPolicy| policy.section(direction).says_anything();
+    if direction == Direction::Ingress && selecting.iter().any(|policy| says(policy)) {
         effects.add_allow_localhost();
     }
     let Effects { found, warnings: mut said, .. } = effects;
     said.extend(ignored_l7_rules(&found, direction));
     let tables = Tables::build(&found, &mut |sources| RangeRules::compile(&rules.http, sources, &mut said));
     *warnings = said;
-    DirectionPolicy { enforced, tables }
+    DirectionPolicy { rest, tables }
 }
 
 impl DirectionPolicy {
     /// Whether what no entry names is denied.
     pub fn enforced(&self) -> bool {
-        self.enforced != Enforced::No
+        self.rest.verdict.action() == Action::Deny
     }
 
     /// Whether there is nothing to decide: not enforced, and no entry.
@@ -151,42 +159,24 @@ impl DirectionPolicy {
         !self.enforced() && self.tables.is_empty()
     }
 
+    /// What holds for what no entry names.
+    pub fn rest(&self) -> Verdict {
+        self.rest.verdict
+    }
+
     /// Decides about the other end, an IP protocol number, and the destination port (0 where the
     /// protocol has none).
-    pub fn l4(&self, peer: IdentityNumber, protocol: u8, port: u16) -> L4Verdict {
-        let mut allowed_by = None;
-        let mut l7: Option<L7Policy> = None;
-        for cell in self.tables.find(peer, protocol, port) {
-            match cell {
-                Cell::Deny(policy) => return L4Verdict::Deny(Reason::DeniedByRule, Some(policy.clone())),
-                Cell::Allow(policy) => allowed_by = Some(policy.clone()),
-                Cell::L7(rules) => match &mut l7 {
-                    Some(all) => all.add(rules),
-                    None => l7 = Some(L7Policy::of(rules)),
-                },
-            }
-        }
-        match (allowed_by, l7, &self.enforced) {
-            (Some(policy), ..) => L4Verdict::Allow(Some(policy)),
-            (None, Some(l7), _) => L4Verdict::L7(l7),
-            (None, None, Enforced::No) => L4Verdict::Allow(None),
-            (None, None, Enforced::By(policy)) => L4Verdict::Deny(Reason::PolicyDenied, Some(policy.clone())),
-            (None, None, Enforced::NoPolicy) => L4Verdict::Deny(Reason::NoPolicyConfig, None),
+    pub fn l4(&self, peer: IdentityNumber, protocol: u8, port: u16) -> Decision {
+        let cells: Vec<_> = self.tables.find(peer, protocol, port).collect();
+        match decide(&cells) {
+            Some(found) if found.verdict.precedence >= self.rest.verdict.precedence => found,
+            _ => Decision { verdict: self.rest.verdict, policy: self.rest.policy.clone(), l7: None },
         }
     }
 
     /// The direction for the kernel, in order: of all entries that match the peer, the protocol and the
-    /// port the greatest verdict wins, and [`DirectionPolicy::enforced`] says what happens without one.
+    /// port, and of [`DirectionPolicy::rest`], the verdict with the greatest precedence holds.
     pub fn kernel_entries(&self) -> Vec<KernelEntry> {
         self.tables.entries()
-    }
-
-    /// Why the kernel drops what no entry names.
-    pub fn default_reason(&self) -> Option<Reason> {
-        match self.enforced {
-            Enforced::No => None,
-            Enforced::By(_) => Some(Reason::PolicyDenied),
-            Enforced::NoPolicy => Some(Reason::NoPolicyConfig),
-        }
     }
 }

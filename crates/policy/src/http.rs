@@ -25,7 +25,7 @@ use regex_syntax::hir::Hir;
 use weft_ebpf_common::reason::Reason;
 use weft_ir::HttpRule;
 
-use crate::Warning;
+use crate::{Warning, numbers::RuleRef};
 use pattern::{MAX_SET_COST, parse, rule_pattern};
 
 /// What is asked about a request.
@@ -47,13 +47,13 @@ impl fmt::Debug for HttpRequest<'_> {
     }
 }
 
-/// The answer about a request. Names are those of policies, `namespace/name`.
+/// The answer about a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HttpDecision {
-    /// A rule of this policy allows it.
-    Allow(Arc<str>),
-    /// No rule allows it; the name is that of the first policy with HTTP rules here.
-    Deny(Reason, Option<Arc<str>>),
+    /// This rule allows it.
+    Allow(RuleRef),
+    /// No rule allows it; this is the first with HTTP rules here.
+    Deny(Reason, Option<RuleRef>),
 }
 
 /// The rules for the requests of one connection: those about its peer and those about anybody.
@@ -69,10 +69,12 @@ impl HttpRules {
         let sets = || self.sets.iter().flatten();
         let allowed = |target: &[u8]| sets().find_map(|set| set.allowed_by(request, target));
         match allowed(request.target) {
-            Some(policy) if target::readings(request.target).iter().all(|one| allowed(one).is_some()) => {
-                HttpDecision::Allow(policy)
+            Some(rule) if target::readings(request.target).iter().all(|one| allowed(one).is_some()) => {
+                HttpDecision::Allow(rule)
             }
-            _ => HttpDecision::Deny(Reason::HttpPolicyDenied, sets().map(|set| set.first.clone()).next()),
+            _ => {
+                HttpDecision::Deny(Reason::HttpPolicyDenied, sets().next().and_then(|set| set.first.clone()))
+            }
         }
     }
 
@@ -87,15 +89,15 @@ impl HttpRules {
 /// The HTTP rules that one policy rule has for a port.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct HttpSource {
-    pub(crate) policy: Arc<str>,
+    pub(crate) rule: RuleRef,
     pub(crate) rules: Arc<[HttpRule]>,
 }
 
 /// HTTP rules that meet on one port range, any of which allows.
 #[derive(Debug)]
 pub(crate) struct RequestRules {
-    /// The policy of the first rule, named in denials.
-    first: Arc<str>,
+    /// The first rule, named in denials.
+    first: Option<RuleRef>,
     plain: Patterns,
     with_headers: Patterns,
     warnings: Vec<Warning>,
@@ -117,29 +119,30 @@ impl fmt::Debug for Patterns {
 
 #[derive(Debug)]
 struct PatternRule {
-    policy: Arc<str>,
+    rule: RuleRef,
     headers: Vec<(Arc<str>, Option<Arc<str>>)>,
 }
 
 impl RequestRules {
     fn compile(sources: &[HttpSource]) -> RequestRules {
-        let first = sources.first().map_or_else(|| Arc::from(""), |source| source.policy.clone());
+        let first = sources.first().map(|source| source.rule.clone());
         let mut build = Build::default();
         for source in sources {
-            source.rules.iter().for_each(|rule| build.add(&source.policy, rule));
+            source.rules.iter().for_each(|rule| build.add(&source.rule, rule));
         }
         let (plain, with_headers) = match build.finish() {
             Some(patterns) => patterns,
             None => {
-                build.warnings.push(Warning::HttpRulesTooLarge { policy: first.clone() });
+                let policy = first.as_ref().map_or_else(|| "".into(), |rule| rule.policy.clone());
+                build.warnings.push(Warning::HttpRulesTooLarge { policy });
                 (Patterns::default(), Patterns::default())
             }
         };
         RequestRules { first, plain, with_headers, warnings: build.warnings }
     }
 
-    /// The policy of a rule that allows the request with this reading of its target.
-    fn allowed_by(&self, request: &HttpRequest<'_>, target: &[u8]) -> Option<Arc<str>> {
+    /// A rule that allows the request with this reading of its target.
+    fn allowed_by(&self, request: &HttpRequest<'_>, target: &[u8]) -> Option<RuleRef> {
         let parts = [request.method, request.authority, target];
         if parts.iter().any(|part| part.contains(&b'\n')) {
             // A line end would let one part be read as another; no valid request has one.
@@ -148,7 +151,7 @@ impl RequestRules {
         let text = parts.join(&b'\n');
         let rule =
             self.plain.first(&text).or_else(|| self.with_headers.first_with_headers(&text, request))?;
-        Some(rule.policy.clone())
+        Some(rule.rule.clone())
     }
 }
 
@@ -195,13 +198,13 @@ struct PatternsBuild {
 impl Build {
     /// Adds a rule, or leaves it out with a warning where an expression does not compile: it can only
     /// allow, so that without it less is allowed.
-    fn add(&mut self, policy: &Arc<str>, rule: &HttpRule) {
+    fn add(&mut self, source: &RuleRef, rule: &HttpRule) {
         let part = |text: &Option<Arc<str>>| text.as_deref().map(parse).transpose();
         let parsed = part(&rule.method).and_then(|method| Ok((method, part(&rule.host)?, part(&rule.path)?)));
         let (method, host, path) = match parsed {
             Ok(parts) => parts,
             Err(error) => {
-                self.warnings.push(Warning::Pattern { policy: policy.clone(), error });
+                self.warnings.push(Warning::Pattern { policy: source.policy.clone(), error });
                 return;
             }
         };
@@ -209,7 +212,7 @@ impl Build {
         self.cost = self.cost.saturating_add(cost);
         let target = if rule.headers.is_empty() { &mut self.plain } else { &mut self.with_headers };
         target.hirs.push(hir);
-        target.rules.push(PatternRule { policy: policy.clone(), headers: rule.headers.clone() });
+        target.rules.push(PatternRule { rule: source.clone(), headers: rule.headers.clone() });
     }
 
     /// Builds both automata; nothing when they would be too large.

@@ -12,6 +12,7 @@ use weft_ir::{L7Rules, Protocol};
 use crate::{
     Warning,
     http::{HttpCache, HttpRules, HttpSource, RequestRules},
+    numbers::RuleRef,
 };
 
 /// The rules for what is said on one connection.
@@ -24,7 +25,7 @@ pub enum L7Policy {
 /// The L7 rules that one policy rule has for a port.
 #[derive(Clone, Debug)]
 pub(crate) struct L7Source {
-    pub(crate) policy: Arc<str>,
+    pub(crate) rule: RuleRef,
     pub(crate) rules: Arc<L7Rules>,
 }
 
@@ -60,7 +61,7 @@ impl RangeRules {
         for source in sources {
             match &*source.rules {
                 L7Rules::Http(rules) => {
-                    http.push(HttpSource { policy: source.policy.clone(), rules: rules.as_slice().into() });
+                    http.push(HttpSource { rule: source.rule.clone(), rules: rules.as_slice().into() });
                 }
             }
         }

@@ -7,15 +7,19 @@ use std::{
 };
 
 use ipnet::IpNet;
-use weft_ebpf_common::identity;
+use weft_ebpf_common::{
+    identity,
+    verdict::{TIER_ADMIN, TIER_BASELINE, TIER_NORMAL},
+};
 use weft_ir::{
-    Entity, IdentityNumber, NamedPort, Peer, Policy, PolicyDirection, PolicyRule, Selector, Snapshot,
+    Entity, IdentityNumber, NamedPort, Peer, Policy, PolicyDirection, PolicyRule, Selector, Snapshot, Tier,
 };
 
 use crate::{
-    EndpointPolicy,
+    Direction, EndpointPolicy,
     addresses::{PrefixNumbers, apiserver_addresses, apiserver_is_local, prefix_label},
     http::HttpCache,
+    numbers::RuleNumbers,
     rejected::Rejected,
     selector::{IdentityTable, Labels, is_allocated, is_local_prefix, matches},
 };
@@ -47,6 +51,8 @@ impl PeerSet {
 pub(crate) struct CompiledPolicy {
     /// Namespace and name, as flows and logs show it.
     pub(crate) name: Arc<str>,
+    pub(crate) tier: u8,
+    pub(crate) priority: u16,
     pub(crate) subject: Selector,
     pub(crate) ingress: Section,
     pub(crate) egress: Section,
@@ -56,6 +62,8 @@ pub(crate) struct CompiledPolicy {
 #[derive(Debug)]
 pub(crate) struct Section {
     pub(crate) default_deny: bool,
+    /// The number of what no rule names.
+    pub(crate) rest: u32,
     pub(crate) allow: Vec<CompiledRule>,
     pub(crate) deny: Vec<CompiledRule>,
 }
@@ -64,28 +72,60 @@ pub(crate) struct Section {
 #[derive(Debug)]
 pub(crate) struct CompiledRule {
     pub(crate) rule: PolicyRule,
+    pub(crate) number: u32,
     peers: OnceLock<PeerSet>,
 }
 
 impl CompiledPolicy {
-    fn new(policy: &Policy) -> CompiledPolicy {
+    /// `first` is the first of the policy's numbers.
+    fn new(policy: &Policy, first: u32) -> CompiledPolicy {
+        let mut next = first + 2;
         CompiledPolicy {
             name: policy.name.to_string().into(),
+            tier: tier(policy.tier),
+            priority: policy.priority,
             subject: policy.subject.clone(),
-            ingress: Section::new(&policy.ingress),
-            egress: Section::new(&policy.egress),
+            ingress: Section::new(&policy.ingress, first, &mut next),
+            egress: Section::new(&policy.egress, first + 1, &mut next),
+        }
+    }
+
+    /// The rules of a direction.
+    pub(crate) fn section(&self, direction: Direction) -> &Section {
+        match direction {
+            Direction::Ingress => &self.ingress,
+            Direction::Egress => &self.egress,
         }
     }
 }
 
 impl Section {
-    fn new(direction: &PolicyDirection) -> Section {
-        let compiled = |rule: &PolicyRule| CompiledRule { rule: rule.clone(), peers: OnceLock::new() };
+    /// Whether it closes the direction or has a rule.
+    pub(crate) fn says_anything(&self) -> bool {
+        self.default_deny || !self.allow.is_empty() || !self.deny.is_empty()
+    }
+
+    fn new(direction: &PolicyDirection, rest: u32, next: &mut u32) -> Section {
+        let mut compiled = |rule: &PolicyRule| {
+            let number = *next;
+            *next += 1;
+            CompiledRule { rule: rule.clone(), number, peers: OnceLock::new() }
+        };
         Section {
             default_deny: direction.default_deny,
-            allow: direction.allow.iter().map(compiled).collect(),
+            rest,
+            allow: direction.allow.iter().map(&mut compiled).collect(),
             deny: direction.deny.iter().map(compiled).collect(),
         }
+    }
+}
+
+/// The tier's number in verdicts.
+fn tier(tier: Tier) -> u8 {
+    match tier {
+        Tier::Admin => TIER_ADMIN,
+        Tier::Normal => TIER_NORMAL,
+        Tier::Baseline => TIER_BASELINE,
     }
 }
 
@@ -98,6 +138,7 @@ pub(crate) struct RuleSet {
     pub(crate) named_ports: HashMap<IdentityNumber, BTreeSet<PortName>>,
     pub(crate) rejected: Rejected,
     pub(crate) http: HttpCache,
+    pub(crate) numbers: RuleNumbers,
     prefixes: Vec<(IpNet, IdentityNumber)>,
     apiserver: BTreeSet<IpNet>,
     apiserver_is_local: bool,
@@ -116,11 +157,20 @@ impl RuleSet {
         numbers: &PrefixNumbers,
         rejected: Rejected,
         http: HttpCache,
+        mut rule_numbers: RuleNumbers,
     ) -> RuleSet {
+        let gone: Vec<_> =
+            rule_numbers.keys().filter(|key| !snapshot.resources.contains_key(*key)).cloned().collect();
+        gone.iter().for_each(|key| {
+            rule_numbers.set(key, None);
+        });
+        let mut compiled =
+            |policy: &Policy| CompiledPolicy::new(policy, rule_numbers.set(&policy.key(), Some(policy)));
         let local = numbers.iter().map(|(prefix, number)| (number, prefix_labels(prefix)));
         RuleSet {
             identities: IdentityTable::build(snapshot, local),
-            policies: snapshot.policies().map(CompiledPolicy::new).collect(),
+            policies: snapshot.policies().map(&mut compiled).collect(),
+            numbers: rule_numbers,
             named_ports: named_ports(snapshot),
             rejected,
             http,

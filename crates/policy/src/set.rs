@@ -9,6 +9,7 @@ use crate::{
     AddressTable, EndpointPolicy, Labels,
     addresses::{PrefixNumbers, apiserver_addresses, apiserver_is_local},
     http::HttpCache,
+    numbers::{RuleName, RuleNumbers},
     rejected::Rejected,
     rules::{RuleSet, named_ports},
 };
@@ -41,7 +42,14 @@ impl PolicySet {
             own: Arc::default(),
             snapshot: snapshot.clone(),
             addresses: Arc::new(AddressTable::build(snapshot, node, &[], &numbers)),
-            rules: Arc::new(RuleSet::build(snapshot, node, &numbers, rejected, HttpCache::default())),
+            rules: Arc::new(RuleSet::build(
+                snapshot,
+                node,
+                &numbers,
+                rejected,
+                HttpCache::default(),
+                RuleNumbers::default(),
+            )),
             numbers,
         }
     }
@@ -58,7 +66,14 @@ impl PolicySet {
             self.rules.clone()
         } else {
             let http = self.rules.http.carry_over();
-            Arc::new(RuleSet::build(snapshot, &self.node, &numbers, rejected, http))
+            Arc::new(RuleSet::build(
+                snapshot,
+                &self.node,
+                &numbers,
+                rejected,
+                http,
+                self.rules.numbers.clone(),
+            ))
         };
         PolicySet {
             node: self.node.clone(),
@@ -95,6 +110,11 @@ impl PolicySet {
     /// The labels of an identity; none for `unknown`.
     pub fn labels(&self, identity: IdentityNumber) -> Option<&Arc<Labels>> {
         self.rules.identities.labels(identity)
+    }
+
+    /// The rule that a number in a verdict stands for; none once its policy is long gone.
+    pub fn rule(&self, number: u32) -> Option<RuleName> {
+        self.rules.numbers.name(number)
     }
 
     /// The policy of workloads with this identity and these named ports. Compiled at the first call and

@@ -3,32 +3,39 @@
 //!
 //! A question is answered by at most four lookups: the peer's identity and anybody, each with the
 //! protocol and with any protocol. In one such list the ranges do not overlap, so that a longest-prefix
-//! lookup finds the only one. Between the lists a deny wins over an allow, an allow over L7 rules.
+//! lookup finds the only one. Between the lists, and within a range, the greatest precedence wins: the tier,
+//! then the priority, then a deny over an allow, and an allow over L7 rules.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
-use weft_ebpf_common::{identity::HOST, reason::Reason};
+use weft_ebpf_common::{
+    Action, Verdict,
+    identity::HOST,
+    verdict::{Level, TIER_NORMAL},
+};
 use weft_ir::IdentityNumber;
 
 use crate::{
     L7Policy,
-    effect::{ALLOW_LOCALHOST, Action, Effect},
+    effect::{Effect, Said},
     l7::{L7Source, RangeRules},
+    numbers::{ALLOW_LOCALHOST, ALLOW_LOCALHOST_NAME, RuleRef},
     rules::PeerSet,
 };
 
-/// The answer about a connection or a packet. Names are those of policies, `namespace/name`.
+/// The answer about a connection or a packet.
 #[derive(Clone, Debug)]
-pub enum L4Verdict {
-    /// It may pass; by which policy, where one was needed.
-    Allow(Option<Arc<str>>),
-    /// It may not; by which policy: the one with the deny rule, or the first that closes the direction.
-    Deny(Reason, Option<Arc<str>>),
-    /// What is said on it is to be decided.
-    L7(L7Policy),
+pub struct Decision {
+    /// What is done, by which rule, and at which level.
+    pub verdict: Verdict,
+    /// The policy of the rule, `namespace/name`: the one that allows or denies, or the first that closes
+    /// the direction. None where there is none.
+    pub policy: Option<Arc<str>>,
+    /// What may be said, where the verdict is a redirect; anything when absent.
+    pub l7: Option<L7Policy>,
 }
 
 /// Whom an entry is about.
@@ -79,19 +86,8 @@ impl Ports {
     }
 }
 
-/// What the kernel does with what an entry matches. Of several entries the greatest wins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum KernelVerdict {
-    /// To the proxy, which decides.
-    Redirect,
-    /// Passes.
-    Allow,
-    /// Dropped.
-    Deny,
-}
-
-/// One entry of the kernel's policy table. What no entry matches passes where the direction is not
-/// enforced, and is dropped where it is.
+/// One entry of the kernel's policy table. Of all that match, and of what the direction has for the rest,
+/// the verdict with the greatest precedence holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KernelEntry {
     /// The other end.
@@ -101,15 +97,16 @@ pub struct KernelEntry {
     /// The destination ports; entries of the same peer and protocol never overlap.
     pub ports: Ports,
     /// What is done.
-    pub verdict: KernelVerdict,
+    pub verdict: Verdict,
 }
 
 /// What holds for one range of ports.
 #[derive(Clone, Debug)]
-pub(crate) enum Cell {
-    Deny(Arc<str>),
-    Allow(Arc<str>),
-    L7(RangeRules),
+pub(crate) struct Cell {
+    pub(crate) verdict: Verdict,
+    pub(crate) policy: Arc<str>,
+    /// What may be said, where it is not denied; anything when absent.
+    pub(crate) l7: Option<RangeRules>,
 }
 
 #[derive(Clone, Debug)]
@@ -166,14 +163,16 @@ impl Tables {
 
     /// Only the local host may pass.
     pub(crate) fn allow_localhost() -> Tables {
-        let cell = Cell::Allow(ALLOW_LOCALHOST.into());
+        let verdict = Verdict::allow(Level::new(TIER_NORMAL, 0), ALLOW_LOCALHOST);
+        let cell = Cell { verdict, policy: ALLOW_LOCALHOST_NAME.into(), l7: None };
         let segments = vec![Segment { first: 0, last: u16::MAX, cell }];
         let table = PeerTable { protocols: vec![(Protocol::Any, segments)] };
         let identities = HashMap::from([(IdentityNumber(HOST), Arc::new(table))]);
         Tables { any: Arc::default(), identities }
     }
 
-    /// The cells that are about a packet.
+    /// The cells that are about a packet, in the order in which the kernel looks them up: the peer before
+    /// anybody, its protocol before any.
     pub(crate) fn find(&self, peer: IdentityNumber, protocol: u8, port: u16) -> impl Iterator<Item = &Cell> {
         let tables = [self.identities.get(&peer), Some(&self.any)];
         tables.into_iter().flatten().flat_map(move |table| table.find(protocol, port))
@@ -201,7 +200,8 @@ impl PeerTable {
             by_protocol.entry(effect.protocol).or_default().push(effect);
         }
         let segments = |(protocol, effects): (Protocol, Vec<&Effect>)| (protocol, sweep(&effects, l7));
-        PeerTable { protocols: by_protocol.into_iter().map(segments).collect() }
+        // The numbered ones first: "any" is the least.
+        PeerTable { protocols: by_protocol.into_iter().rev().map(segments).collect() }
     }
 
     fn find(&self, protocol: u8, port: u16) -> impl Iterator<Item = &Cell> {
@@ -227,14 +227,10 @@ impl PeerTable {
 }
 
 /// Joins neighbouring ranges that are the same to the kernel.
-fn merged(segments: &[Segment]) -> Vec<(u16, u16, KernelVerdict)> {
-    let mut ranges: Vec<(u16, u16, KernelVerdict)> = Vec::new();
+fn merged(segments: &[Segment]) -> Vec<(u16, u16, Verdict)> {
+    let mut ranges: Vec<(u16, u16, Verdict)> = Vec::new();
     for segment in segments {
-        let verdict = match segment.cell {
-            Cell::Deny(_) => KernelVerdict::Deny,
-            Cell::Allow(_) => KernelVerdict::Allow,
-            Cell::L7(_) => KernelVerdict::Redirect,
-        };
+        let verdict = segment.cell.verdict;
         match ranges.last_mut() {
             Some((_, last, same)) if *same == verdict && last.checked_add(1) == Some(segment.first) => {
                 *last = segment.last;
@@ -276,20 +272,45 @@ fn sweep(effects: &[&Effect], l7: Compile<'_>) -> Vec<Segment> {
     segments
 }
 
-/// Deny beats allow, and an allow without L7 rules beats L7 rules, since rules add up.
+/// What wins on a range: the strongest verdict of the highest level, of equals the first. What may be said
+/// adds up within the level, and is anything where one of its rules says so.
 fn cell_of(effects: &[&Effect], active: &BTreeSet<usize>, l7: Compile<'_>) -> Option<Cell> {
-    let active = || active.iter().filter_map(|index| effects.get(*index));
-    if let Some(deny) = active().find(|effect| matches!(effect.action, Action::Deny)) {
-        return Some(Cell::Deny(deny.policy.clone()));
+    let said = || active.iter().filter_map(|index| effects.get(*index)).map(|effect| &effect.said);
+    let winner = strongest(said(), |said| said.verdict)?;
+    let mut sources = Vec::new();
+    for said in said().filter(|said| said.verdict.level() == winner.verdict.level()) {
+        match &said.l7 {
+            Some(rules) => sources.push(L7Source { rule: said.rule(), rules: rules.clone() }),
+            None => return Some(Cell { verdict: winner.verdict, policy: winner.policy.clone(), l7: None }),
+        }
     }
-    if let Some(allow) = active().find(|effect| matches!(effect.action, Action::Allow)) {
-        return Some(Cell::Allow(allow.policy.clone()));
+    Some(Cell { verdict: winner.verdict, policy: winner.policy.clone(), l7: Some(l7(&sources)) })
+}
+
+impl Said {
+    fn rule(&self) -> RuleRef {
+        RuleRef { number: self.verdict.rule, policy: self.policy.clone() }
     }
-    let sources: Vec<L7Source> = active()
-        .filter_map(|effect| match &effect.action {
-            Action::L7(rules) => Some(L7Source { policy: effect.policy.clone(), rules: rules.clone() }),
-            Action::Deny | Action::Allow => None,
-        })
-        .collect();
-    if sources.is_empty() { None } else { Some(Cell::L7(l7(&sources))) }
+}
+
+/// The first of those with the greatest precedence.
+pub(crate) fn strongest<T>(all: impl Iterator<Item = T>, verdict: impl Fn(&T) -> Verdict) -> Option<T> {
+    all.reduce(|best, one| if verdict(&one).precedence > verdict(&best).precedence { one } else { best })
+}
+
+/// What cells that are about the same packet come to: nothing when there are none.
+pub(crate) fn decide(cells: &[&Cell]) -> Option<Decision> {
+    let winner = strongest(cells.iter(), |cell| cell.verdict)?;
+    let (verdict, policy) = (winner.verdict, Some(winner.policy.clone()));
+    let mut l7: Option<L7Policy> = None;
+    if verdict.action() == Action::Redirect {
+        for cell in cells.iter().filter(|cell| cell.verdict.level() == verdict.level()) {
+            let Some(rules) = &cell.l7 else { return Some(Decision { verdict, policy, l7: None }) };
+            match &mut l7 {
+                Some(all) => all.add(rules),
+                None => l7 = Some(L7Policy::of(rules)),
+            }
+        }
+    }
+    Some(Decision { verdict, policy, l7 })
 }

@@ -4,16 +4,18 @@
 
 use std::sync::Arc;
 
-use weft_ebpf_common::{identity, reason::Reason};
+use weft_ebpf_common::{Action, identity, reason::Reason};
 use weft_ir::{
     Entity, HttpRule, Identity, IdentityNumber, L7Rules, NamedPort, ObjectName, Operator, Peer, Policy,
     PolicyDirection, PolicyKind, PolicyPort, PolicyRule, PortRule, Protocol, Requirement, Resource,
     ResourceKey, Selector, Snapshot, Tier, Workload,
 };
 use weft_policy::{
-    Direction, EndpointPolicy, HttpDecision, HttpRequest, KernelEntry, KernelVerdict, L4Verdict, L7Policy,
-    PolicySet, Ports, Warning,
+    Direction, EndpointPolicy, HttpDecision, HttpRequest, KernelEntry, L7Policy, PolicySet, Ports, Warning,
 };
+
+/// The answer where a workload's policies are not known.
+const UNKNOWN: (Action, u16, Option<Arc<str>>) = (Action::Deny, Reason::NoPolicyConfig as u16, None);
 
 const CLIENT: u32 = 256;
 const SERVER: u32 = 257;
@@ -93,22 +95,25 @@ fn server(policies: Vec<Policy>) -> Arc<EndpointPolicy> {
 
 /// What the server's ingress says about TCP, in one word.
 fn says(policy: &EndpointPolicy, peer: u32, port: u16) -> String {
-    match policy.ingress.l4(IdentityNumber(peer), 6, port) {
-        L4Verdict::Allow(Some(name)) => format!("allow by {name}"),
-        L4Verdict::Allow(None) => "allow".to_owned(),
-        L4Verdict::Deny(reason, Some(name)) => format!("{reason} by {name}"),
-        L4Verdict::Deny(reason, None) => reason.to_string(),
-        L4Verdict::L7(L7Policy::Http(rules)) => {
+    let decision = policy.ingress.l4(IdentityNumber(peer), 6, port);
+    let verdict = decision.verdict;
+    let by = decision.policy.map(|name| format!(" by {name}")).unwrap_or_default();
+    match (verdict.action(), decision.l7) {
+        (Action::Allow, _) => format!("allow{by}"),
+        (Action::Deny, _) => format!("{}{by}", Reason::from_number(verdict.reason).unwrap()),
+        (Action::Redirect, None) => format!("ask who it is{by}"),
+        (Action::Redirect, Some(L7Policy::Http(rules))) => {
             let header = |_: &str| None;
             let decide = |method: &'static [u8]| {
                 rules.decide(&HttpRequest { method, authority: b"server", target: b"/a", header: &header })
             };
-            match (decide(b"GET"), decide(b"POST")) {
-                (HttpDecision::Allow(_), HttpDecision::Allow(_)) => "any request".to_owned(),
-                (HttpDecision::Allow(_), HttpDecision::Deny(..)) => "GET /a".to_owned(),
-                (HttpDecision::Deny(..), HttpDecision::Deny(..)) => "no such request".to_owned(),
-                (HttpDecision::Deny(..), HttpDecision::Allow(_)) => "POST /a".to_owned(),
-            }
+            let text = match (decide(b"GET"), decide(b"POST")) {
+                (HttpDecision::Allow(_), HttpDecision::Allow(_)) => "any request",
+                (HttpDecision::Allow(_), HttpDecision::Deny(..)) => "GET /a",
+                (HttpDecision::Deny(..), HttpDecision::Deny(..)) => "no such request",
+                (HttpDecision::Deny(..), HttpDecision::Allow(_)) => "POST /a",
+            };
+            if verdict.authenticate() { format!("{text}, and ask who it is") } else { text.to_owned() }
         }
     }
 }
@@ -212,7 +217,7 @@ fn an_empty_http_rule_allows_any_request_but_through_the_proxy() {
     let allow = vec![rule(select("client"), vec![http(80, vec![HttpRule::default()])])];
     let policy = server(vec![ingress("p", closed(allow, Vec::new()))]);
     assert_eq!(says(&policy, CLIENT, 80), "any request");
-    assert!(policy.ingress.kernel_entries().iter().any(|entry| entry.verdict == KernelVerdict::Redirect));
+    assert!(policy.ingress.kernel_entries().iter().any(|entry| entry.verdict.action() == Action::Redirect));
 }
 
 #[test]
@@ -228,7 +233,7 @@ fn http_rules_that_do_not_close_their_direction_make_requests_visible_only() {
 fn http_rules_hold_for_tcp_only() {
     let udp = PortRule { protocol: Some(Protocol::Udp), ..http(80, vec![get("/a")]) };
     let policy = server(vec![ingress("p", closed(vec![rule(select("client"), vec![udp])], Vec::new()))]);
-    assert!(matches!(policy.ingress.l4(IdentityNumber(CLIENT), 17, 80), L4Verdict::Deny(..)));
+    assert_eq!(policy.ingress.l4(IdentityNumber(CLIENT), 17, 80).verdict.action(), Action::Deny);
     assert_eq!(
         policy.warnings,
         [Warning::L7RulesNeedTransport { policy: "shop/p".into(), transport: Protocol::Tcp }]
@@ -236,14 +241,14 @@ fn http_rules_hold_for_tcp_only() {
     let any = PortRule { protocol: None, ..http(80, vec![get("/a")]) };
     let policy = server(vec![ingress("p", closed(vec![rule(select("client"), vec![any])], Vec::new()))]);
     assert_eq!(says(&policy, CLIENT, 80), "GET /a");
-    assert!(matches!(policy.ingress.l4(IdentityNumber(CLIENT), 17, 80), L4Verdict::Deny(..)));
+    assert_eq!(policy.ingress.l4(IdentityNumber(CLIENT), 17, 80).verdict.action(), Action::Deny);
 }
 
 #[test]
 fn without_ports_every_protocol_is_meant_and_a_port_means_the_three_transports() {
     let reaches = |ports: Vec<PortRule>, protocol: u8| {
         let policy = server(vec![ingress("p", closed(vec![rule(select("client"), ports)], Vec::new()))]);
-        matches!(policy.ingress.l4(IdentityNumber(CLIENT), protocol, 0), L4Verdict::Allow(_))
+        policy.ingress.l4(IdentityNumber(CLIENT), protocol, 0).verdict.action() == Action::Allow
     };
     let any_port = || vec![PortRule { port: PolicyPort::Any, protocol: None, l7: None }];
     assert!(reaches(Vec::new(), 1));
@@ -288,9 +293,9 @@ fn named_ports_are_those_of_the_workload_that_receives() {
         ..ingress("p", PolicyDirection::default())
     };
     let policy = PolicySet::compile(&snapshot(vec![egress]), "n1").endpoint(IdentityNumber(CLIENT), &[]);
-    let out = |peer| policy.egress.l4(IdentityNumber(peer), 6, 8080);
-    assert!(matches!(out(SERVER), L4Verdict::Allow(_)));
-    assert!(matches!(out(OTHER), L4Verdict::Deny(Reason::PolicyDenied, _)), "it has no port of that name");
+    let out = |peer| policy.egress.l4(IdentityNumber(peer), 6, 8080).verdict;
+    assert_eq!(out(SERVER).action(), Action::Allow);
+    assert_eq!(out(OTHER).reason, Reason::PolicyDenied as u16, "it has no port of that name");
 }
 
 #[test]
@@ -302,10 +307,8 @@ fn a_rejected_policy_closes_its_namespace_until_it_can_be_read() {
     let policy = set.endpoint(IdentityNumber(SERVER), &[]);
     assert_eq!(says(&policy, CLIENT, 80), "no_policy_config");
     assert_eq!(says(&policy, identity::HOST, 80), "allow by allow-localhost");
-    assert!(matches!(
-        policy.egress.l4(IdentityNumber(CLIENT), 6, 80),
-        L4Verdict::Deny(Reason::NoPolicyConfig, None)
-    ));
+    let out = policy.egress.l4(IdentityNumber(CLIENT), 6, 80);
+    assert_eq!((out.verdict.action(), out.verdict.reason, out.policy), UNKNOWN);
     let next = set.next(&state, &[]).endpoint(IdentityNumber(SERVER), &[]);
     assert_eq!(says(&next, CLIENT, 80), "allow by shop/open");
     // The last good version of a policy stays in force, and closes nothing else.
@@ -319,10 +322,8 @@ fn an_identity_without_labels_is_closed() {
     let set = PolicySet::compile(&snapshot(Vec::new()), "n1");
     for number in [identity::UNKNOWN, 999] {
         let policy = set.endpoint(IdentityNumber(number), &[]);
-        assert!(matches!(
-            policy.egress.l4(IdentityNumber(SERVER), 6, 80),
-            L4Verdict::Deny(Reason::NoPolicyConfig, None)
-        ));
+        let out = policy.egress.l4(IdentityNumber(SERVER), 6, 80);
+        assert_eq!((out.verdict.action(), out.verdict.reason, out.policy), UNKNOWN);
     }
     assert!(set.endpoint(IdentityNumber(identity::WORLD), &[]).egress.is_open());
 }
@@ -338,20 +339,20 @@ fn the_kernel_gets_few_entries_and_none_that_overlap() {
     let deny = vec![rule(select("client"), vec![port(82)])];
     let policy = server(vec![ingress("p", closed(vec![rule(select("client"), ports)], deny))]);
     let client = weft_policy::Peer::Identity(IdentityNumber(CLIENT));
-    let entries: Vec<(Ports, KernelVerdict)> = policy
+    let entries: Vec<(Ports, Action)> = policy
         .ingress
         .kernel_entries()
         .into_iter()
         .filter(|entry: &KernelEntry| entry.peer == client)
-        .map(|entry| (entry.ports, entry.verdict))
+        .map(|entry| (entry.ports, entry.verdict.action()))
         .collect();
     assert_eq!(
         entries,
         [
-            (Ports::Range(80, 81), KernelVerdict::Allow),
-            (Ports::Range(82, 82), KernelVerdict::Deny),
-            (Ports::Range(83, 100), KernelVerdict::Allow),
-            (Ports::Range(200, 200), KernelVerdict::Redirect),
+            (Ports::Range(80, 81), Action::Allow),
+            (Ports::Range(82, 82), Action::Deny),
+            (Ports::Range(83, 100), Action::Allow),
+            (Ports::Range(200, 200), Action::Redirect),
         ]
     );
 }

@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::Context;
+use weft_flow_export::Direction;
 use weft_testlab::daemon::metrics;
 use weft_testlab::peer::tcp;
 use weft_testlab::scene::{Scene, address, ask, url};
@@ -35,6 +36,12 @@ fn a_guarded_pod_is_reached_through_the_proxy_and_sees_its_client() {
             assert_eq!(summary.seen().unwrap().client.ip(), address(&pods.client, v6));
             let after = scene.mesh.sum(metrics::PROXY_CONNECTIONS, &[]).unwrap();
             assert!(after > before, "{} to {url} was not redirected", pods.node.name());
+            let redirected = wait::eventually(SOON, || {
+                let flows = scene.mesh.flows("verdict=REDIRECTED&last=500")?;
+                let to = Some(address(&server.guarded, v6));
+                flows.into_iter().find(|flow| flow.destination.ip == to).context("no flow")
+            });
+            assert_eq!(redirected.unwrap().policies, ["t/guarded".into()]);
         }
     }
 }
@@ -101,15 +108,23 @@ fn l4_rules_are_decided_in_the_kernel_with_a_drop_flow() {
             let arguments = ["tcp-client", &to, "--timeout-ms", "500"];
             let summary: tcp::Summary = ask(pods.outsider.place(), &arguments).unwrap();
             assert_eq!(summary.connected, 0, "{} to {to}: {summary:?}", pods.node.name());
-            let dropped = wait::eventually(SOON, || {
-                let flows = scene.mesh.flows("verdict=DROPPED&last=200")?;
-                let found = flows.into_iter().find(|flow| {
-                    flow.source.ip == Some(address(&pods.outsider, v6))
-                        && flow.destination.ip == Some(address(&server.closed, v6))
-                });
-                found.context("no flow")
-            });
-            assert_eq!(dropped.unwrap().reason.map(|reason| reason.name()), Some("policy_denied"));
+            let ingress = |verdict: &str, client: &str| {
+                wait::eventually(SOON, || {
+                    let flows = scene.mesh.flows(&format!("verdict={verdict}&last=500"))?;
+                    let found = flows.into_iter().find(|flow| {
+                        &*flow.source.pod == client
+                            && flow.direction == Direction::Ingress
+                            && flow.destination.ip == Some(address(&server.closed, v6))
+                    });
+                    found.context("no flow")
+                })
+                .unwrap()
+            };
+            let allowed = ingress("FORWARDED", pods.client.name());
+            assert_eq!(allowed.policies, ["t/closed".into()], "{allowed:?}");
+            let dropped = ingress("DROPPED", pods.outsider.name());
+            assert_eq!(dropped.reason.map(|reason| reason.name()), Some("policy_denied"));
+            assert_eq!(dropped.policies, ["t/closed".into()], "{dropped:?}");
         }
     }
     let after = scene.mesh.sum(metrics::PROXY_CONNECTIONS, &[]).unwrap();

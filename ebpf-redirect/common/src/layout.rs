@@ -2,14 +2,14 @@
 //! Keys and values of the maps that the kernel programs and user space share.
 //!
 //! Every type is plain numbers with explicit padding: the kernel compares keys byte by byte. Ports
-//! and addresses are in network order, everything else in the machine's. A change of any type here
-//! takes a new number in [`VERSION`]'s names, so that a daemon never reads a map of another layout.
+//! and addresses are in network order, everything else in the machine's. A pinned map whose key or value
+//! has another size than here is made anew by the daemon that finds it; a change that keeps the size takes
+//! a new name.
 
 use core::mem::{offset_of, size_of};
 use core::net::IpAddr;
 
-/// The suffix of every map's name.
-pub const VERSION: u32 = 1;
+use crate::Verdict;
 
 /// An IPv6 address, or an IPv4 address mapped into IPv6 (RFC 4291 section 2.5.5.2), in network order.
 #[repr(C)]
@@ -178,16 +178,18 @@ pub struct Workload {
     pub policy: u32,
     /// `WORKLOAD_*`.
     pub flags: u32,
+    /// What holds for what it sends where no entry says more.
+    pub egress: Verdict,
+    /// What holds for what it receives where no entry says more.
+    pub ingress: Verdict,
 }
 
-/// Egress is denied unless an entry allows it.
-pub const WORKLOAD_EGRESS_ENFORCED: u32 = 1;
-/// Ingress is denied unless an entry allows it.
-pub const WORKLOAD_INGRESS_ENFORCED: u32 = 2;
+/// Nothing that it sends has to be decided.
+pub const WORKLOAD_EGRESS_OPEN: u32 = 1;
+/// Nothing that it receives has to be decided.
+pub const WORKLOAD_INGRESS_OPEN: u32 = 2;
 /// Its device is a port of a bridge.
 pub const WORKLOAD_BRIDGED: u32 = 4;
-/// Its policy is not known yet: what no entry names is dropped for that reason.
-pub const WORKLOAD_UNRESOLVED: u32 = 8;
 
 /// Data of a key of `weft_policy_v1`, a trie: everything up to the port is compared as a whole.
 #[repr(C)]
@@ -213,15 +215,6 @@ pub const POLICY_PREFIX: u32 = 80;
 pub const EGRESS: u8 = 0;
 /// Seen from the workload that is connected to.
 pub const INGRESS: u8 = 1;
-
-/// No entry.
-pub const VERDICT_NONE: u32 = 0;
-/// Hand it to the proxy.
-pub const VERDICT_REDIRECT: u32 = 1;
-/// Let it pass in the kernel.
-pub const VERDICT_ALLOW: u32 = 2;
-/// Drop it. The highest number that matches wins.
-pub const VERDICT_DENY: u32 = 3;
 
 /// A flow, as its opener sent the first packet.
 #[repr(C)]
@@ -267,6 +260,10 @@ pub struct Flow {
     pub peer: u32,
     /// Number of the local workload.
     pub workload: u32,
+    /// What let it pass.
+    pub verdict: Verdict,
+    /// Zero.
+    pub pad: u32,
 }
 
 /// The opener has sent a FIN.
@@ -320,6 +317,10 @@ pub struct Event {
     pub suppressed: u32,
     /// Process that asked (translation events), else 0.
     pub process: u32,
+    /// What the policy said; none where it was not asked.
+    pub verdict: Verdict,
+    /// Zero.
+    pub pad2: u32,
     /// Packets of the opener.
     pub packets: u64,
     /// Bytes of the opener.
@@ -406,13 +407,14 @@ const _: () = {
     assert!(size_of::<Endpoint>() == 20);
     assert!(size_of::<ReverseKey>() == 32);
     assert!(size_of::<ServiceCounters>() == 24);
-    assert!(size_of::<Workload>() == 20);
+    assert!(size_of::<Verdict>() == 12);
+    assert!(size_of::<Workload>() == 44);
     assert!(size_of::<PolicyKey>() == 12);
     assert!(offset_of!(PolicyKey, port_be) * 8 == POLICY_PREFIX as usize);
     assert!(size_of::<FlowKey>() == 40);
-    assert!(size_of::<Flow>() == 64);
-    assert!(size_of::<Event>() == 136);
-    assert!(offset_of!(Event, packets) == 104);
+    assert!(size_of::<Flow>() == 80);
+    assert!(size_of::<Event>() == 152);
+    assert!(offset_of!(Event, packets) == 120);
     assert!(size_of::<MetricKey>() == 4);
     assert!(size_of::<Metric>() == 16);
     assert!(size_of::<DropKey>() == 36);

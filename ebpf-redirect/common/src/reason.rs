@@ -75,6 +75,8 @@ reasons! {
     RedirectUnsupported = 180, hubble 180, http 0, "redirect_unsupported";
     /// A deny rule names it.
     DeniedByRule = 181, hubble 181, http 403, "denied_by_rule";
+    /// The policy asks for a peer that has proved who it is, and this one has not.
+    AuthenticationRequired = 189, hubble 189, http 403, "authentication_required";
     /// The connection was ended because a new rule must decide its requests one by one.
     PolicyTightened = 256, hubble 133, http 0, "policy_tightened";
     /// No L7 rule allows the request.

@@ -41,7 +41,7 @@ pub fn bounced(ctx: TcContext) -> i32 {
 
 #[inline(always)]
 fn drop(packet: &Packet, reason: Reason) -> i32 {
-    event::drop(packet, reason, EGRESS, 0);
+    event::drop(packet, reason as u16, EGRESS, 0);
     TC_ACT_SHOT as i32
 }
 
@@ -79,8 +79,10 @@ fn hand_over(skb: *mut __sk_buff, packet: &Packet, config: &Config) -> i32 {
     }
     match proxy::assign_listener(skb, packet, config) {
         0 => proxy::DELIVER,
-        179 => drop(packet, Reason::ProxyAssignFailed),
-        _ => drop(packet, Reason::ProxyUnavailable),
+        reason => {
+            event::drop(packet, reason, EGRESS, 0);
+            TC_ACT_SHOT as i32
+        }
     }
 }
 

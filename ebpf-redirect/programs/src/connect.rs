@@ -12,7 +12,7 @@ use aya_ebpf::{
     programs::SockAddrContext,
 };
 use weft_ebpf_common::{
-    Reason,
+    Reason, Verdict,
     layout::{
         Address, BackendKey, EGRESS, EVENT_DROP, EVENT_TRANSLATE, Endpoint, Event, METRIC_DROP, ReverseKey,
         SERVICE_KEPT, Service,
@@ -205,6 +205,8 @@ fn tell(
         service_id: service.id,
         suppressed: 0,
         process: ctx.tgid(),
+        verdict: Verdict::NONE,
+        pad2: 0,
         packets: 0,
         bytes: 0,
         reply_packets: 0,

@@ -2,12 +2,9 @@
 //! Counts every decision, and tells user space of the ones that matter.
 
 use aya_ebpf::{bindings::BPF_ANY, helpers::generated::bpf_ktime_get_ns};
-use weft_ebpf_common::{
-    Reason,
-    layout::{
-        DropKey, DropState, EVENT_CLOSE, EVENT_DROP, Endpoint, Event, Flow, FlowKey, INGRESS, METRIC_DROP, Metric,
-        MetricKey,
-    },
+use weft_ebpf_common::layout::{
+    DropKey, DropState, EVENT_CLOSE, EVENT_DROP, Endpoint, Event, Flow, FlowKey, INGRESS, METRIC_DROP, Metric,
+    MetricKey,
 };
 
 use crate::{
@@ -65,6 +62,8 @@ pub(crate) fn about(packet: &Packet, kind: u8, direction: u8, workload: u32) -> 
         service_id: 0,
         suppressed: 0,
         process: 0,
+        verdict: packet.verdict,
+        pad2: 0,
         packets: 0,
         bytes: 0,
         reply_packets: 0,
@@ -74,8 +73,7 @@ pub(crate) fn about(packet: &Packet, kind: u8, direction: u8, workload: u32) -> 
 
 /// Counts a drop and tells of it, but not more often than the configuration allows.
 #[inline(never)]
-pub(crate) fn drop(packet: &Packet, reason: Reason, direction: u8, workload: u32) {
-    let reason = reason as u16;
+pub(crate) fn drop(packet: &Packet, reason: u16, direction: u8, workload: u32) {
     count(reason, METRIC_DROP, direction, packet.length);
     let now = unsafe { bpf_ktime_get_ns() };
     let key = DropKey {
@@ -132,6 +130,8 @@ pub(crate) fn closed(key: &FlowKey, flow: &Flow, reason: u16) {
         service_id: 0,
         suppressed: 0,
         process: 0,
+        verdict: flow.verdict,
+        pad2: 0,
         packets: flow.packets,
         bytes: flow.bytes,
         reply_packets: flow.reply_packets,

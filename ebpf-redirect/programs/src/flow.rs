@@ -4,12 +4,10 @@
 
 use aya_ebpf::{bindings::BPF_ANY, helpers::generated::bpf_ktime_get_ns};
 use weft_ebpf_common::{
-    Reason,
-    identity,
+    Action, Reason, Verdict, identity,
     layout::{
         Config, EGRESS, EVENT_OPEN, FLOW_FIN, FLOW_REPLIED, FLOW_REPLY_FIN, FLOW_RESET, Flow, FlowKey, INGRESS,
-        PolicyKey, VERDICT_ALLOW, VERDICT_DENY, VERDICT_NONE, VERDICT_REDIRECT, WORKLOAD_EGRESS_ENFORCED,
-        WORKLOAD_INGRESS_ENFORCED, Workload,
+        PolicyKey, Workload,
     },
 };
 
@@ -80,7 +78,7 @@ fn is_closed(flags: u32) -> bool {
 
 /// Finds the flow of a packet that `workload` sends (egress) or receives (ingress) and counts it.
 #[inline(never)]
-pub(crate) fn known(packet: &Packet, direction: u8, workload: &Workload, config: &Config) -> u32 {
+pub(crate) fn known(packet: &mut Packet, direction: u8, workload: &Workload, config: &Config) -> u32 {
     // The first packet of a connection is never part of one that is known: the addresses of an old
     // connection must not open a way back, and a reused port is decided anew.
     if packet.opens() {
@@ -104,7 +102,7 @@ pub(crate) fn known(packet: &Packet, direction: u8, workload: &Workload, config:
 fn account(
     key: &FlowKey,
     flow: *mut Flow,
-    packet: &Packet,
+    packet: &mut Packet,
     reply: bool,
     workload: &Workload,
     config: &Config,
@@ -112,7 +110,8 @@ fn account(
 ) -> u32 {
     let flow = unsafe { &mut *flow };
     if flow.epoch != config.epoch {
-        let reason = recheck(key, flow.peer, workload);
+        let reason = recheck(key, flow.peer, workload, &mut packet.verdict);
+        flow.verdict = packet.verdict;
         if reason != 0 {
             event::closed(key, flow, reason);
             let _gone = FLOWS.remove(key);
@@ -149,29 +148,38 @@ fn account(
 
 /// Decides an established flow again: 0, or the number of the reason that ends it.
 #[inline(always)]
-fn recheck(key: &FlowKey, peer: u32, workload: &Workload) -> u16 {
+fn recheck(key: &FlowKey, peer: u32, workload: &Workload, found: &mut Verdict) -> u16 {
     let address = if key.direction == EGRESS { &key.destination } else { &key.source };
     let now = policy::identity(address);
     // The node itself was let in by its socket, which the entry remembers and the address does not.
     let peer = if peer == identity::HOST || now != identity::HOST { now } else { peer };
     let port = if crate::packet::has_ports(key.protocol) { key.destination_port_be } else { 0 };
-    match decide(key.direction, peer, key.protocol, port, workload) {
-        VERDICT_ALLOW => 0,
-        VERDICT_REDIRECT => Reason::PolicyTightened as u16,
-        VERDICT_DENY => Reason::DeniedByRule as u16,
-        _ if key.direction == INGRESS && peer == identity::HOST => 0,
-        _ => Reason::PolicyDenied as u16,
+    match decide(key.direction, peer, key.protocol, port, workload, found) {
+        Action::Allow => 0,
+        Action::Redirect => Reason::PolicyTightened as u16,
+        Action::Deny => denial(found),
     }
 }
 
-/// The verdict for a new flow of a workload; [`VERDICT_NONE`] where it is enforced and nothing matches.
+/// Decides about a new flow of a workload; what is said goes to `found`.
 #[inline(always)]
-pub(crate) fn decide(direction: u8, peer: u32, protocol: u8, port_be: u16, workload: &Workload) -> u32 {
-    let key = PolicyKey { set: workload.policy, identity: peer, direction, protocol, port_be };
-    let verdict = policy::verdict(&key);
-    let enforced =
-        if direction == EGRESS { WORKLOAD_EGRESS_ENFORCED } else { WORKLOAD_INGRESS_ENFORCED };
-    if verdict == VERDICT_NONE && workload.flags & enforced == 0 { VERDICT_ALLOW } else { verdict }
+pub(crate) fn decide(
+    direction: u8,
+    peer: u32,
+    protocol: u8,
+    port_be: u16,
+    workload: &Workload,
+    found: &mut Verdict,
+) -> Action {
+    *found = if direction == EGRESS { workload.egress } else { workload.ingress };
+    policy::verdict(&PolicyKey { set: workload.policy, identity: peer, direction, protocol, port_be }, found);
+    found.action()
+}
+
+/// The number of the reason of a denial; a verdict without one was never written.
+#[inline(always)]
+pub(crate) fn denial(verdict: &Verdict) -> u16 {
+    if verdict.reason == 0 { Reason::NoPolicyConfig as u16 } else { verdict.reason }
 }
 
 /// Enters a flow that was allowed, and tells of it.
@@ -189,6 +197,8 @@ pub(crate) fn open(packet: &Packet, direction: u8, workload: &Workload, peer: u3
         flags: 0,
         peer,
         workload: workload.id,
+        verdict: packet.verdict,
+        pad: 0,
     };
     let key = forward(packet, direction);
     if FLOWS.insert(&key, &flow, u64::from(BPF_ANY)).is_err() {

@@ -7,10 +7,10 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use weft_ebpf_common::{
-    Reason,
+    Action, Reason,
     layout::{
-        Address, Config, EGRESS, EVENT_REDIRECT, METRIC_DROP, METRIC_PASS, METRIC_REDIRECT, SERVICE_KEPT, VERDICT_ALLOW,
-        VERDICT_DENY, VERDICT_REDIRECT, WORKLOAD_BRIDGED, WORKLOAD_EGRESS_ENFORCED, WORKLOAD_UNRESOLVED, Workload,
+        Address, Config, EGRESS, EVENT_REDIRECT, METRIC_DROP, METRIC_PASS, METRIC_REDIRECT, SERVICE_KEPT,
+        WORKLOAD_BRIDGED, WORKLOAD_EGRESS_OPEN, Workload,
     },
 };
 
@@ -75,6 +75,12 @@ fn neighbour(skb: *mut __sk_buff, packet: &Packet) -> i32 {
 
 #[inline(always)]
 fn drop(packet: &Packet, reason: Reason, workload: u32) -> i32 {
+    drop_for(packet, reason as u16, workload)
+}
+
+/// The same with the number of the reason.
+#[inline(always)]
+fn drop_for(packet: &Packet, reason: u16, workload: u32) -> i32 {
     event::drop(packet, reason, EGRESS, workload);
     TC_ACT_SHOT as i32
 }
@@ -97,7 +103,7 @@ fn link_scope(address: &Address) -> bool {
 }
 
 #[inline(always)]
-fn decide(skb: *mut __sk_buff, packet: &Packet, config: &Config) -> i32 {
+fn decide(skb: *mut __sk_buff, packet: &mut Packet, config: &Config) -> i32 {
     if link_local(&packet.sender) && link_scope(&packet.receiver) && packet.kind == KIND_LINK {
         return neighbour(skb, packet);
     }
@@ -114,7 +120,7 @@ fn decide(skb: *mut __sk_buff, packet: &Packet, config: &Config) -> i32 {
 #[inline(always)]
 pub(crate) fn decide_for(
     skb: *mut __sk_buff,
-    packet: &Packet,
+    packet: &mut Packet,
     workload: &Workload,
     config: &Config,
 ) -> i32 {
@@ -128,7 +134,7 @@ pub(crate) fn decide_for(
 }
 
 #[inline(always)]
-fn flow(skb: *mut __sk_buff, packet: &Packet, workload: &Workload, config: &Config) -> i32 {
+fn flow(skb: *mut __sk_buff, packet: &mut Packet, workload: &Workload, config: &Config) -> i32 {
     let port = u16::from_be(packet.destination_port_be);
     let block = packet.protocol == TCP && port >= config.first_port && port <= config.last_port;
     if block && to_connection(skb, packet, workload, config) {
@@ -142,7 +148,7 @@ fn flow(skb: *mut __sk_buff, packet: &Packet, workload: &Workload, config: &Conf
             return delivered(skb, workload, config);
         }
         flow::PASS => return pass(packet),
-        code => return drop(packet, reason(code), workload.id),
+        code => return drop_for(packet, (code - flow::DROP) as u16, workload.id),
     }
     if packet.protocol == TCP && !block && to_connection(skb, packet, workload, config) {
         return delivered(skb, workload, config);
@@ -158,34 +164,24 @@ fn flow(skb: *mut __sk_buff, packet: &Packet, workload: &Workload, config: &Conf
     }
     let peer = policy::identity(&packet.destination);
     let port = if packet::has_ports(packet.protocol) { packet.destination_port_be } else { 0 };
-    match flow::decide(EGRESS, peer, packet.protocol, port, workload) {
-        VERDICT_ALLOW => {
+    match flow::decide(EGRESS, peer, packet.protocol, port, workload, &mut packet.verdict) {
+        Action::Allow => {
             if !flow::open(packet, EGRESS, workload, peer, config) {
                 return drop(packet, Reason::ConntrackInsertFailed, workload.id);
             }
             pass(packet)
         }
-        VERDICT_REDIRECT if packet.protocol == TCP => redirect(skb, packet, workload, config, 0),
-        VERDICT_REDIRECT => drop(packet, Reason::RedirectUnsupported, workload.id),
-        VERDICT_DENY => drop(packet, Reason::DeniedByRule, workload.id),
-        _ => drop(packet, denied(workload, Reason::PolicyDenied), workload.id),
+        Action::Redirect if packet.protocol == TCP => redirect(skb, packet, workload, config, 0),
+        Action::Redirect => drop(packet, Reason::RedirectUnsupported, workload.id),
+        Action::Deny => drop_for(packet, flow::denial(&packet.verdict), workload.id),
     }
 }
 
-/// Why something that no entry names is dropped.
+/// Why a packet is dropped that belongs to no flow which could be followed.
 #[inline(always)]
-pub(crate) fn denied(workload: &Workload, reason: Reason) -> Reason {
-    if workload.flags & WORKLOAD_UNRESOLVED != 0 { Reason::NoPolicyConfig } else { reason }
-}
-
-/// The reason in a code of [`flow::known`].
-#[inline(always)]
-pub(crate) fn reason(code: u32) -> Reason {
-    match code - flow::DROP {
-        256 => Reason::PolicyTightened,
-        181 => Reason::DeniedByRule,
-        _ => Reason::PolicyDenied,
-    }
+pub(crate) fn unfollowed(packet: &Packet) -> u16 {
+    let reason = flow::denial(&packet.verdict);
+    if reason == Reason::PolicyDenied as u16 { Reason::UnknownL4 as u16 } else { reason }
 }
 
 /// Hands over to a connection of the proxy here, or finds that it must be done at our device.
@@ -218,8 +214,7 @@ fn redirect(skb: *mut __sk_buff, packet: &Packet, workload: &Workload, config: &
     if workload.flags & WORKLOAD_BRIDGED == 0 {
         match proxy::assign_listener(skb, packet, config) {
             0 => {}
-            179 => return drop(packet, Reason::ProxyAssignFailed, workload.id),
-            _ => return drop(packet, Reason::ProxyUnavailable, workload.id),
+            reason => return drop_for(packet, reason, workload.id),
         }
     }
     event::count(0, METRIC_REDIRECT, EGRESS, packet.length);
@@ -236,7 +231,7 @@ fn redirect(skb: *mut __sk_buff, packet: &Packet, workload: &Workload, config: &
 }
 
 #[inline(always)]
-fn error(skb: *mut __sk_buff, packet: &Packet, workload: &Workload, config: &Config) -> i32 {
+fn error(skb: *mut __sk_buff, packet: &mut Packet, workload: &Workload, config: &Config) -> i32 {
     if packet.protocol == TCP && proxy::knows(skb, packet, config) {
         proxy::mark(skb, config.mark_mask, config.to_proxy);
         return delivered(skb, workload, config);
@@ -246,7 +241,7 @@ fn error(skb: *mut __sk_buff, packet: &Packet, workload: &Workload, config: &Con
 
 #[inline(always)]
 fn fragment(packet: &Packet, workload: &Workload) -> i32 {
-    if workload.flags & WORKLOAD_EGRESS_ENFORCED == 0 && !service::is_address(&packet.receiver) {
+    if workload.flags & WORKLOAD_EGRESS_OPEN != 0 && !service::is_address(&packet.receiver) {
         return pass(packet);
     }
     drop(packet, Reason::FragmentUnsupported, workload.id)
@@ -254,15 +249,14 @@ fn fragment(packet: &Packet, workload: &Workload) -> i32 {
 
 /// No ports and no replies to remember: each packet is decided on its own.
 #[inline(always)]
-fn other(packet: &Packet, workload: &Workload) -> i32 {
+fn other(packet: &mut Packet, workload: &Workload) -> i32 {
     if service::is_address(&packet.receiver) {
         return drop(packet, Reason::ServiceNotTranslated, workload.id);
     }
     let peer = policy::identity(&packet.receiver);
-    match flow::decide(EGRESS, peer, packet.outer_protocol(), 0, workload) {
-        VERDICT_ALLOW => pass(packet),
-        VERDICT_REDIRECT => drop(packet, Reason::RedirectUnsupported, workload.id),
-        VERDICT_DENY => drop(packet, Reason::DeniedByRule, workload.id),
-        _ => drop(packet, denied(workload, Reason::UnknownL4), workload.id),
+    match flow::decide(EGRESS, peer, packet.outer_protocol(), 0, workload, &mut packet.verdict) {
+        Action::Allow => pass(packet),
+        Action::Redirect => drop(packet, Reason::RedirectUnsupported, workload.id),
+        Action::Deny => drop_for(packet, unfollowed(packet), workload.id),
     }
 }

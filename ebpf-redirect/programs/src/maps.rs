@@ -6,9 +6,12 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
 };
-use weft_ebpf_common::layout::{
+use weft_ebpf_common::{
+    Verdict,
+    layout::{
     Address, BackendKey, Config, DropKey, DropState, Endpoint, Flow, FlowKey, MAX_LISTENERS, Metric, MetricKey,
     PolicyKey, ReverseKey, Service, ServiceCounters, ServiceKey, Workload,
+},
 };
 
 use crate::packet::Packet;
@@ -52,7 +55,7 @@ pub(crate) static IDENTITIES: LpmTrie<Address, u32> = LpmTrie::pinned(512_000, 0
 
 /// Policy entries, the longest port prefix wins within (set, identity, direction, protocol).
 #[map(name = "weft_policy_v1")]
-pub(crate) static POLICY: LpmTrie<PolicyKey, u32> = LpmTrie::pinned(262_144, 0);
+pub(crate) static POLICY: LpmTrie<PolicyKey, Verdict> = LpmTrie::pinned(262_144, 0);
 
 /// Flows that stay in the kernel; written here, the oldest is evicted, user space ends idle ones.
 #[map(name = "weft_flows_v1")]
@@ -66,7 +69,7 @@ pub(crate) static DROPS: LruHashMap<DropKey, DropState> = LruHashMap::pinned(4_0
 #[map(name = "weft_metrics_v1")]
 pub(crate) static METRICS: PerCpuHashMap<MetricKey, Metric> = PerCpuHashMap::pinned(512, 0);
 
-/// Events for user space. 1 MiB holds 7,000 of them: a burst of the time that the reader may sleep.
+/// Events for user space. 1 MiB holds 6,500 of them: a burst of the time that the reader may sleep.
 #[map(name = "weft_events_v1")]
 pub(crate) static EVENTS: RingBuf = RingBuf::pinned(1 << 20, 0);
 

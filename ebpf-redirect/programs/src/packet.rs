@@ -5,7 +5,7 @@
 use core::mem::MaybeUninit;
 
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes_relative};
-use weft_ebpf_common::layout::Address;
+use weft_ebpf_common::{Verdict, layout::Address};
 
 use crate::maps::PACKET;
 
@@ -65,6 +65,8 @@ pub(crate) struct Packet {
     pub(crate) icmp: u8,
     /// ICMP code.
     pub(crate) icmp_code: u8,
+    /// What the policy said about it; none before it was asked.
+    pub(crate) verdict: Verdict,
 }
 
 /// TCP, UDP or SCTP with ports, or an ICMP echo with its identifier as both ports.
@@ -104,6 +106,7 @@ impl Packet {
             kind: KIND_OTHER,
             icmp: 0,
             icmp_code: 0,
+            verdict: Verdict::NONE,
         }
     }
 

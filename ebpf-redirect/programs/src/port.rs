@@ -64,7 +64,7 @@ pub fn from_port(ctx: TcContext) -> i32 {
 }
 
 #[inline(always)]
-fn sent(skb: *mut __sk_buff, packet: &Packet, config: &Config) -> i32 {
+fn sent(skb: *mut __sk_buff, packet: &mut Packet, config: &Config) -> i32 {
     if packet.kind == KIND_LINK && packet.icmp == NEIGHBOUR_ADVERTISEMENT {
         return claim(skb, &packet.destination);
     }

@@ -7,17 +7,16 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use weft_ebpf_common::{
-    Reason, identity,
+    Action, Reason, identity,
     layout::{
         Config, EVENT_REDIRECT, INGRESS, METRIC_DROP, METRIC_FROM_PROXY, METRIC_PASS, METRIC_REDIRECT,
-        VERDICT_ALLOW, VERDICT_DENY, VERDICT_NONE, VERDICT_REDIRECT, WORKLOAD_INGRESS_ENFORCED,
-        Workload,
+        WORKLOAD_INGRESS_OPEN, Workload,
     },
 };
 
 use crate::{
     event, flow,
-    from_pod::{denied, reason},
+    from_pod::unfollowed,
     maps::{WORKLOADS, config},
     packet::{self, KIND_ERROR, KIND_FLOW, KIND_FRAGMENT, KIND_LINK, Packet, TCP},
     policy, proxy,
@@ -40,6 +39,12 @@ pub fn to_pod(ctx: TcContext) -> i32 {
 
 #[inline(always)]
 fn drop(packet: &Packet, reason: Reason, workload: u32) -> i32 {
+    drop_for(packet, reason as u16, workload)
+}
+
+/// The same with the number of the reason.
+#[inline(always)]
+fn drop_for(packet: &Packet, reason: u16, workload: u32) -> i32 {
     event::drop(packet, reason, INGRESS, workload);
     TC_ACT_SHOT as i32
 }
@@ -51,7 +56,7 @@ fn pass(packet: &Packet) -> i32 {
 }
 
 #[inline(always)]
-fn decide(skb: *mut __sk_buff, packet: &Packet, config: &Config) -> i32 {
+fn decide(skb: *mut __sk_buff, packet: &mut Packet, config: &Config) -> i32 {
     match unsafe { WORKLOADS.get(&packet.receiver) } {
         // A bridge floods what it has not learned to every port; only the right one decides.
         Some(workload) if workload.ifindex != unsafe { (*skb).ifindex } => TC_ACT_SHOT as i32,
@@ -72,7 +77,7 @@ fn from_proxy(packet: &Packet) -> i32 {
 #[inline(always)]
 pub(crate) fn decide_for(
     skb: *mut __sk_buff,
-    packet: &Packet,
+    packet: &mut Packet,
     workload: &Workload,
     config: &Config,
 ) -> i32 {
@@ -85,7 +90,7 @@ pub(crate) fn decide_for(
     match packet.kind {
         KIND_FLOW => flow(skb, packet, workload, config),
         KIND_ERROR => error(skb, packet, workload, config),
-        KIND_FRAGMENT if workload.flags & WORKLOAD_INGRESS_ENFORCED == 0 => pass(packet),
+        KIND_FRAGMENT if workload.flags & WORKLOAD_INGRESS_OPEN != 0 => pass(packet),
         KIND_FRAGMENT => drop(packet, Reason::FragmentUnsupported, workload.id),
         _ => other(skb, packet, workload),
     }
@@ -103,7 +108,7 @@ fn sender(skb: *mut __sk_buff, packet: &Packet) -> u32 {
 }
 
 #[inline(always)]
-fn flow(skb: *mut __sk_buff, packet: &Packet, workload: &Workload, config: &Config) -> i32 {
+fn flow(skb: *mut __sk_buff, packet: &mut Packet, workload: &Workload, config: &Config) -> i32 {
     let port = u16::from_be(packet.destination_port_be);
     let block = packet.protocol == TCP && port >= config.first_port && port <= config.last_port;
     if block && proxy::knows(skb, packet, config) {
@@ -112,21 +117,18 @@ fn flow(skb: *mut __sk_buff, packet: &Packet, workload: &Workload, config: &Conf
     match flow::known(packet, INGRESS, workload, config) {
         flow::NEW => {}
         flow::PASS => return pass(packet),
-        code => return drop(packet, reason(code), workload.id),
+        code => return drop_for(packet, (code - flow::DROP) as u16, workload.id),
     }
     if packet.protocol == TCP && !block && proxy::knows(skb, packet, config) {
         return proxy::bounce(skb, config);
     }
     let peer = sender(skb, packet);
     let port = if packet::has_ports(packet.protocol) { packet.destination_port_be } else { 0 };
-    match flow::decide(INGRESS, peer, packet.protocol, port, workload) {
-        VERDICT_ALLOW => allow(packet, workload, peer, config),
-        // Probes of the node are not held up by policy; a deny rule that names the node is obeyed.
-        VERDICT_NONE if peer == identity::HOST => allow(packet, workload, peer, config),
-        VERDICT_REDIRECT if packet.protocol == TCP => redirect(skb, packet, workload, peer, config),
-        VERDICT_REDIRECT => drop(packet, Reason::RedirectUnsupported, workload.id),
-        VERDICT_DENY => drop(packet, Reason::DeniedByRule, workload.id),
-        _ => drop(packet, denied(workload, Reason::PolicyDenied), workload.id),
+    match flow::decide(INGRESS, peer, packet.protocol, port, workload, &mut packet.verdict) {
+        Action::Allow => allow(packet, workload, peer, config),
+        Action::Redirect if packet.protocol == TCP => redirect(skb, packet, workload, peer, config),
+        Action::Redirect => drop(packet, Reason::RedirectUnsupported, workload.id),
+        Action::Deny => drop_for(packet, flow::denial(&packet.verdict), workload.id),
     }
 }
 
@@ -155,7 +157,7 @@ fn redirect(skb: *mut __sk_buff, packet: &Packet, workload: &Workload, peer: u32
 }
 
 #[inline(always)]
-fn error(skb: *mut __sk_buff, packet: &Packet, workload: &Workload, config: &Config) -> i32 {
+fn error(skb: *mut __sk_buff, packet: &mut Packet, workload: &Workload, config: &Config) -> i32 {
     if packet.protocol == TCP && proxy::knows(skb, packet, config) {
         return proxy::bounce(skb, config);
     }
@@ -165,13 +167,11 @@ fn error(skb: *mut __sk_buff, packet: &Packet, workload: &Workload, config: &Con
 
 /// No ports and no replies to remember: each packet is decided on its own.
 #[inline(always)]
-fn other(skb: *mut __sk_buff, packet: &Packet, workload: &Workload) -> i32 {
+fn other(skb: *mut __sk_buff, packet: &mut Packet, workload: &Workload) -> i32 {
     let peer = sender(skb, packet);
-    match flow::decide(INGRESS, peer, packet.outer_protocol(), 0, workload) {
-        VERDICT_ALLOW => pass(packet),
-        VERDICT_NONE if peer == identity::HOST => pass(packet),
-        VERDICT_REDIRECT => drop(packet, Reason::RedirectUnsupported, workload.id),
-        VERDICT_DENY => drop(packet, Reason::DeniedByRule, workload.id),
-        _ => drop(packet, denied(workload, Reason::UnknownL4), workload.id),
+    match flow::decide(INGRESS, peer, packet.outer_protocol(), 0, workload, &mut packet.verdict) {
+        Action::Allow => pass(packet),
+        Action::Redirect => drop(packet, Reason::RedirectUnsupported, workload.id),
+        Action::Deny => drop_for(packet, unfollowed(packet), workload.id),
     }
 }

@@ -5,11 +5,12 @@
 use std::net::IpAddr;
 
 use weft_ebpf_common::{
-    Reason,
+    Reason, Verdict,
     layout::{
-        Address, Config, METRIC_DROP, POLICY_PREFIX, PolicyKey, Service, ServiceKey,
-        WORKLOAD_EGRESS_ENFORCED, WORKLOAD_INGRESS_ENFORCED, Workload,
+        Address, Config, METRIC_DROP, POLICY_PREFIX, PolicyKey, Service, ServiceKey, WORKLOAD_EGRESS_OPEN,
+        WORKLOAD_INGRESS_OPEN, Workload,
     },
+    verdict::{Level, TIER_NORMAL},
 };
 use weft_ebpf_redirect::{
     DEFAULT_MARK,
@@ -105,7 +106,22 @@ impl Bench {
     }
 
     pub(crate) fn workload(&self, flags: u32) {
-        let workload = Workload { id: 9, ifindex: DEVICE, identity: POD_IDENTITY, policy: SET, flags };
+        let rest = match flags & (CLOSED | UNKNOWN | GUARDED) {
+            CLOSED => Verdict::deny(Level::last(TIER_NORMAL), 14, Reason::PolicyDenied as u16),
+            UNKNOWN => Verdict::deny(Level::NONE, 0, Reason::NoPolicyConfig as u16),
+            _ => Verdict::allow(Level::NONE, 0),
+        };
+        let open = WORKLOAD_EGRESS_OPEN | WORKLOAD_INGRESS_OPEN;
+        let flags = if flags & (CLOSED | UNKNOWN | GUARDED) == 0 { flags | open } else { flags };
+        let workload = Workload {
+            id: 9,
+            ifindex: DEVICE,
+            identity: POD_IDENTITY,
+            policy: SET,
+            flags,
+            egress: rest,
+            ingress: rest,
+        };
         self.maps.workloads.update(&self.address(POD), &workload).unwrap();
     }
 
@@ -117,7 +133,7 @@ impl Bench {
         protocol: u8,
         port: u16,
         bits: u32,
-        verdict: u32,
+        verdict: Verdict,
     ) {
         let data = PolicyKey { set: SET, identity, direction, protocol, port_be: port.to_be() };
         self.maps.policy.update(&Prefix { length: POLICY_PREFIX + bits, data }, &verdict).unwrap();
@@ -254,6 +270,15 @@ pub(crate) fn both(flags: u32, test: impl Fn(&Bench)) {
     }
 }
 
-pub(crate) const CLOSED: u32 = WORKLOAD_EGRESS_ENFORCED | WORKLOAD_INGRESS_ENFORCED;
+/// What no entry names is denied.
+pub(crate) const CLOSED: u32 = 1 << 16;
+/// The policy is not known.
+pub(crate) const UNKNOWN: u32 = 1 << 17;
+/// What no entry names passes, but there are entries.
+pub(crate) const GUARDED: u32 = 1 << 18;
+const LEVEL: Level = Level::new(TIER_NORMAL, 0);
+pub(crate) const ALLOW: Verdict = Verdict::allow(LEVEL, 11);
+pub(crate) const DENY: Verdict = Verdict::deny(LEVEL, 12, Reason::DeniedByRule as u16);
+pub(crate) const REDIRECT: Verdict = Verdict::redirect(LEVEL, 13);
 pub(crate) const PORTS: (u16, u16) = (40_000, 8080);
 pub(crate) const BACK: (u16, u16) = (8080, 40_000);

@@ -128,7 +128,7 @@ fn flow(state: &MeshState, event: KernelEvent) -> Flow {
         protocol: Protocol(event.protocol),
         flags: TcpFlags(event.tcp_flags),
         is_reply: Some(false),
-        policies: Vec::new(),
+        policies: state.policies().rule(event.verdict.rule).map(|rule| rule.policy).into_iter().collect(),
     })
 }
 

@@ -103,7 +103,7 @@ pub(crate) async fn relay_while_permitted(
     tokio::select! {
         biased;
         denial = no_longer_permitted(connection, choice.as_deref(), decide) => {
-            record.policy = denial.policy;
+            record.policy = denial.decided.policy;
             record.denied = Some(denial.direction);
             record.reason = Some(Reason::PolicyTightened);
         }
@@ -127,7 +127,7 @@ pub(crate) fn refuse(
     record.reason = Some(reason);
     if let Some((choice, denial)) = denied {
         record.choice = Some(choice);
-        record.policy = denial.policy;
+        record.policy = denial.decided.policy;
         record.denied = Some(denial.direction);
     }
     report(&connection.worker, record);

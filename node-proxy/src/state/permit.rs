@@ -10,10 +10,14 @@ use std::{borrow::Cow, net::SocketAddr, sync::Arc};
 
 use http::HeaderName;
 use weft_codec::message::RequestHead;
-use weft_ebpf_common::reason::Reason;
+use weft_ebpf_common::{
+    Action, Verdict,
+    reason::Reason,
+    verdict::{Level, NO_RULE},
+};
 use weft_ir::Protocol;
 use weft_policy::{
-    Direction, EndpointPolicy, HttpDecision, HttpRequest, L4Verdict, L7Policy, capture::Capture,
+    Decision, Direction, EndpointPolicy, HttpDecision, HttpRequest, L7Policy, capture::Capture,
 };
 
 use crate::state::{MeshState, Peer, Place};
@@ -21,14 +25,23 @@ use crate::state::{MeshState, Peer, Place};
 /// Both ends allow what was asked. Needed to connect and to relay; holds the policies that allowed it.
 #[derive(Clone, Debug)]
 pub(crate) struct Permit {
-    egress: Option<Arc<str>>,
-    ingress: Option<Arc<str>>,
+    egress: Decided,
+    ingress: Decided,
+}
+
+/// What was decided about what is said, and by which policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Decided {
+    /// The verdict: never a redirect, since nobody else decides here.
+    pub(crate) verdict: Verdict,
+    /// The policy that allowed or denied, or the first that closes the direction.
+    pub(crate) policy: Option<Arc<str>>,
 }
 
 /// The client's side allows the request; the endpoint's side is still to be asked.
 #[derive(Debug)]
 #[must_use]
-pub(crate) struct EgressPass(Option<Arc<str>>);
+pub(crate) struct EgressPass(Decided);
 
 /// A policy does not allow it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,15 +50,15 @@ pub(crate) struct Denial {
     pub(crate) reason: Reason,
     /// Whose policy.
     pub(crate) direction: Direction,
-    /// The policy that denied, or the first that closes the direction.
-    pub(crate) policy: Option<Arc<str>>,
+    /// What was decided.
+    pub(crate) decided: Decided,
 }
 
 /// What the policies of both ends say about connections of one client to one endpoint.
 #[derive(Clone, Debug)]
 pub(crate) struct Verdicts {
-    egress: L4Verdict,
-    ingress: L4Verdict,
+    egress: Decision,
+    ingress: Decision,
 }
 
 /// The policy under which a client sends: its own where it is a pod of this node, none where its node
@@ -74,14 +87,14 @@ impl Verdicts {
         let tcp = Protocol::Tcp.number();
         let egress = match client_policy {
             Some(policy) => policy.egress.l4(endpoint.identity, tcp, address.port()),
-            None => L4Verdict::Allow(None),
+            None => not_asked(),
         };
         let ingress = match endpoint.place {
             Place::LocalPod => {
                 workload_policy(state, endpoint).ingress.l4(client.identity, tcp, address.port())
             }
             Place::RemotePod | Place::Host | Place::OtherNode | Place::Outside | Place::Unknown => {
-                L4Verdict::Allow(None)
+                not_asked()
             }
         };
         Verdicts { egress, ingress }
@@ -94,14 +107,10 @@ impl Verdicts {
 
     /// Decides about a connection that is relayed as bytes. Rules about requests allow none.
     pub(crate) fn permit_bytes(&self) -> Result<Permit, Denial> {
-        let bytes = |verdict: &L4Verdict, direction| match verdict {
-            L4Verdict::Allow(policy) => Ok(policy.clone()),
-            L4Verdict::Deny(reason, policy) => {
-                Err(Denial { reason: *reason, direction, policy: policy.clone() })
-            }
-            L4Verdict::L7(L7Policy::Http(_)) => {
-                Err(Denial { reason: Reason::HttpPolicyDenied, direction, policy: None })
-            }
+        let bytes = |decision: &Decision, direction| {
+            decide(decision, direction, |l7| match l7 {
+                L7Policy::Http(_) => HttpDecision::Deny(Reason::HttpPolicyDenied, None),
+            })
         };
         let egress = bytes(&self.egress, Direction::Egress)?;
         Ok(Permit { egress, ingress: bytes(&self.ingress, Direction::Ingress)? })
@@ -118,34 +127,71 @@ impl Verdicts {
     }
 }
 
+/// The policy of this end is decided elsewhere, or it has none.
+fn not_asked() -> Decision {
+    Decision { verdict: Verdict::allow(Level::NONE, NO_RULE), policy: None, l7: None }
+}
+
 impl Permit {
     /// The policy that allowed it, the endpoint's first; none where nothing had to be allowed.
     pub(crate) fn policy(&self) -> Option<&Arc<str>> {
-        self.ingress.as_ref().or(self.egress.as_ref())
+        self.ingress.policy.as_ref().or(self.egress.policy.as_ref())
     }
 }
 
-fn request(
-    verdict: &L4Verdict,
-    direction: Direction,
-    head: &RequestHead,
-) -> Result<Option<Arc<str>>, Denial> {
-    match verdict {
-        L4Verdict::Allow(policy) => Ok(policy.clone()),
-        L4Verdict::Deny(reason, policy) => Err(Denial { reason: *reason, direction, policy: policy.clone() }),
-        L4Verdict::L7(L7Policy::Http(rules)) => {
+impl Denial {
+    fn new(direction: Direction, verdict: Verdict, policy: Option<Arc<str>>) -> Denial {
+        // A number that is not known was made by nobody; what was not decided is denied all the same.
+        let reason = Reason::from_number(verdict.reason).unwrap_or(Reason::NoPolicyConfig);
+        Denial { reason, direction, decided: Decided { verdict, policy } }
+    }
+}
+
+fn request(decision: &Decision, direction: Direction, head: &RequestHead) -> Result<Decided, Denial> {
+    decide(decision, direction, |l7| match l7 {
+        L7Policy::Http(rules) => {
             let header = |name: &str| combined(head, name);
-            let request = HttpRequest {
+            rules.decide(&HttpRequest {
                 method: head.method.as_str().as_bytes(),
                 authority: head.authority.as_ref().map_or(b"", |authority| authority.as_str().as_bytes()),
                 target: head.target.as_str().as_bytes(),
                 header: &header,
-            };
-            match rules.decide(&request) {
-                HttpDecision::Allow(policy) => Ok(Some(policy)),
-                HttpDecision::Deny(reason, policy) => Err(Denial { reason, direction, policy }),
-            }
+            })
         }
+    })
+}
+
+/// Makes an end's answer final. A peer is known by its address alone, so one that has to prove who it is
+/// is denied.
+fn decide(
+    decision: &Decision,
+    direction: Direction,
+    said: impl FnOnce(&L7Policy) -> HttpDecision,
+) -> Result<Decided, Denial> {
+    let Decision { verdict, policy, l7 } = decision;
+    let level = verdict.level();
+    match verdict.action() {
+        Action::Allow => Ok(Decided { verdict: *verdict, policy: policy.clone() }),
+        Action::Deny => Err(Denial::new(direction, *verdict, policy.clone())),
+        Action::Redirect if verdict.authenticate() => {
+            let denied = Verdict::deny(level, verdict.rule, Reason::AuthenticationRequired as u16);
+            Err(Denial::new(direction, denied, policy.clone()))
+        }
+        Action::Redirect => match l7.as_ref().map(said) {
+            Some(HttpDecision::Allow(rule)) => {
+                Ok(Decided { verdict: Verdict::allow(level, rule.number), policy: Some(rule.policy) })
+            }
+            Some(HttpDecision::Deny(reason, rule)) => {
+                let number = rule.as_ref().map_or(verdict.rule, |rule| rule.number);
+                let policy = rule.map(|rule| rule.policy).or_else(|| policy.clone());
+                Err(Denial::new(direction, Verdict::deny(level, number, reason as u16), policy))
+            }
+            // Without rules about what is said, a redirect could only ask who the peer is.
+            None => {
+                let denied = Verdict::deny(level, verdict.rule, Reason::NoPolicyConfig as u16);
+                Err(Denial::new(direction, denied, policy.clone()))
+            }
+        },
     }
 }
 

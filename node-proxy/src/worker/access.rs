@@ -138,7 +138,7 @@ impl Record {
 
     /// Notes a denial; yields its reason.
     pub(crate) fn denied(&mut self, denial: Denial) -> Reason {
-        self.policy = denial.policy;
+        self.policy = denial.decided.policy;
         self.denied = Some(denial.direction);
         denial.reason
     }

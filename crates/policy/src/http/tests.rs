@@ -8,7 +8,11 @@ fn rule(method: &str, path: &str) -> HttpRule {
 }
 
 fn compile(rules: &[HttpRule]) -> RequestRules {
-    RequestRules::compile(&[HttpSource { policy: "shop/checkout".into(), rules: rules.into() }])
+    RequestRules::compile(&[HttpSource { rule: checkout(), rules: rules.into() }])
+}
+
+fn checkout() -> RuleRef {
+    RuleRef { number: 7, policy: "shop/checkout".into() }
 }
 
 fn decide(
@@ -63,11 +67,11 @@ fn classes_are_those_of_re2() {
 fn a_denial_names_the_reason_and_the_policy() {
     assert_eq!(
         decide(compile(&[rule("GET", "/.*")]), "POST", "shop", "/pay", &[]),
-        HttpDecision::Deny(Reason::HttpPolicyDenied, Some("shop/checkout".into()))
+        HttpDecision::Deny(Reason::HttpPolicyDenied, Some(checkout()))
     );
     assert_eq!(
         decide(compile(&[rule("GET", "/.*")]), "GET", "shop", "/pay", &[]),
-        HttpDecision::Allow("shop/checkout".into())
+        HttpDecision::Allow(checkout())
     );
 }
 

@@ -9,40 +9,47 @@ mod world;
 use proptest::prelude::*;
 use weft_ir::IdentityNumber;
 use weft_policy::{
-    Direction, DirectionPolicy, HttpDecision, HttpRequest, HttpRules, KernelEntry, KernelVerdict, L4Verdict,
-    L7Policy, Peer, PolicySet, Protocol,
+    Decision, Direction, DirectionPolicy, EndpointPolicy, HttpDecision, HttpRequest, HttpRules, KernelEntry,
+    L7Policy, Peer, PolicySet, Ports, Protocol,
 };
 
 use reference::{Answer, Question};
+use weft_ebpf_common::{Action, Verdict};
 use world::{ADDRESSES, NODE, PORTS, PROTOCOLS, REQUESTS, World};
 
-/// What the kernel is documented to do: of all entries that match, the greatest verdict wins.
+/// What the kernel is documented to do: of all entries that match, and of what holds for the rest, the
+/// greatest precedence wins.
 fn kernel(
     policy: &DirectionPolicy,
     entries: &[KernelEntry],
     peer: IdentityNumber,
     protocol: u8,
     port: u16,
-) -> Decided {
+) -> u32 {
     let matching = entries.iter().filter(|entry| {
         (entry.peer == Peer::Any || entry.peer == Peer::Identity(peer))
             && (entry.protocol == Protocol::Any || entry.protocol == Protocol::Number(protocol))
             && match entry.ports {
-                weft_policy::Ports::Any => true,
-                weft_policy::Ports::Range(first, last) => (first..=last).contains(&port),
+                Ports::Any => true,
+                Ports::Range(first, last) => (first..=last).contains(&port),
             }
     });
-    decided(policy, matching.map(|entry| entry.verdict).max())
+    matching
+        .map(|entry| entry.verdict)
+        .chain([policy.rest()])
+        .map(|verdict| verdict.precedence)
+        .max()
+        .unwrap()
 }
 
-/// The same with four longest-prefix lookups, as a kernel table does them.
+/// The same with four longest-prefix lookups, as the kernel programs do them, with the rule that decides.
 fn kernel_by_prefix(
     policy: &DirectionPolicy,
     entries: &[KernelEntry],
     peer: IdentityNumber,
     protocol: u8,
     port: u16,
-) -> Decided {
+) -> Verdict {
     let lookup = |wanted_peer, wanted_protocol| {
         let same = entries.iter().filter(|e| e.peer == wanted_peer && e.protocol == wanted_protocol);
         same.flat_map(|entry| entry.ports.prefixes().into_iter().map(move |prefix| (prefix, entry.verdict)))
@@ -51,7 +58,7 @@ fn kernel_by_prefix(
                 port & mask == *first
             })
             .max_by_key(|((_, length), _)| *length)
-            .map(|(_, verdict)| verdict)
+            .map_or(Verdict::NONE, |(_, verdict)| verdict)
     };
     let (identity, number) = (Peer::Identity(peer), Protocol::Number(protocol));
     let found = [
@@ -60,32 +67,7 @@ fn kernel_by_prefix(
         lookup(Peer::Any, number),
         lookup(Peer::Any, Protocol::Any),
     ];
-    decided(policy, found.into_iter().flatten().max())
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Decided {
-    Allow,
-    Deny,
-    Redirect,
-}
-
-fn decided(policy: &DirectionPolicy, verdict: Option<KernelVerdict>) -> Decided {
-    match verdict {
-        Some(KernelVerdict::Deny) => Decided::Deny,
-        Some(KernelVerdict::Allow) => Decided::Allow,
-        Some(KernelVerdict::Redirect) => Decided::Redirect,
-        None if policy.enforced() => Decided::Deny,
-        None => Decided::Allow,
-    }
-}
-
-fn engine(verdict: &L4Verdict) -> Decided {
-    match verdict {
-        L4Verdict::Allow(_) => Decided::Allow,
-        L4Verdict::Deny(..) => Decided::Deny,
-        L4Verdict::L7(_) => Decided::Redirect,
-    }
+    found.into_iter().fold(policy.rest(), Verdict::or)
 }
 
 fn allowed_requests(rules: &HttpRules) -> Vec<bool> {
@@ -119,26 +101,34 @@ fn check(world: &World) {
                     PROTOCOLS.iter().flat_map(|p| PORTS.iter().map(move |port| (*p, *port)))
                 {
                     let asked = Question { world, workload, direction, address, protocol, port };
-                    let verdict = policy.l4(peer, protocol, port);
-                    let said = engine(&verdict);
-                    let context = || format!("{direction} {peer:?} {address} {protocol} {port} {verdict:?}");
-                    assert_eq!(kernel(policy, &entries, peer, protocol, port), said, "{}", context());
-                    assert_eq!(
-                        kernel_by_prefix(policy, &entries, peer, protocol, port),
-                        said,
-                        "{}",
-                        context()
-                    );
-                    match (asked.answer(), &verdict) {
-                        (Answer::Allow, L4Verdict::Allow(_)) | (Answer::Deny, L4Verdict::Deny(..)) => {}
-                        (Answer::Requests(expected), L4Verdict::L7(L7Policy::Http(rules))) => {
-                            assert_eq!(allowed_requests(rules), expected, "{}", context());
-                        }
-                        (expected, _) => panic!("the rules say {expected:?}: {}", context()),
-                    }
+                    let decision = policy.l4(peer, protocol, port);
+                    let context = || format!("{direction} {peer:?} {address} {protocol} {port} {decision:?}");
+                    let verdict = decision.verdict;
+                    let in_kernel = kernel(policy, &entries, peer, protocol, port);
+                    assert_eq!(in_kernel, verdict.precedence, "{}", context());
+                    let in_kernel = kernel_by_prefix(policy, &entries, peer, protocol, port);
+                    assert_eq!(in_kernel, verdict, "{}", context());
+                    let name = set.rule(verdict.rule).map(|rule| rule.policy);
+                    assert_eq!(name, decision.policy, "the number names the policy: {}", context());
+                    compare(&asked.answer(), &decision, &context);
                 }
             }
         }
+    }
+}
+
+/// Holds the engine's answer to what the rules say, in every part.
+fn compare(expected: &Answer, decision: &Decision, context: &dyn Fn() -> String) {
+    let verdict = decision.verdict;
+    assert_eq!(verdict.action(), expected.action, "{}", context());
+    assert_eq!(verdict.authenticate(), expected.authenticate, "{}", context());
+    assert_eq!((verdict.tier(), verdict.priority()), expected.level, "{}", context());
+    let policy = decision.policy.as_deref().unwrap_or_default();
+    assert!(expected.policies.contains(policy), "{:?} decide: {}", expected.policies, context());
+    let allowed = decision.l7.as_ref().map(|L7Policy::Http(rules)| allowed_requests(rules));
+    assert_eq!(allowed, expected.requests, "{}", context());
+    if expected.authenticate {
+        assert_ne!(verdict.action(), Action::Allow, "nobody was asked who he is: {}", context());
     }
 }
 
@@ -148,8 +138,8 @@ fn no_overlaps(entries: &[KernelEntry]) {
         let [one, other] = pair else { continue };
         if (one.peer, one.protocol) == (other.peer, other.protocol) {
             let range = |entry: &KernelEntry| match entry.ports {
-                weft_policy::Ports::Any => (0, u16::MAX),
-                weft_policy::Ports::Range(first, last) => (first, last),
+                Ports::Any => (0, u16::MAX),
+                Ports::Range(first, last) => (first, last),
             };
             let mut ranges = [range(one), range(other)];
             ranges.sort_unstable();
@@ -179,8 +169,9 @@ proptest! {
             for direction in [Direction::Ingress, Direction::Egress] {
                 for address in ADDRESSES.iter().map(|text| text.parse().unwrap()) {
                     for port in PORTS {
-                        let verdict = |set: &PolicySet, policy: &weft_policy::EndpointPolicy| {
-                            engine(&policy.direction(direction).l4(set.identity_of(address), 6, *port))
+                        let verdict = |set: &PolicySet, policy: &EndpointPolicy| {
+                            let found = policy.direction(direction).l4(set.identity_of(address), 6, *port);
+                            (found.verdict.precedence, found.policy)
                         };
                         prop_assert_eq!(verdict(&next, &one), verdict(&fresh, &other));
                     }

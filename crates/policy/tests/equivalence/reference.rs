@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The rules, read one by one for one question. Slow, plain, and without any code of the crate.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
+use weft_ebpf_common::Action;
 use weft_ir::{
     Entity, HttpRule, L7Rules, Operator, Peer, Policy, PolicyDirection, PolicyPort, PolicyRule, PortRule,
-    Requirement, Selector, Workload,
+    Requirement, Selector, Tier, Workload,
 };
 use weft_policy::Direction;
 
@@ -20,12 +21,29 @@ pub(crate) struct Question<'a> {
     pub(crate) port: u16,
 }
 
-#[derive(Debug, PartialEq)]
-pub(crate) enum Answer {
-    Allow,
+/// What the rules say, and which policies say it.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) action: Action,
+    pub(crate) authenticate: bool,
+    /// Tier and priority, as verdicts number them.
+    pub(crate) level: (u8, u16),
+    /// Any of these may be named; nobody is empty.
+    pub(crate) policies: BTreeSet<String>,
+    /// Which of the requests are allowed, where that is asked.
+    pub(crate) requests: Option<Vec<bool>>,
+}
+
+/// One thing that is said about the packet.
+struct Statement {
+    level: (u8, u16),
+    policy: String,
+    said: Said,
+}
+
+enum Said {
     Deny,
-    /// Which of the requests are allowed.
-    Requests(Vec<bool>),
+    Allow { authenticate: bool, requests: Option<Vec<bool>> },
 }
 
 /// Who is behind an address.
@@ -42,36 +60,73 @@ enum Who<'a> {
 
 impl Question<'_> {
     pub(crate) fn answer(&self) -> Answer {
-        let policies: Vec<&Policy> =
+        let mut said = self.statements();
+        let turn = said.iter().map(|statement| statement.level).min().unwrap();
+        said.retain(|statement| statement.level == turn);
+        let named = |wanted: &dyn Fn(&Said) -> bool| {
+            let found = said.iter().filter(|statement| wanted(&statement.said));
+            found.map(|statement| statement.policy.clone()).collect::<BTreeSet<_>>()
+        };
+        let denied = named(&|said| matches!(said, Said::Deny));
+        let asked = named(&|said| matches!(said, Said::Allow { authenticate: true, .. }));
+        let anything = named(&|said| matches!(said, Said::Allow { requests: None, .. }));
+        let (action, policies) = match () {
+            () if !denied.is_empty() => (Action::Deny, denied),
+            () if !asked.is_empty() => (Action::Redirect, asked.clone()),
+            () if !anything.is_empty() => (Action::Allow, anything.clone()),
+            () => (Action::Redirect, named(&|_| true)),
+        };
+        let requests = (action == Action::Redirect && anything.is_empty()).then(|| {
+            let mut all = vec![false; REQUESTS.len()];
+            for statement in &said {
+                if let Said::Allow { requests: Some(requests), .. } = &statement.said {
+                    all.iter_mut().zip(requests).for_each(|(all, one)| *all |= one);
+                }
+            }
+            all
+        });
+        let authenticate = action == Action::Redirect && !asked.is_empty();
+        Answer { action, authenticate, level: turn, policies, requests }
+    }
+
+    /// Everything that is said, down to what holds where nobody says anything.
+    fn statements(&self) -> Vec<Statement> {
+        let allow = Said::Allow { authenticate: false, requests: None };
+        let mut said = vec![Statement { level: (255, u16::MAX), policy: String::new(), said: allow }];
+        let selecting: Vec<&Policy> =
             self.world.policies.iter().filter(|policy| self.selects(policy)).collect();
-        let sections: Vec<&PolicyDirection> = policies.iter().map(|policy| self.section(policy)).collect();
-        let enforced = sections.iter().any(|section| section.default_deny);
-        let named = |rules: &[PolicyRule]| rules.iter().any(|rule| self.names(rule).is_some());
-        if sections.iter().any(|section| named(&section.deny)) {
-            return Answer::Deny;
-        }
-        if self.direction == Direction::Ingress && self.who() == Who::Host {
-            return Answer::Allow;
-        }
-        let mut requests: Option<Vec<bool>> = None;
-        for section in &sections {
-            for port in section.allow.iter().filter_map(|rule| self.names(rule)).flatten() {
-                let Some(L7Rules::Http(http)) = port.and_then(|port| port.l7.as_ref()) else {
-                    return Answer::Allow;
-                };
-                let allowed = requests.get_or_insert_with(|| vec![false; REQUESTS.len()]);
-                for (allowed, request) in allowed.iter_mut().zip(REQUESTS) {
-                    let sane = !request.method.contains('\n');
-                    *allowed |=
-                        sane && (!section.default_deny || http.iter().any(|rule| holds(rule, request)));
+        for policy in &selecting {
+            let section = self.section(policy);
+            let tier = match policy.tier {
+                Tier::Admin => 100,
+                Tier::Normal => 200,
+                Tier::Baseline => 250,
+            };
+            let name = policy.name.to_string();
+            let mut say = |priority, statement| {
+                said.push(Statement { level: (tier, priority), policy: name.clone(), said: statement });
+            };
+            if section.default_deny {
+                say(u16::MAX, Said::Deny);
+            }
+            for _ in section.deny.iter().filter(|rule| self.names(rule).is_some()) {
+                say(policy.priority, Said::Deny);
+            }
+            for rule in &section.allow {
+                for port in self.names(rule).into_iter().flatten() {
+                    let requests = port.and_then(|port| port.l7.as_ref());
+                    let requests = requests.map(|L7Rules::Http(rules)| allowed(rules, section.default_deny));
+                    say(policy.priority, Said::Allow { authenticate: rule.authenticate, requests });
                 }
             }
         }
-        match requests {
-            Some(allowed) => Answer::Requests(allowed),
-            None if enforced => Answer::Deny,
-            None => Answer::Allow,
+        let closed_or_named =
+            selecting.iter().any(|policy| *self.section(policy) != PolicyDirection::default());
+        if self.direction == Direction::Ingress && self.who() == Who::Host && closed_or_named {
+            let allow = Said::Allow { authenticate: false, requests: None };
+            said.push(Statement { level: (200, 0), policy: "allow-localhost".to_owned(), said: allow });
         }
+        said
     }
 
     fn selects(&self, policy: &Policy) -> bool {
@@ -210,6 +265,15 @@ fn required(requirement: &Requirement, labels: &[(&str, &str)]) -> bool {
         Operator::Exists => value.is_some(),
         Operator::DoesNotExist => value.is_none(),
     }
+}
+
+/// Which requests a rule's list allows; all sane ones where its policy only watches.
+fn allowed(rules: &[HttpRule], default_deny: bool) -> Vec<bool> {
+    let allowed = |request: &Request| {
+        let sane = !request.method.contains('\n');
+        sane && (!default_deny || rules.iter().any(|rule| holds(rule, request)))
+    };
+    REQUESTS.iter().map(allowed).collect()
 }
 
 fn holds(rule: &HttpRule, request: &Request) -> bool {

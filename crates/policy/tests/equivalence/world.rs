@@ -142,19 +142,26 @@ pub(crate) fn build(policies: Vec<Policy>) -> World {
 }
 
 pub(crate) fn world() -> impl Strategy<Value = World> {
-    vec((selector(), section(), section()), 0..5).prop_map(|policies| {
-        let numbered = policies.into_iter().enumerate().map(|(index, (subject, ingress, egress))| Policy {
+    vec((selector(), level(), section(), section()), 0..5).prop_map(|policies| {
+        let numbered = policies.into_iter().enumerate();
+        let numbered = numbered.map(|(index, (subject, (tier, priority), ingress, egress))| Policy {
             kind: PolicyKind::CiliumNetworkPolicy,
             name: ObjectName::new("a", &format!("p{index}")),
             index: 0,
-            tier: Tier::Normal,
-            priority: 0,
+            tier,
+            priority,
             subject,
             ingress,
             egress,
         });
         build(numbered.collect())
     })
+}
+
+/// Mostly that of all policies which users write today.
+fn level() -> impl Strategy<Value = (Tier, u16)> {
+    let other = (select(vec![Tier::Admin, Tier::Normal, Tier::Baseline]), select(vec![0, 1, 1000]));
+    prop_oneof![2 => Just((Tier::Normal, 0)), 1 => other]
 }
 
 fn section() -> impl Strategy<Value = PolicyDirection> {
@@ -164,11 +171,9 @@ fn section() -> impl Strategy<Value = PolicyDirection> {
 }
 
 fn rule(http: bool) -> impl Strategy<Value = PolicyRule> {
-    (vec(peer(), 0..3), vec(port_rule(http), 0..3)).prop_map(|(peers, ports)| PolicyRule {
-        peers,
-        ports,
-        authenticate: false,
-    })
+    let authenticate = prop_oneof![4 => Just(false), 1 => Just(http)];
+    (vec(peer(), 0..3), vec(port_rule(http), 0..3), authenticate)
+        .prop_map(|(peers, ports, authenticate)| PolicyRule { peers, ports, authenticate })
 }
 
 fn peer() -> impl Strategy<Value = Peer> {

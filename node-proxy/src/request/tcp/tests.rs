@@ -9,9 +9,9 @@ use std::{
 use proptest::{collection::vec, prelude::*};
 use tokio::sync::mpsc;
 use weft_codec::config::{H1Config, H2Config, ServerConfig};
-use weft_ebpf_common::layout::{
-    ANY_IDENTITY, Address, EGRESS, INGRESS, POLICY_PREFIX, PolicyKey, ServiceKey, VERDICT_ALLOW,
-    VERDICT_DENY, VERDICT_REDIRECT, WORKLOAD_EGRESS_ENFORCED, WORKLOAD_INGRESS_ENFORCED,
+use weft_ebpf_common::{
+    Action, Verdict,
+    layout::{ANY_IDENTITY, Address, EGRESS, INGRESS, POLICY_PREFIX, PolicyKey, ServiceKey},
 };
 use weft_ebpf_redirect::{
     bpf::Prefix,
@@ -98,18 +98,15 @@ fn entry(workload: &DesiredWorkload, direction: u8, peer: u32, port: u16) -> Fat
             && [TCP, 0].contains(&key.data.protocol)
             && same_port
     };
-    let enforced = match direction {
-        EGRESS => WORKLOAD_EGRESS_ENFORCED,
-        _ => WORKLOAD_INGRESS_ENFORCED,
+    let rest = match direction {
+        EGRESS => workload.egress,
+        _ => workload.ingress,
     };
-    let strongest =
-        workload.policy.iter().filter(|(key, _)| matching(key)).map(|(_, verdict)| *verdict).max();
-    match strongest {
-        Some(VERDICT_DENY) => Fate::Dropped,
-        Some(VERDICT_ALLOW) => Fate::Passed,
-        Some(VERDICT_REDIRECT) => Fate::Redirected,
-        _ if workload.flags & enforced != 0 => Fate::Dropped,
-        _ => Fate::Passed,
+    let entries = workload.policy.iter().filter(|(key, _)| matching(key)).map(|(_, verdict)| *verdict);
+    match entries.fold(rest, Verdict::or).action() {
+        Action::Deny => Fate::Dropped,
+        Action::Allow => Fate::Passed,
+        Action::Redirect => Fate::Redirected,
     }
 }
 
