@@ -14,9 +14,12 @@ use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpStream, UnixStream},
-    task::JoinSet,
     time::timeout,
 };
+use weft_runtime::supervise::PeerTasks;
+
+/// Drives a connection until its answer is dropped.
+const CONNECTION: PeerTasks = PeerTasks::new("connection");
 
 /// How long a daemon may take to accept, and then to begin its answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -146,8 +149,6 @@ pub struct Answer {
     pub status: StatusCode,
     body: Incoming,
     text: Vec<u8>,
-    // Drives the connection; aborted when the answer is dropped.
-    _connection: JoinSet<()>,
 }
 
 impl Server {
@@ -193,9 +194,8 @@ impl Server {
         let failed = |source| ClientError::Http { server: self.clone(), source };
         let (mut sender, connection): (SendRequest<Empty<Bytes>>, _) =
             http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
-        let mut driver = JoinSet::new();
         // Its error is also the error of the request or of the body, where it is reported.
-        driver.spawn(async move { drop(connection.await) });
+        CONNECTION.start(async move { drop(connection.await) });
         let request = Request::get(path)
             .header("host", "weft")
             .body(Empty::new())
@@ -206,7 +206,6 @@ impl Server {
             status: response.status(),
             body: response.into_body(),
             text: Vec::new(),
-            _connection: driver,
         })
     }
 }

@@ -10,6 +10,7 @@ use weft_runtime::{
     admin::{AdminAddress, AdminResponse, AdminRoutes, AdminServeError, AdminServer, MAX_ATTENTION, Status},
     drain::DrainWatch,
     readiness::{Readiness, ReadinessHandle},
+    supervise::Supervisor,
 };
 
 use crate::{
@@ -28,6 +29,7 @@ pub async fn start(
     nodes: &IrHandle,
     observed: &Observed,
     drain: DrainWatch,
+    tasks: &mut Supervisor,
 ) -> Result<ReadinessHandle, AdminServeError> {
     let readiness = Readiness::new();
     let published = readiness.add("state", "nothing is published yet");
@@ -43,9 +45,7 @@ pub async fn start(
             async move { answer }
         })
         .value("/nodes", move || node_answers(&of_nodes.borrow()));
-    tokio::spawn(async move {
-        let Ok(()) = server.serve(routes, drain).await;
-    });
+    tasks.critical("admin endpoint", server.serve(routes, drain));
     Ok(published)
 }
 

@@ -29,7 +29,7 @@ use weft_mesh_controller::{
     reconcile::{Reconciler, ReconcilerConfig},
     serve_ir::{IrLimits, IrServer, IrServerConfig},
 };
-use weft_runtime::{drain, signals::ShutdownSignals, telemetry};
+use weft_runtime::{drain, signals::ShutdownSignals, supervise::Supervisor, telemetry};
 use weft_translate::Translator;
 
 /// How long answers of the admin endpoint may take to end.
@@ -78,15 +78,15 @@ async fn run_controller(args: Args) -> anyhow::Result<ExitCode> {
         format!("cannot listen on {}: free it, or choose another with --listen", args.listen)
     })?;
     let limits = limits(&args);
-    let server = IrServer::start(listener, IrServerConfig { registrar: Arc::new(registrar), limits })?;
+    let mut server = IrServer::start(listener, IrServerConfig { registrar: Arc::new(registrar), limits })?;
 
-    let result = serve(&args, &server).await;
+    let result = serve(&args, &mut server).await;
     server.shutdown().await;
     result.map(|()| ExitCode::SUCCESS)
 }
 
 /// Runs until a signal ends it.
-async fn serve(args: &Args, server: &IrServer) -> anyhow::Result<()> {
+async fn serve(args: &Args, server: &mut IrServer) -> anyhow::Result<()> {
     let mut signals = ShutdownSignals::install().context("cannot catch signals")?;
     let mut hangup = signal(SignalKind::hangup()).context("cannot catch signals")?;
     let config = ReconcilerConfig {
@@ -99,7 +99,9 @@ async fn serve(args: &Args, server: &IrServer) -> anyhow::Result<()> {
     };
     let rescan = config.rescan.clone();
     let (admin_drain, admin_watch) = drain::channel();
-    let ready = admin::start(args.admin.as_ref(), server.handle(), &config.observed, admin_watch).await?;
+    let mut tasks = Supervisor::new();
+    let ready =
+        admin::start(args.admin.as_ref(), server.handle(), &config.observed, admin_watch, &mut tasks).await?;
     let reconciler = Reconciler::start(config, server.handle().clone()).await?;
     ready.ready();
     tracing::info!(address = %server.address(), revision = reconciler.revision(), "serving nodes");
@@ -108,6 +110,8 @@ async fn serve(args: &Args, server: &IrServer) -> anyhow::Result<()> {
     loop {
         tokio::select! {
             ended = &mut run => break ended?,
+            end = server.failed() => return Err(end.into()),
+            end = tasks.failed() => return Err(end.into()),
             signal = signals.next() => break tracing::info!(?signal, "ending on a signal"),
             Some(()) = hangup.recv() => {
                 tracing::info!("reading the source again on SIGHUP");

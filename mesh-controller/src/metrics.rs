@@ -10,6 +10,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 use tokio::time::Instant;
+use weft_runtime::supervise;
 
 use crate::{
     observed::Observed,
@@ -29,6 +30,7 @@ struct ControllerMetrics {
 /// A registry with all metrics of the controller.
 pub fn registry(nodes: &IrHandle, observed: &Observed) -> Registry {
     let mut registry = Registry::default();
+    supervise::register(&mut registry);
     registry.register_with_unit(
         "weft_controller_translation_duration",
         "time to translate all objects",

@@ -7,6 +7,7 @@
 
 use std::{
     collections::BTreeMap,
+    convert::Infallible,
     io,
     net::SocketAddr,
     sync::Arc,
@@ -16,13 +17,13 @@ use std::{
 use tokio::{
     net::TcpListener,
     sync::{mpsc, oneshot, watch},
-    task::{JoinSet, spawn_blocking},
+    task::spawn_blocking,
     time::{Instant, timeout},
 };
 use tokio_rustls::TlsAcceptor;
 use weft_identity::{Registrar, tls};
 use weft_ir::publish::{Change, MAX_NODES, NodeReport};
-use weft_runtime::supervise::chain;
+use weft_runtime::supervise::{CriticalEnd, Supervisor, chain};
 
 mod accept;
 mod actor;
@@ -81,7 +82,7 @@ pub struct IrServer {
     address: SocketAddr,
     handle: IrHandle,
     stop: watch::Sender<bool>,
-    tasks: JoinSet<()>,
+    tasks: Supervisor,
 }
 
 /// Publishes states, and tells how far the nodes are.
@@ -136,6 +137,9 @@ pub struct Stopped;
 /// Commands that may wait for the publisher's task: some from each of many nodes at once.
 const COMMANDS: usize = 1024;
 
+/// Connections that wait for the service to take them.
+const ARRIVALS: usize = 16;
+
 /// How soon a controller notices that an operator has made a name free. A look costs a listing of at most
 /// 10,000 names.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -163,12 +167,14 @@ impl IrServer {
         };
         let service = service::StateService::new(registration, limits.greeting, commands.clone());
         let entrance = accept::Entrance::new(TlsAcceptor::from(tls), limits, counters.clone());
-        let incoming = accept::incoming(listener, entrance, stopped.clone());
+        let (ready, connections) = mpsc::channel(ARRIVALS);
+        let incoming = accept::incoming(connections);
         let actor = actor::Actor::new(epoch(), limits.acknowledgement, counters.clone());
-        let mut tasks = JoinSet::new();
-        tasks.spawn(actor.run(inbox, report, stopped.clone()));
-        tasks.spawn(service::serve(service, incoming, stopped.clone()));
-        tasks.spawn(sweep(registrar, stopped));
+        let mut tasks = Supervisor::new();
+        tasks.critical("publisher", actor.run(inbox, report, stopped.clone()));
+        tasks.critical("state listener", entrance.accept(listener, stopped.clone(), ready));
+        tasks.critical("state service", service::serve(service, incoming, stopped.clone()));
+        tasks.critical("names of nodes", sweep(registrar, stopped));
         Ok(IrServer { address, handle: IrHandle { commands, reports, counters }, stop, tasks })
     }
 
@@ -182,11 +188,15 @@ impl IrServer {
         &self.handle
     }
 
+    /// Waits until a part of the server ends by itself, which none should. Safe to cancel.
+    pub async fn failed(&mut self) -> CriticalEnd {
+        self.tasks.failed().await
+    }
+
     /// Ends every stream, then the server. Nodes keep their state and try again.
     pub async fn shutdown(mut self) {
         self.stop.send_replace(true);
-        let all = async { while self.tasks.join_next().await.is_some() {} };
-        if timeout(SHUTDOWN, all).await.is_err() {
+        if timeout(SHUTDOWN, self.tasks.ended()).await.is_err() {
             tracing::warn!("closing state streams that did not end in time");
         }
     }
@@ -216,7 +226,7 @@ impl IrHandle {
 }
 
 /// Drops names whose certificate has expired, or that an operator has made free, until the server stops.
-async fn sweep(registrar: Arc<Registrar>, mut stopped: watch::Receiver<bool>) {
+async fn sweep(registrar: Arc<Registrar>, mut stopped: watch::Receiver<bool>) -> Result<(), Infallible> {
     while timeout(SWEEP, stopped.changed()).await.is_err() {
         let registrar = registrar.clone();
         match spawn_blocking(move || registrar.sweep(SystemTime::now())).await.map_err(io::Error::other) {
@@ -226,6 +236,7 @@ async fn sweep(registrar: Arc<Registrar>, mut stopped: watch::Receiver<bool>) {
             Err(error) => tracing::error!(%error, "cannot look after the names of nodes"),
         }
     }
+    Ok(())
 }
 
 /// Names this run: nanoseconds since 1970, which no two starts share.

@@ -7,5 +7,6 @@ pub(crate) mod config;
 pub(crate) mod export;
 pub(crate) mod flow;
 pub(crate) mod kernel;
+pub(crate) mod link;
 pub(crate) mod node;
 pub(crate) mod plane;

@@ -7,17 +7,18 @@
 //! path never waits for any of it. What makes the node who it is, its key, is in the same directory: the
 //! join token is shown once, for a certificate that is renewed as long as the stream lives.
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{io, path::PathBuf, sync::Arc, time::SystemTime};
 
 use tokio::{
-    sync::{mpsc, watch},
-    task::JoinHandle,
+    sync::{mpsc, oneshot, watch},
+    task::AbortHandle,
 };
 use weft_identity::{Credential, CredentialError, JoinToken, NodeNameError};
 use weft_ir::{
     stream::{Position, Rejection},
     subscribe::{Commit, Subscriber},
 };
+use weft_runtime::supervise::Supervisor;
 
 mod backoff;
 mod codec;
@@ -74,17 +75,23 @@ pub(crate) struct IrClient {
     states: watch::Receiver<Option<Arc<Commit>>>,
     link: watch::Receiver<LinkStatus>,
     acks: AckHandle,
-    task: JoinHandle<()>,
-    saver: JoinHandle<()>,
+    link_task: AbortHandle,
+    saved: oneshot::Receiver<()>,
 }
 
-/// Whether the node hears from the controller.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// How the node stands to the controller.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LinkStatus {
     /// A stream is open.
     pub(crate) connected: bool,
+    /// Since when it is open, or not.
+    pub(crate) since: SystemTime,
     /// Why the last try or stream ended.
     pub(crate) error: Option<Arc<str>>,
+    /// The last commit that is complete here.
+    pub(crate) received: Option<Position>,
+    /// The last commit that the node has applied.
+    pub(crate) applied: Option<Position>,
 }
 
 /// Says what the node has applied.
@@ -99,12 +106,18 @@ struct Applied {
     refused: Vec<Rejection>,
 }
 
+impl LinkStatus {
+    fn begin(received: Option<Position>) -> LinkStatus {
+        LinkStatus { connected: false, since: SystemTime::now(), error: None, received, applied: None }
+    }
+}
+
 impl IrClient {
-    /// Restores the saved state and starts to connect. Must be called in a tokio runtime.
+    /// Restores the saved state and starts to connect.
     ///
     /// # Errors
     /// When the state directory cannot be used. A damaged state is logged and left behind.
-    pub(crate) fn spawn(config: IrClientConfig) -> Result<IrClient, IrClientError> {
+    pub(crate) fn start(config: IrClientConfig, tasks: &mut Supervisor) -> Result<IrClient, IrClientError> {
         let path = saved::prepare(&config.state_dir)
             .map_err(|source| IrClientError::StateDirectory { path: config.state_dir.clone(), source })?;
         let name = config.node.parse();
@@ -119,15 +132,17 @@ impl IrClient {
             }
             None => Subscriber::new(config.node.clone()),
         };
+        let received = restored.as_ref().map(|restored| restored.commit.position);
         let (states, states_rx) = watch::channel(restored.map(|restored| Arc::new(restored.commit)));
-        let (status, link) = watch::channel(LinkStatus::default());
+        let (status, link) = watch::channel(LinkStatus::begin(received));
         let (save, to_save) = watch::channel(None);
         let (applied, acks) = mpsc::channel(8);
-        let saver = tokio::spawn(saved::keep(path, to_save));
+        let (done, saved) = oneshot::channel();
+        tasks.critical("last good state", saved::keep(path, to_save, done));
         let dial = connect::Dial::new(config.address, credential);
         let link_task = link::Link { dial, subscriber, states, status, save, acks };
-        let task = tokio::spawn(link_task.run());
-        Ok(IrClient { states: states_rx, link, acks: AckHandle { applied }, task, saver })
+        let link_task = tasks.critical("state stream", link_task.run());
+        Ok(IrClient { states: states_rx, link, acks: AckHandle { applied }, link_task, saved })
     }
 
     /// The state to apply, and each that follows; nothing while the node has none. A commit that comes
@@ -137,7 +152,6 @@ impl IrClient {
     }
 
     /// Whether the node hears from the controller.
-    #[cfg_attr(not(test), expect(dead_code, reason = "only tests of the stream ask for it"))]
     pub(crate) fn link(&self) -> watch::Receiver<LinkStatus> {
         self.link.clone()
     }
@@ -150,17 +164,17 @@ impl IrClient {
 
 impl Drop for IrClient {
     fn drop(&mut self) {
-        // The saver ends by itself, once it has written what is left.
-        self.task.abort();
+        // What keeps the state ends by itself, once it has written what is left.
+        self.link_task.abort();
     }
 }
 
 impl IrClient {
     /// Ends the stream, and waits until the last applied state is on disk.
     pub(crate) async fn shutdown(mut self) {
-        self.task.abort();
-        if let Err(error) = (&mut self.saver).await {
-            tracing::error!(%error, "the last state was not saved");
+        self.link_task.abort();
+        if (&mut self.saved).await.is_err() {
+            tracing::error!("the last state was not saved");
         }
     }
 }

@@ -3,13 +3,17 @@
 
 use std::time::Duration;
 
-use tokio::{sync::mpsc, task::JoinSet, time::sleep};
+use tokio::{sync::mpsc, time::sleep};
 use weft_flow_export::{
     Flow, Timestamp,
     serve::{Line, encode},
 };
+use weft_runtime::supervise::PeerTasks;
 
 use crate::client::{ClientError, Server};
+
+/// Reads from one server until nobody wants its flows.
+const STREAM: PeerTasks = PeerTasks::new("stream of flows");
 
 /// The pause before a server that went away is asked again.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -31,14 +35,12 @@ pub(super) enum News {
 /// All streams together.
 pub(super) struct Sources {
     news: mpsc::Receiver<News>,
-    _streams: JoinSet<()>,
 }
 
 impl Sources {
     /// Begins to read from every server.
     pub(super) fn open(servers: &[Server], query: &str, follow: bool) -> Sources {
         let (sender, news) = mpsc::channel(QUEUE);
-        let mut streams = JoinSet::new();
         for server in servers {
             let stream = Stream {
                 server: server.clone(),
@@ -47,9 +49,9 @@ impl Sources {
                 latest: None,
                 sender: sender.clone(),
             };
-            streams.spawn(stream.run());
+            STREAM.start(stream.run());
         }
-        Sources { news, _streams: streams }
+        Sources { news }
     }
 
     /// The next of any server; nothing when all streams are over. Safe to cancel.

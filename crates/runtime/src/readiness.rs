@@ -90,6 +90,11 @@ impl ReadinessHandle {
         self.set(true, "ok");
     }
 
+    /// The condition holds, and there is something to say about it.
+    pub fn note(&self, message: &str) {
+        self.set(true, message);
+    }
+
     /// The condition does not hold, and why.
     pub fn not_ready(&self, message: &str) {
         self.set(false, message);

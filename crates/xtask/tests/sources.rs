@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 mod sources {
     pub(super) mod names;
     pub(super) mod pages;
+    pub(super) mod tasks;
 }
 
-use sources::{names, pages};
+use sources::{names, pages, tasks};
 
 /// Non-test lines of a file, hard limit (CONTRIBUTING.md).
 const MAX_LINES: usize = 500;
@@ -159,6 +160,11 @@ fn names_say_what_a_thing_is() {
 #[test]
 fn nothing_is_imported_by_glob() {
     assert_none("glob imports outside of tests", names::glob_imports(&sources()));
+}
+
+#[test]
+fn every_task_is_supervised() {
+    assert_none("start tasks by weft_runtime::supervise", tasks::unsupervised(&sources()));
 }
 
 #[test]

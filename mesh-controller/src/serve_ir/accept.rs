@@ -2,6 +2,7 @@
 //! Accepts connections: handshakes with a deadline, and as many connections as there can be nodes.
 
 use std::{
+    convert::Infallible,
     future::Future,
     io,
     net::IpAddr,
@@ -24,6 +25,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tonic::transport::server::Connected;
 use weft_identity::Peer;
+use weft_runtime::supervise::PeerTasks;
 
 use super::{
     IrLimits, StreamCounters,
@@ -32,6 +34,8 @@ use super::{
 
 /// The pause after a failure to accept, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+const HANDSHAKE: PeerTasks = PeerTasks::new("handshake");
 
 /// Who is at the other end, and whether it has opened a stream as a node. Until then the connection has a
 /// deadline, and takes one of few places.
@@ -102,14 +106,10 @@ struct Arrival {
     place: PendingPlace,
 }
 
-/// Connections, until the server stops. A slow handshake keeps none of the others waiting.
+/// Connections as they become ready.
 pub(super) fn incoming(
-    listener: TcpListener,
-    entrance: Entrance,
-    stopped: watch::Receiver<bool>,
-) -> impl Stream<Item = io::Result<Connection>> + use<> {
-    let (ready, connections) = mpsc::channel(16);
-    tokio::spawn(entrance.accept(listener, stopped, ready));
+    connections: mpsc::Receiver<Connection>,
+) -> impl Stream<Item = io::Result<Connection>> {
     stream::unfold(connections, async |mut connections| {
         connections.recv().await.map(|connection| (Ok(connection), connections))
     })
@@ -126,21 +126,21 @@ impl Entrance {
         }
     }
 
-    async fn accept(
+    /// Hands out connections whose handshake is done, until the server stops. A slow handshake keeps none of
+    /// the others waiting.
+    pub(super) async fn accept(
         self,
         listener: TcpListener,
         mut stopped: watch::Receiver<bool>,
         ready: mpsc::Sender<Connection>,
-    ) {
+    ) -> Result<(), Infallible> {
         loop {
             let accepted = tokio::select! {
                 accepted = self.next(&listener) => accepted,
-                _ = stopped.changed() => return,
+                _ = stopped.changed() => return Ok(()),
             };
             match accepted {
-                Ok(Some(arrival)) => {
-                    tokio::spawn(self.clone().handshake(arrival, ready.clone()));
-                }
+                Ok(Some(arrival)) => HANDSHAKE.start(self.clone().handshake(arrival, ready.clone())),
                 // Its address has too many already.
                 Ok(None) => self.counters.crowded.add(),
                 Err(error) => {

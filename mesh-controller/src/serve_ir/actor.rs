@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
     sync::Arc,
     time::Duration,
 };
@@ -71,7 +72,7 @@ impl Actor {
         mut inbox: mpsc::Receiver<Command>,
         report: watch::Sender<Arc<IrReport>>,
         mut stopped: watch::Receiver<bool>,
-    ) {
+    ) -> Result<(), Infallible> {
         loop {
             let overdue = self.next_overdue();
             tokio::select! {
@@ -93,6 +94,7 @@ impl Actor {
         for (_, session) in self.sessions {
             end(session, Status::unavailable("the controller is stopping"));
         }
+        Ok(())
     }
 
     /// When the next of the acknowledgements that are waited for is overdue.

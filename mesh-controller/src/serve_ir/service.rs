@@ -24,7 +24,7 @@ use tonic::{
     body::Body,
     codegen::{Service, http},
     server::{Grpc, StreamingService},
-    transport::Server,
+    transport::{self, Server},
 };
 use weft_identity::{Peer, Registrar};
 use weft_ir::{
@@ -34,6 +34,7 @@ use weft_ir::{
     },
     wire,
 };
+use weft_runtime::supervise::PeerTasks;
 
 use super::{
     accept::Connection,
@@ -45,6 +46,8 @@ use super::{
 /// A quiet connection is asked for a sign of life this often, and closed without one.
 const KEEPALIVE: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+const STREAM: PeerTasks = PeerTasks::new("state stream");
 
 /// How often an open stream is asked whether its node still has its name.
 const RECHECK: Duration = Duration::from_secs(5);
@@ -76,7 +79,7 @@ pub(super) async fn serve(
     service: StateService,
     incoming: impl Stream<Item = io::Result<Connection>>,
     mut stopped: watch::Receiver<bool>,
-) {
+) -> Result<(), transport::Error> {
     let server = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
@@ -84,9 +87,7 @@ pub(super) async fn serve(
         .max_concurrent_streams(STREAMS_PER_CONNECTION);
     // Both a stop and the end of the server's owner end the wait.
     let stop = async move { drop(stopped.changed().await) };
-    if let Err(error) = server.serve_with_incoming_shutdown(service, incoming, stop).await {
-        tracing::error!(%error, "the state server has failed");
-    }
+    server.serve_with_incoming_shutdown(service, incoming, stop).await
 }
 
 impl StateService {
@@ -117,7 +118,7 @@ impl StateService {
         let number = self.sessions.fetch_add(1, Ordering::Relaxed);
         let session = Session { number, batches: batches.clone(), end };
         let service = self.clone();
-        tokio::spawn(async move {
+        STREAM.start(async move {
             let mut inbound = request.into_inner();
             let followed = match service.hello(&mut inbound, &peer).await {
                 Ok(hello) => service.follow(hello, inbound, peer, session, ended).await,

@@ -88,6 +88,7 @@ impl Applier {
                     // Without its client the node goes on with the last state.
                     Err(_ended) => std::future::pending::<()>().await,
                 },
+                gone = self.plane.gone() => return Err(gone),
                 event = next_event(self.kernel.as_mut()) => self.on_kernel(event).await,
                 _ = ticks.tick() => self.on_tick().await,
             }

@@ -83,7 +83,7 @@ pub(crate) fn datapath_config(
 /// # Errors
 /// When the ring buffer cannot be read any more.
 pub(crate) async fn report(
-    mut events: Events,
+    events: &mut Events,
     states: watch::Receiver<Arc<MeshState>>,
     ring: FlowRing,
 ) -> Result<(), DatapathError> {

@@ -3,6 +3,7 @@
 //! path.
 
 use std::{
+    convert::Infallible,
     fs, io,
     path::PathBuf,
     sync::{Arc, atomic::Ordering},
@@ -12,7 +13,7 @@ use std::{
 use http::StatusCode;
 use prometheus_client::registry::Registry;
 use thiserror::Error;
-use tokio::{sync::watch, task::JoinSet};
+use tokio::sync::{Mutex, watch};
 use weft_ebpf_redirect::{DEFAULT_MARK, DEFAULT_PORTS, Datapath, DatapathError};
 use weft_flow_export::{FlowQuery, FlowRing, serve as serve_flows};
 use weft_identity::{JoinToken, TokenError};
@@ -21,7 +22,7 @@ use weft_runtime::{
     drain,
     readiness::{Readiness, ReadinessHandle},
     signals::{Shutdown, ShutdownSignals},
-    supervise::chain,
+    supervise::{self, CriticalEnd, PeerTasks, Supervisor},
 };
 
 use crate::{
@@ -30,12 +31,15 @@ use crate::{
         config::{Config, KernelConfig, RawConfig},
         export::{DataPathMetrics, KernelMetrics},
         kernel::{self, CounterQuestions, KernelCounters},
+        link::{LinkMetrics, describe, keep_noted},
         plane::{Plane, PlaneConfig, Redirect, WorkerGone},
     },
-    ir_client::{IrClient, IrClientConfig, IrClientError},
+    ir_client::{IrClient, IrClientConfig, IrClientError, LinkStatus},
     state::MeshState,
     worker::metrics::WorkerMetrics,
 };
+
+const ANSWER: PeerTasks = PeerTasks::new("answer with flows");
 
 /// How long the admin endpoint may take to end.
 const ADMIN_DRAIN: Duration = Duration::from_secs(1);
@@ -79,6 +83,9 @@ pub enum NodeError {
     /// The admin endpoint.
     #[error(transparent)]
     Admin(#[from] AdminServeError),
+    /// A task that is to run for good has ended.
+    #[error(transparent)]
+    Task(CriticalEnd),
     /// A worker has ended.
     #[error(transparent)]
     Worker(#[from] WorkerGone),
@@ -94,7 +101,7 @@ pub async fn run(config: Config) -> Result<(), NodeError> {
     let ring = FlowRing::new(config.flows);
     let readiness = Readiness::new();
     let state_ready = readiness.add("state", "waiting for the first state from the controller");
-    let mut tasks = JoinSet::new();
+    let mut tasks = Supervisor::reporting(readiness.add("tasks", "starting"));
     let (counters, questions) = KernelCounters::channel();
     let kernel = match &config.kernel {
         Some(kernel) => {
@@ -110,25 +117,26 @@ pub async fn run(config: Config) -> Result<(), NodeError> {
     };
     let (plane, queues) = Plane::start(&plane_config(&config), &ring).map_err(NodeError::Workers)?;
     for queue in queues {
-        tasks.spawn(queue.drain());
+        tasks.critical("flows of a worker", ends(queue.drain()));
     }
-    let admin = AdminServer::bind(&config.admin).await?;
-    let (admin_drain, admin_watch) = drain::channel();
-    let routes = admin_routes(&config, &readiness, &plane, &ring, counters);
-    tasks.spawn(async move {
-        let Ok(()) = admin.serve(routes, admin_watch).await;
-    });
-    let client = IrClient::spawn(IrClientConfig {
+    let client = IrClientConfig {
         address: config.controller.clone(),
         token,
         node: Arc::clone(&config.node),
         state_dir: config.state_dir.clone(),
-    })?;
+    };
+    let client = IrClient::start(client, &mut tasks)?;
+    tasks.critical("link condition", keep_noted(client.link(), readiness.add("controller", "not tried yet")));
+    let admin = AdminServer::bind(&config.admin).await?;
+    let (admin_drain, admin_watch) = drain::channel();
+    let routes = admin_routes(&config, &readiness, &plane, &ring, counters, client.link());
+    tasks.critical("admin endpoint", admin.serve(routes, admin_watch));
     tracing::info!(node = %config.node, workers = config.workers, admin = %config.admin, "started");
 
     let mut applier = Applier { plane, acks: client.acks(), ready: state_ready, kernel };
     let ended = tokio::select! {
         result = applier.run(client.states()) => result.map_err(NodeError::from),
+        end = tasks.failed() => Err(NodeError::Task(end)),
         signal = signals.next() => {
             tracing::info!(?signal, "ending: running requests may finish, a second signal ends at once");
             Ok(())
@@ -145,6 +153,12 @@ pub async fn run(config: Config) -> Result<(), NodeError> {
     }
     admin_drain.drain(ADMIN_DRAIN).await;
     ended
+}
+
+/// A task that cannot fail.
+async fn ends(task: impl Future<Output = ()>) -> Result<(), Infallible> {
+    task.await;
+    Ok(())
 }
 
 fn read_token(config: &Config) -> Result<JoinToken, NodeError> {
@@ -174,18 +188,17 @@ async fn start_kernel(
     questions: CounterQuestions,
     ready: ReadinessHandle,
     ring: &FlowRing,
-    tasks: &mut JoinSet<()>,
+    tasks: &mut Supervisor,
 ) -> Result<Kernel, NodeError> {
     let datapath =
         kernel::datapath_config(&config.node, kernel, &config.state_dir).map_err(NodeError::Cgroup)?;
     let datapath = Datapath::attach(datapath).await.map_err(NodeError::Datapath)?;
     let events = datapath.events().map_err(NodeError::Datapath)?;
     let states = watch::Sender::new(Arc::new(MeshState::empty(&config.node)));
-    let (reading, flows) = (states.subscribe(), ring.clone());
-    tasks.spawn(async move {
-        if let Err(error) = kernel::report(events, reading, flows).await {
-            tracing::error!(error = chain(&error), "no more flows from the kernel");
-        }
+    let (reading, flows, events) = (states.subscribe(), ring.clone(), Arc::new(Mutex::new(events)));
+    tasks.restarted("flows of the kernel", move || {
+        let (events, reading, flows) = (Arc::clone(&events), reading.clone(), flows.clone());
+        async move { kernel::report(&mut *events.lock().await, reading, flows).await }
     });
     Ok(Kernel {
         datapath,
@@ -205,8 +218,11 @@ fn admin_routes(
     plane: &Plane,
     ring: &FlowRing,
     counters: KernelCounters,
+    link: watch::Receiver<LinkStatus>,
 ) -> AdminRoutes {
     let mut registry = Registry::default();
+    supervise::register(&mut registry);
+    registry.register_collector(Box::new(LinkMetrics(link.clone())));
     registry.register_collector(Box::new(DataPathMetrics::new(plane.metrics().to_vec(), ring.clone())));
     let kernel = config.kernel.is_some();
     if kernel {
@@ -216,7 +232,7 @@ fn admin_routes(
     let (config, ring) = (config.clone(), ring.clone());
     let (name, workers, seen) = (Arc::clone(&config.node), plane.metrics().to_vec(), ring.clone());
     AdminRoutes::new(readiness.clone(), Arc::clone(&registry))
-        .status(readiness.clone(), move || status(&name, &workers, &seen))
+        .status(readiness.clone(), move || status(&name, &workers, &seen, &link.borrow()))
         .get("/metrics", move |_| {
             let (registry, counters) = (Arc::clone(&registry), counters.clone());
             async move {
@@ -234,7 +250,7 @@ fn admin_routes(
 }
 
 /// What `weft status` shows of this node. The revision is the one that every worker serves.
-fn status(node: &str, workers: &[Arc<WorkerMetrics>], ring: &FlowRing) -> Status {
+fn status(node: &str, workers: &[Arc<WorkerMetrics>], ring: &FlowRing, link: &LinkStatus) -> Status {
     let sum = |of: fn(&WorkerMetrics) -> u64| workers.iter().map(|worker| of(worker)).sum::<u64>();
     let counters = [
         ("connections open", sum(|worker| worker.open.load(Ordering::Relaxed))),
@@ -249,7 +265,7 @@ fn status(node: &str, workers: &[Arc<WorkerMetrics>], ring: &FlowRing) -> Status
         node: node.to_owned(),
         revision: workers.iter().map(|worker| worker.revision.load(Ordering::Relaxed)).min().unwrap_or(0),
         counters: counters.map(|(name, value)| (name.to_owned(), value)).into(),
-        attention: Vec::new(),
+        attention: (!link.connected).then(|| describe(link)).into_iter().collect(),
     }
 }
 
@@ -258,7 +274,7 @@ fn flows(ring: &FlowRing, request: &AdminRequest) -> AdminResponse {
         Ok(query) => {
             let (pieces, making) = serve_flows::serve(ring, query);
             // Ends when the client goes away, since that drops the receiver.
-            tokio::spawn(making);
+            ANSWER.start(making);
             AdminResponse::stream("application/x-ndjson", pieces)
         }
         Err(error) => AdminResponse::text(StatusCode::BAD_REQUEST, format!("{error}\n")),

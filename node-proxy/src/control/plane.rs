@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::future::select_all;
 use tokio::sync::{mpsc, oneshot};
 use weft_codec::config::{H1Config, H2Config, ServerConfig};
 use weft_flow_export::{FlowProducer, FlowQueue, FlowRing};
@@ -160,6 +161,18 @@ impl Plane {
         while self.retired.try_recv().is_ok() {}
         self.rejected.clone_from(&rejected);
         Ok(rejected)
+    }
+
+    /// Waits until a worker has ended. Safe to cancel.
+    pub(crate) async fn gone(&self) -> WorkerGone {
+        let closed = |(index, worker): (usize, &WorkerThread)| {
+            let commands = worker.commands.clone();
+            Box::pin(async move {
+                commands.closed().await;
+                index
+            })
+        };
+        WorkerGone(select_all(self.workers.iter().enumerate().map(closed)).await.0)
     }
 
     /// Ends the workers: nothing new is accepted, what runs may finish until then.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The task that keeps the stream.
 
-use std::sync::Arc;
+use std::{convert::Infallible, sync::Arc, time::SystemTime};
 
 use tokio::{
     sync::{mpsc, watch},
@@ -38,13 +38,13 @@ struct Session {
 }
 
 impl Link {
-    pub(super) async fn run(mut self) {
+    pub(super) async fn run(mut self) -> Result<(), Infallible> {
         let mut backoff = Backoff::default();
         loop {
             let error: Arc<str> = match self.open().await {
                 Ok(session) => {
                     tracing::info!(controller = self.dial.address(), "connected to the controller");
-                    self.status.send_replace(LinkStatus { connected: true, error: None });
+                    self.set_link(true, None);
                     self.follow(session, &mut backoff).await.into()
                 }
                 Err(error) => error.into(),
@@ -52,9 +52,19 @@ impl Link {
             let pause = backoff.next();
             let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
             tracing::warn!(%error, pause_ms, "no stream from the controller");
-            self.status.send_replace(LinkStatus { connected: false, error: Some(error) });
+            self.set_link(false, Some(error));
             self.apply_until(sleep(pause)).await;
         }
+    }
+
+    fn set_link(&self, connected: bool, error: Option<Arc<str>>) {
+        self.status.send_modify(|link| {
+            // Each failure to connect again is no new beginning.
+            if link.connected != connected {
+                link.since = SystemTime::now();
+            }
+            (link.connected, link.error) = (connected, error);
+        });
     }
 
     /// Opens a stream. What is applied meanwhile is taken note of.
@@ -62,14 +72,14 @@ impl Link {
         let (outbound, messages) = mpsc::channel(OUTBOUND);
         let hello = FromNode::Hello(self.subscriber.hello());
         outbound.try_send(hello).map_err(|error| error.to_string())?;
-        let Link { dial, subscriber, save, acks, .. } = self;
+        let Link { dial, subscriber, save, acks, status, .. } = self;
         let opened = {
             let opening = dial.open(messages);
             tokio::pin!(opening);
             loop {
                 tokio::select! {
                     opened = &mut opening => break opened.map_err(|error| error.to_string())?,
-                    Some(applied) = acks.recv() => take_applied(subscriber, save, applied, None),
+                    Some(applied) = acks.recv() => take_applied(subscriber, save, status, applied, None),
                 }
             }
         };
@@ -96,7 +106,7 @@ impl Link {
                 },
                 answer = session.renewal.answer() => self.take_certificate(answer, &mut session.renewal),
                 Some(applied) = self.acks.recv() => {
-                    take_applied(&mut self.subscriber, &self.save, applied, Some(&session.outbound));
+                    take_applied(&mut self.subscriber, &self.save, &self.status, applied, Some(&session.outbound));
                 }
             }
         }
@@ -137,6 +147,7 @@ impl Link {
                 for (key, error) in &commit.rejected {
                     tracing::warn!(revision, %key, %error, "cannot read a resource");
                 }
+                self.status.send_modify(|link| link.received = Some(commit.position));
                 self.states.send_replace(Some(commit));
             }
         }
@@ -149,7 +160,7 @@ impl Link {
             tokio::select! {
                 () = &mut end => return,
                 Some(applied) = self.acks.recv() => {
-                    take_applied(&mut self.subscriber, &self.save, applied, None);
+                    take_applied(&mut self.subscriber, &self.save, &self.status, applied, None);
                 }
             }
         }
@@ -159,10 +170,12 @@ impl Link {
 fn take_applied(
     subscriber: &mut Subscriber,
     save: &watch::Sender<Option<Commit>>,
+    status: &watch::Sender<LinkStatus>,
     applied: Applied,
     outbound: Option<&mpsc::Sender<FromNode>>,
 ) {
     let position = applied.position;
+    status.send_modify(|link| link.applied = Some(position));
     let ack = subscriber.applied(position, applied.refused);
     if let Some(commit) = subscriber.commit().filter(|commit| commit.position == position) {
         save.send_replace(Some(commit));

@@ -2,6 +2,7 @@
 //! The last good state on disk.
 
 use std::{
+    convert::Infallible,
     fs, io,
     io::Write,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
@@ -9,7 +10,11 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::watch, task::spawn_blocking, time::timeout};
+use tokio::{
+    sync::{oneshot, watch},
+    task::spawn_blocking,
+    time::timeout,
+};
 use weft_ir::{
     persist::{self, Restored},
     subscribe::Commit,
@@ -41,8 +46,12 @@ pub(super) fn read(path: &Path) -> Option<Restored> {
         .ok()
 }
 
-/// Writes each state that comes, until its sender is gone and the last one is written.
-pub(super) async fn keep(path: PathBuf, mut states: watch::Receiver<Option<Commit>>) {
+/// Writes each state that comes, until its sender is gone and the last one is written; says so then.
+pub(super) async fn keep(
+    path: PathBuf,
+    mut states: watch::Receiver<Option<Commit>>,
+    done: oneshot::Sender<()>,
+) -> Result<(), Infallible> {
     loop {
         let closed = states.changed().await.is_err();
         let state = states.borrow_and_update().clone();
@@ -55,7 +64,9 @@ pub(super) async fn keep(path: PathBuf, mut states: watch::Receiver<Option<Commi
             }
         }
         if closed {
-            return;
+            // Nobody may wait for it.
+            done.send(()).unwrap_or_default();
+            return Ok(());
         }
         // Ends early when the sender goes; what came meanwhile is seen by the next turn.
         let gone = async {

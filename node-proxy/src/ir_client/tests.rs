@@ -17,7 +17,7 @@ use futures_util::{Stream, future, stream};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    task::JoinSet,
+    task::{JoinHandle, JoinSet},
     time::timeout,
 };
 use tokio_rustls::{TlsAcceptor, rustls::pki_types::CertificateDer, server::TlsStream};
@@ -268,6 +268,31 @@ fn config(directory: &Path, address: SocketAddr, token: &JoinToken) -> IrClientC
     }
 }
 
+/// A client and its tasks, which end with it.
+struct Running {
+    client: IrClient,
+    _tasks: Supervisor,
+}
+
+impl std::ops::Deref for Running {
+    type Target = IrClient;
+
+    fn deref(&self) -> &IrClient {
+        &self.client
+    }
+}
+
+impl Running {
+    async fn shutdown(self) {
+        self.client.shutdown().await;
+    }
+}
+
+fn start(config: IrClientConfig) -> Result<Running, IrClientError> {
+    let mut tasks = Supervisor::new();
+    Ok(Running { client: IrClient::start(config, &mut tasks)?, _tasks: tasks })
+}
+
 async fn revision(client: &IrClient, wanted: u64) -> Arc<Commit> {
     let mut states = client.states();
     let found = states.wait_for(|state| state.as_ref().is_some_and(|s| s.position.revision == wanted));
@@ -288,7 +313,7 @@ async fn a_controller_with_another_authority_is_refused() {
     let home = tempfile::tempdir().unwrap();
     let (address, _task) = serve(controller(home.path()), "127.0.0.1:0").await;
     let token = JoinToken::generate(b"another authority").unwrap();
-    let client = IrClient::spawn(config(home.path(), address, &token)).unwrap();
+    let client = start(config(home.path(), address, &token)).unwrap();
     let mut link = client.link();
     let status =
         timeout(DEADLINE, link.wait_for(|link| link.error.is_some())).await.unwrap().unwrap().clone();
@@ -303,7 +328,7 @@ async fn a_restart_begins_with_what_was_applied_and_resumes_by_delta() {
     put(&controller, 1);
     let (address, task) = serve(controller.clone(), "127.0.0.1:0").await;
     let config = config(home.path(), address, controller.registrar.token());
-    let client = IrClient::spawn(config.clone()).unwrap();
+    let client = start(config.clone()).unwrap();
     let first = revision(&client, 1).await;
     assert_eq!(controller.applied(), None, "received is not applied");
     client.acks().applied(first.position, Vec::new()).await;
@@ -314,7 +339,7 @@ async fn a_restart_begins_with_what_was_applied_and_resumes_by_delta() {
     drop(task.await);
     client.shutdown().await;
 
-    let client = IrClient::spawn(config).unwrap();
+    let client = start(config).unwrap();
     let restored = client.states().borrow().clone().unwrap();
     assert_eq!(restored.snapshot, first.snapshot, "from disk, while no controller is there");
     client.acks().applied(restored.position, Vec::new()).await;
@@ -338,13 +363,13 @@ async fn a_certificate_is_renewed_without_a_break_of_the_stream() {
     put(&controller, 1);
     let (address, _task) = serve(controller.clone(), "127.0.0.1:0").await;
     let config = config(home.path(), address, controller.registrar.token());
-    let client = IrClient::spawn(config.clone()).unwrap();
+    let client = start(config.clone()).unwrap();
     revision(&client, 1).await;
     eventually(|| controller.counts().renewals >= 3).await;
     let counts = controller.counts();
     assert_eq!((counts.joins, counts.streams), (1, 1), "all on one stream");
     client.shutdown().await;
-    let client = IrClient::spawn(config).unwrap();
+    let client = start(config).unwrap();
     connected(&client).await;
     assert_eq!(controller.counts().joins, 1, "the renewed one is on disk");
 }
@@ -356,7 +381,7 @@ async fn a_node_whose_name_was_forgotten_or_whose_certificate_is_not_taken_joins
     let (address, _task) = serve(controller.clone(), "127.0.0.1:0").await;
     let config = config(home.path(), address, controller.registrar.token());
     let run = async || {
-        let client = IrClient::spawn(config.clone()).unwrap();
+        let client = start(config.clone()).unwrap();
         connected(&client).await;
         client.shutdown().await;
         controller.counts().joins
@@ -377,10 +402,10 @@ async fn a_name_that_another_key_has_is_refused_and_the_error_says_what_to_do() 
     let home = tempfile::tempdir().unwrap();
     let controller = controller(home.path());
     let (address, _task) = serve(controller.clone(), "127.0.0.1:0").await;
-    let real = IrClient::spawn(config(home.path(), address, controller.registrar.token())).unwrap();
+    let real = start(config(home.path(), address, controller.registrar.token())).unwrap();
     connected(&real).await;
     let elsewhere = tempfile::tempdir().unwrap();
-    let thief = IrClient::spawn(config(elsewhere.path(), address, controller.registrar.token())).unwrap();
+    let thief = start(config(elsewhere.path(), address, controller.registrar.token())).unwrap();
     let mut link = thief.link();
     let status =
         timeout(DEADLINE, link.wait_for(|link| link.error.is_some())).await.unwrap().unwrap().clone();

@@ -7,10 +7,10 @@ use socket2::SockRef;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
-    task::spawn_local,
     time::sleep,
 };
 use weft_codec::serve::serve_connection;
+use weft_runtime::supervise::PeerTasks;
 
 use crate::{
     request::{
@@ -23,6 +23,8 @@ use crate::{
         target::{Ends, Entrance},
     },
 };
+
+const CONNECTION: PeerTasks = PeerTasks::new("connection");
 
 /// The pause after an accept that failed for want of descriptors or memory.
 const STARVED: Duration = Duration::from_millis(50);
@@ -54,7 +56,7 @@ pub(crate) async fn accept(
         match accepted {
             Ok((stream, client)) => {
                 let open = worker.open();
-                spawn_local(serve(Rc::clone(&worker), stream, client, accepting, open));
+                CONNECTION.start_local(serve(Rc::clone(&worker), stream, client, accepting, open));
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {

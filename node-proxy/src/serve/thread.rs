@@ -14,9 +14,10 @@ use std::{
 use tokio::{
     runtime,
     sync::{mpsc, oneshot, watch},
-    task::{LocalSet, spawn_local},
+    task::LocalSet,
     time::{interval, sleep},
 };
+use weft_runtime::supervise::LocalTasks;
 
 use crate::{
     serve::accept::{Accepting, accept},
@@ -63,6 +64,7 @@ struct Sockets {
     open: BTreeMap<SocketAddr, watch::Sender<bool>>,
     limit: usize,
     stop: watch::Sender<bool>,
+    tasks: LocalTasks,
 }
 
 /// Starts a worker on a thread of its own. `captured` are its sockets for redirected connections;
@@ -93,15 +95,27 @@ async fn run(
     mut commands: mpsc::Receiver<Command>,
 ) {
     let stop = watch::Sender::new(false);
-    let mut sockets = Sockets { worker: Rc::clone(&worker), open: BTreeMap::new(), limit, stop };
+    let mut sockets = Sockets {
+        worker: Rc::clone(&worker),
+        open: BTreeMap::new(),
+        limit,
+        stop,
+        tasks: LocalTasks::default(),
+    };
     for socket in captured {
-        if let Err(error) = sockets.serve(socket, Accepting::Redirected, sockets.stop.subscribe()) {
+        let stopped = sockets.stop.subscribe();
+        if let Err(error) = sockets.serve(socket, Accepting::Redirected, stopped) {
             tracing::error!(%error, "a socket for redirected connections cannot be served");
         }
     }
-    let sweeping = spawn_local(sweep(Rc::clone(&worker)));
+    sockets.tasks.start("sweep of idle connections", sweep(Rc::clone(&worker)));
     let until = loop {
-        match commands.recv().await {
+        let command = tokio::select! {
+            command = commands.recv() => command,
+            // Control sees that nobody takes commands any more, and ends the node.
+            end = sockets.tasks.panicked() => return tracing::error!(%end, "a worker ends"),
+        };
+        match command {
             Some(Command::Apply(state, done)) => {
                 let failures = sockets.apply(state);
                 // Control has ended when nobody listens.
@@ -121,7 +135,6 @@ async fn run(
     if left > 0 {
         tracing::warn!(connections = left, "connections were cut at the end of the drain");
     }
-    sweeping.abort();
 }
 
 async fn sweep(worker: Rc<Worker>) {
@@ -157,14 +170,14 @@ impl Sockets {
     }
 
     fn serve(
-        &self,
+        &mut self,
         socket: TcpListener,
         accepting: Accepting,
         stop: watch::Receiver<bool>,
     ) -> io::Result<()> {
         socket.set_nonblocking(true)?;
         let listener = tokio::net::TcpListener::from_std(socket)?;
-        spawn_local(accept(Rc::clone(&self.worker), listener, accepting, self.limit, stop));
+        self.tasks.start("listener", accept(Rc::clone(&self.worker), listener, accepting, self.limit, stop));
         Ok(())
     }
 }

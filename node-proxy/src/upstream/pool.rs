@@ -21,11 +21,14 @@ use weft_codec::{
     h2::H2Upstream,
     message::{RequestHead, ResponseHead},
 };
+use weft_runtime::supervise::PeerTasks;
 
 use crate::{
     state::permit::Permit,
     upstream::{clock, dial::Dialer},
 };
+
+const DRIVER: PeerTasks = PeerTasks::new("connection to an endpoint");
 
 /// Idle HTTP/1.1 connections kept for one client and endpoint.
 const IDLE_PER_POOL: usize = 64;
@@ -215,7 +218,7 @@ impl Pool {
     async fn dial_http2(&self, permit: &Permit) -> Result<H2Upstream, UpstreamError> {
         let stream = self.shared.dialer.connect(permit, self.key.from, self.key.to).await?;
         let (upstream, driver) = H2Upstream::handshake(stream, Rc::clone(&self.shared.h2)).await?;
-        tokio::task::spawn_local(driver);
+        DRIVER.start_local(driver);
         self.http2.borrow_mut().push(upstream.clone());
         Ok(upstream)
     }

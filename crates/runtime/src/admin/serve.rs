@@ -18,16 +18,16 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener},
     sync::{OwnedSemaphorePermit, Semaphore},
-    task::JoinSet,
     time::sleep,
 };
 use tracing::{debug, warn};
 
 use super::{AdminAddress, AdminRequest, AdminRoutes, body::ContentBody};
-use crate::drain::DrainWatch;
+use crate::{drain::DrainWatch, supervise::PeerTasks};
 
 /// Connections at a time; more wait in the socket's backlog. Enough for many followers of flows.
 const CONNECTIONS: usize = 64;
+const CONNECTION: PeerTasks = PeerTasks::new("admin connection");
 /// How long a client may take to send its request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// The pause after a failed accept (out of file descriptors), so that the thread does not spin.
@@ -101,18 +101,19 @@ impl AdminServer {
     pub async fn serve(self, routes: AdminRoutes, mut drain: DrainWatch) -> Result<(), Infallible> {
         let routes = Arc::new(routes);
         let limit = Arc::new(Semaphore::new(CONNECTIONS));
-        let mut connections = JoinSet::new();
         loop {
             let accepted = tokio::select! {
                 accepted = accept(&self.listener, &limit) => accepted,
-                Some(_) = connections.join_next() => continue,
                 () = drain.signalled() => break,
             };
             match accepted {
                 Ok((stream, permit)) => {
-                    let routes = routes.clone();
-                    connections.spawn(async move {
-                        connection(stream, routes).await;
+                    let (routes, mut ending) = (routes.clone(), drain.clone());
+                    CONNECTION.start(async move {
+                        tokio::select! {
+                            () = connection(stream, routes) => {}
+                            () = ending.signalled() => {}
+                        }
                         drop(permit);
                     });
                 }
