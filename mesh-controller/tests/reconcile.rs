@@ -8,17 +8,23 @@ use std::{
     os::unix::fs::symlink,
     path::Path,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{net::TcpListener, time::timeout};
 use weft_identity::{NODE_LIFETIME, Registrar};
+use weft_ir::subscribe::Subscriber;
 use weft_mesh_controller::{
     observed::{Objects, Observed},
     reconcile::{ReconcileError, Reconciler, ReconcilerConfig},
     serve_ir::{IrLimits, IrServer, IrServerConfig},
 };
 use weft_translate::Translator;
+
+#[path = "support/node.rs"]
+mod node;
+
+use node::{DEADLINE, Member, Stream};
 
 const SERVICE: &str =
     "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {clusterIP: 10.0.0.1, ports: [{port: 80}]}\n";
@@ -192,4 +198,50 @@ async fn an_object_that_breaks_is_counted_by_its_kind() {
     assert!(problem(&objects).contains("a.yaml:4: Service default/a: spec.ports[0].port: "), "{objects:?}");
     assert_eq!((objects.counts["Service"].accepted, objects.counts["Service"].rejected), (2, 1));
     running.end().await;
+}
+
+/// The times are printed, not asserted: they depend on what else the machine does.
+#[tokio::test]
+#[allow(clippy::print_stdout, reason = "the times are what it is for")]
+async fn a_written_file_is_all_that_its_change_sends_and_the_node_answers_for_it() {
+    let root = tempfile::tempdir().unwrap();
+    fs::create_dir(root.path().join("source")).unwrap();
+    let write = |number: u32, port: u32| {
+        let text = SERVICE.replace("name: a", &format!("name: s{number}")).replace("80", &port.to_string());
+        fs::write(root.path().join(format!("source/{number}.yaml")), text).unwrap();
+    };
+    (0..100).for_each(|number| write(number, 80));
+    let registrar = Registrar::open(&root.path().join("state"), NODE_LIFETIME).unwrap();
+    let token = registrar.token().clone();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server_config = IrServerConfig { registrar: Arc::new(registrar), limits: IrLimits::default() };
+    let server = IrServer::start(listener, server_config).unwrap();
+    let reconciler = Reconciler::start(config(root.path()), server.handle().clone()).await.unwrap();
+    let run = tokio::spawn(reconciler.run());
+
+    let mut node = Subscriber::new("a".into());
+    let member = Member::join(server.address(), &token, "a").await.unwrap();
+    let mut stream = Stream::open(server.address(), &member, node.hello()).await.unwrap();
+    let first = stream.commit(&mut node).await;
+    stream.apply(&mut node, first.position).await;
+    let mut reports = server.handle().watch_acks();
+    let mut times = Vec::new();
+    for change in 0..20 {
+        let begin = Instant::now();
+        write(change, 8080);
+        let commit = stream.commit(&mut node).await;
+        let received = begin.elapsed();
+        let changed: Vec<String> = commit.changed.iter().map(ToString::to_string).collect();
+        assert_eq!(changed, [format!("service/default/s{change}")]);
+        stream.apply(&mut node, commit.position).await;
+        let revision = Some(commit.position.revision);
+        let answered = reports.wait_for(|report| report.nodes["a"].applied == revision);
+        timeout(DEADLINE, answered).await.unwrap().unwrap();
+        times.push((received, begin.elapsed()));
+    }
+    times.sort();
+    let (received, answered) = times[times.len() / 2];
+    println!("a written file is received after {received:.1?} and acknowledged after {answered:.1?}");
+    run.abort();
+    server.shutdown().await;
 }

@@ -83,7 +83,6 @@ pub struct Translation {
     /// How far the store's problems are part of what was told.
     problems_told: Option<u64>,
     counts: BTreeMap<Kind, ObjectCounts>,
-    resources: usize,
     begun: bool,
 }
 
@@ -136,7 +135,6 @@ impl Translation {
             notes: BTreeSet::new(),
             problems_told: None,
             counts: BTreeMap::new(),
-            resources: 0,
             begun: false,
         }
     }
@@ -160,16 +158,6 @@ impl Translation {
     /// The identities, with all that was told of them.
     pub fn identities(&self) -> &Identities {
         &self.identities
-    }
-
-    /// How many resources there are, besides those of no object.
-    pub fn len(&self) -> usize {
-        self.resources
-    }
-
-    /// Whether no object has become a resource.
-    pub fn is_empty(&self) -> bool {
-        self.resources == 0
     }
 
     /// The statuses, in the order of the objects.
@@ -344,7 +332,6 @@ impl<'a> Update<'a> {
         if before == now {
             return false;
         }
-        self.translation.resources = self.translation.resources + now.len() - before.len();
         let change = &mut self.delta.change;
         for resource in now.iter().filter(|resource| !before.contains(resource)) {
             change.upserts.push(Resource::clone(resource));
