@@ -24,18 +24,10 @@ const OF_THE_CONNECTION: [&str; 8] = [
     "upgrade",
 ];
 
-/// Translates the filters of a rule; one that is not supported becomes [`RouteFilter::Invalid`].
-pub(crate) fn translate(
-    path: &str,
-    filters: &[HttpRouteFilter],
-    refuse: &mut impl FnMut(String),
-) -> Vec<RouteFilter> {
-    let one = |(at, filter): (usize, &HttpRouteFilter)| match translate_one(filter) {
-        Ok(filter) => filter,
-        Err(message) => {
-            refuse(format!("{path}[{at}]: {message}"));
-            RouteFilter::Invalid
-        }
+/// Translates the filters of a rule; the error names the first that is not supported.
+pub(crate) fn translate(path: &str, filters: &[HttpRouteFilter]) -> Result<Vec<RouteFilter>, String> {
+    let one = |(at, filter): (usize, &HttpRouteFilter)| {
+        translate_one(filter).map_err(|message| format!("{path}[{at}]: {message}"))
     };
     filters.iter().enumerate().map(one).collect()
 }
@@ -44,16 +36,13 @@ pub(crate) fn translate(
 pub(crate) fn translate_for_backend(
     path: &str,
     filters: &[HttpRouteFilter],
-    refuse: &mut impl FnMut(String),
-) -> Vec<RouteFilter> {
-    let mut translated = translate(path, filters, refuse);
-    for (at, filter) in translated.iter_mut().enumerate() {
-        if matches!(filter, RouteFilter::Redirect(_) | RouteFilter::Rewrite(_)) {
-            refuse(format!("{path}[{at}]: {} is not supported at a backend", filters[at].kind));
-            *filter = RouteFilter::Invalid;
-        }
+) -> Result<Vec<RouteFilter>, String> {
+    let translated = translate(path, filters)?;
+    let other = |filter: &RouteFilter| matches!(filter, RouteFilter::Redirect(_) | RouteFilter::Rewrite(_));
+    match translated.iter().position(other) {
+        Some(at) => Err(format!("{path}[{at}]: {} is not supported at a backend", filters[at].kind)),
+        None => Ok(translated),
     }
-    translated
 }
 
 fn translate_one(filter: &HttpRouteFilter) -> Result<RouteFilter, String> {

@@ -15,10 +15,12 @@ use weft_api::{
     },
 };
 use weft_ir::{ListenerParent, ListenerParentKind, ObjectName, Resource};
+use weft_matching::hostname;
 
 use crate::{
-    CONTROLLER_NAME,
+    CONTROLLER_NAME, validate,
     world::{Item, World},
+    wrong::{Wrong, is_within},
 };
 
 /// How many routes are attached to each listener of a Gateway, by its name.
@@ -125,13 +127,13 @@ impl GatewayState {
             Ok(addresses) => (addresses, None),
             Err(refused) => (Addresses::default(), Some(refused)),
         };
-        let of_gateway = |field: &&Arc<str>| !field.starts_with("spec.listeners[");
-        if let Some(field) = item.unknown.iter().find(of_gateway) {
-            refused = Some((GatewayAccepted::Invalid, format!("{field} is not supported")));
+        let wrong = Wrong::new(item.unknown, &item.object.unread);
+        if let Some(message) = wrong.unknown(|at| !at.starts_with("spec.listeners[")) {
+            refused = Some((GatewayAccepted::Invalid, message));
         }
         let listeners = spec.listeners.iter().enumerate();
         let mut listeners: Vec<ListenerState> =
-            listeners.map(|(index, listener)| listener_state(listener, index, item.unknown)).collect();
+            listeners.map(|(index, listener)| listener_state(listener, index, &wrong)).collect();
         mark_conflicts(&mut listeners);
         GatewayState {
             generation: item.generation,
@@ -241,9 +243,9 @@ fn requested_addresses(addresses: &[GatewayAddress]) -> Result<Addresses, (Gatew
     Ok(requested)
 }
 
-fn listener_state(spec: &api::Listener, index: usize, unknown: &[Arc<str>]) -> ListenerState {
+fn listener_state(spec: &api::Listener, index: usize, wrong: &Wrong<'_>) -> ListenerState {
     let http_route = RouteGroupKind { group: api::GROUP.into(), kind: Kind::HttpRoute.name().into() };
-    let wrong: Vec<String> = spec
+    let other_kinds: Vec<String> = spec
         .allowed_routes
         .kinds
         .iter()
@@ -252,20 +254,27 @@ fn listener_state(spec: &api::Listener, index: usize, unknown: &[Arc<str>]) -> L
         .collect();
     let http = &*spec.protocol == "HTTP";
     let listed = spec.allowed_routes.kinds.is_empty() || spec.allowed_routes.kinds.contains(&http_route);
-    let prefix = format!("spec.listeners[{index}].");
-    let refused = if http {
-        let field = unknown.iter().find(|field| field.starts_with(&prefix));
-        field.map(|field| (ListenerAccepted::UnsupportedValue, format!("{field} is not supported")))
-    } else {
-        let message = format!("listeners of protocol {} are not supported", spec.protocol);
-        Some((ListenerAccepted::UnsupportedProtocol, message))
+    let path = format!("spec.listeners[{index}]");
+    let invalid = || validate::listener(&path, spec).err().map(|error| error.to_string());
+    let refused = match wrong.unread(|at| is_within(at, &path)) {
+        None if !http => {
+            let message = format!("listeners of protocol {} are not supported", spec.protocol);
+            Some((ListenerAccepted::UnsupportedProtocol, message))
+        }
+        unread => {
+            let message = unread.or_else(|| wrong.within(&path)).or_else(invalid);
+            message.map(|message| (ListenerAccepted::UnsupportedValue, message))
+        }
     };
+    let mut spec = spec.clone();
+    // Names differ in nothing but letters of another case.
+    spec.hostname = spec.hostname.map(|name| hostname::canonical(&name).unwrap_or(name));
     ListenerState {
-        spec: spec.clone(),
+        spec,
         takes_http_routes: http && listed,
         supported_kinds: if http && listed { vec![http_route] } else { Vec::new() },
-        invalid_kinds: (http && !wrong.is_empty())
-            .then(|| format!("routes of these kinds are not supported: {}", wrong.join(", "))),
+        invalid_kinds: (http && !other_kinds.is_empty())
+            .then(|| format!("routes of these kinds are not supported: {}", other_kinds.join(", "))),
         refused,
         conflict: None,
     }

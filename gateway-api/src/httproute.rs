@@ -11,15 +11,16 @@ use weft_api::{
         reason::{RouteAccepted, RoutePartiallyInvalid, RouteResolvedRefs},
     },
 };
-use weft_ir::{
-    ObjectName, Resource, Route, RouteAction, RouteFilter, RouteKind, RouteMatch, RouteParent, RouteTimeouts,
-};
+use weft_ir::{ObjectName, Resource, Route, RouteAction, RouteKind, RouteMatch, RouteParent};
 
 use crate::{
     CONTROLLER_NAME,
-    parents::{Attachment, attach},
-    rules::{self, RuleProblems},
+    hostnames::Hostnames,
+    matches::match_everything,
+    parents::{Attached, Attachment, attach},
+    rules::{self, Place, RuleProblems, refused_action},
     world::{Item, World},
+    wrong::{Wrong, is_within},
 };
 
 /// What comes of one route.
@@ -38,159 +39,213 @@ pub struct RouteOutput {
 
 /// Translates one route.
 pub fn translate_route(world: &impl World, item: Item<'_, HttpRoute>) -> RouteOutput {
-    let refusal = of_the_route(&item);
+    let wrong = Wrong::new(item.unknown, &item.object.unread);
+    let hostnames = Hostnames::new(&item.object.spec.hostnames, &wrong);
     let mut problems = RuleProblems::default();
-    let actions = match &refusal {
-        Some(_) => vec![refused_rule()],
-        None => translate_rules(world, &item, &mut problems),
+    let rules = match of_the_route(&item, &wrong) {
+        Some(message) => {
+            let message = format!("{message}; requests are answered with 500");
+            problems.refused.insert(0, (RoutePartiallyInvalid::UnsupportedValue, message));
+            vec![(vec![match_everything()], refused_action())]
+        }
+        None => translate_rules(world, &item, &wrong, &mut problems),
     };
     let mut output = RouteOutput::default();
-    let mut parents: Vec<RouteParent> = Vec::new();
+    let mut attached = Attachments::default();
     let mut statuses = Vec::new();
     for (index, parent) in item.object.spec.parent_refs.iter().enumerate() {
-        let accepted = match attach(world, item.object, parent) {
+        let path = format!("spec.parentRefs[{index}]");
+        if let Some(message) = wrong.unread(|at| is_within(at, &path)) {
+            output.notes.push(message.into());
+            continue;
+        }
+        let (of_parent, refused) = match attach(world, item.object, &hostnames, parent) {
             Attachment::NotOurs(note) => {
-                let note = note.map(|note| format!("spec.parentRefs[{index}]: {note}").into());
-                output.notes.extend(note);
+                output.notes.extend(note.map(|note| format!("{path}: {note}").into()));
                 continue;
             }
-            Attachment::Refused(reason, message) => Condition::new(false, item.generation, reason, message),
-            Attachment::Accepted(attached) => {
-                for parent in attached.parents {
-                    if !parents.contains(&parent) {
-                        parents.push(parent);
-                    }
-                }
-                let accepted =
-                    accepted_condition(item.generation, refusal.as_deref(), &problems, actions.len());
-                if accepted.status == Truth::True {
-                    output.attached.extend(attached.listeners);
-                }
-                accepted
-            }
+            Attachment::Ours { attached, refused } => (attached, refused),
         };
-        statuses.push(parent_status(parent, accepted, item.generation, &problems, actions.len()));
+        let unknown = wrong.within(&path);
+        let refused = unknown.clone().map(of_parent_ref).or(refused);
+        let problems = Problems { rules: &problems, count: rules.len(), hostnames: &hostnames };
+        let status = problems.status(parent, refused, item.generation);
+        if status.accepted.status == Truth::True {
+            output.attached.extend(of_parent.listeners.iter().cloned());
+        }
+        attached.add(of_parent, unknown.is_some());
+        statuses.push(status);
     }
-    output.resources = resources(item.object, parents, actions);
+    output.notes.extend(wrong.unread(|at| at == "spec.parentRefs").map(Arc::from));
+    output.resources = resources(item.object, &hostnames, attached, rules);
     output.status = (!statuses.is_empty()).then_some(RouteStatus { parents: statuses });
     output
 }
 
-/// One resource for each rule; none where no parent serves the route.
+/// A parent reference that is not understood serves nothing.
+fn of_parent_ref(message: String) -> (RouteAccepted, String) {
+    (RouteAccepted::UnsupportedValue, format!("{message}; requests are answered with 500"))
+}
+
+/// Where the parents of a route are, without doubles.
+#[derive(Default)]
+struct Attachments {
+    /// They serve it.
+    parents: Vec<RouteParent>,
+    /// They close the hostnames that cannot be used.
+    hostnames: Vec<RouteParent>,
+    /// They close all of it, since their reference is not understood.
+    closed: Vec<RouteParent>,
+}
+
+impl Attachments {
+    fn add(&mut self, attached: Attached, close: bool) {
+        let parents = if close { &mut self.closed } else { &mut self.parents };
+        for (list, new) in [(parents, attached.parents), (&mut self.hostnames, attached.closed)] {
+            for parent in new {
+                if !list.contains(&parent) {
+                    list.push(parent);
+                }
+            }
+        }
+    }
+}
+
+/// One resource for each rule, and two more for what is closed besides: the hostnames and the parent
+/// references that are not understood.
 fn resources(
     route: &HttpRoute,
-    parents: Vec<RouteParent>,
+    hostnames: &Hostnames,
+    attached: Attachments,
     rules: Vec<(Vec<RouteMatch>, RouteAction)>,
 ) -> Vec<Resource> {
-    if parents.is_empty() {
-        return Vec::new();
-    }
     let metadata = &route.metadata;
-    let resource = |(rule, (matches, action)): (usize, (Vec<RouteMatch>, RouteAction))| {
+    let resource = |rule: usize, parents: &[RouteParent], hosts: &[Arc<str>], (matches, action)| {
         Resource::Route(Route {
             kind: RouteKind::HttpRoute,
             origin: ObjectName { namespace: metadata.namespace.clone(), name: metadata.name.clone() },
             rule: u32::try_from(rule).unwrap_or(u32::MAX),
             created: metadata.created(),
-            parents: parents.clone(),
-            hostnames: route.spec.hostnames.clone(),
+            parents: parents.to_vec(),
+            hostnames: hosts.to_vec(),
             matches,
             action,
         })
     };
-    rules.into_iter().enumerate().map(resource).collect()
+    let Attachments { parents, hostnames: of_hostnames, mut closed } = attached;
+    closed.retain(|parent| !parents.contains(parent));
+    let closing = || (vec![match_everything()], refused_action());
+    let count = rules.len();
+    let mut resources = Vec::new();
+    if !parents.is_empty() {
+        let served = rules.into_iter().enumerate();
+        resources.extend(served.map(|(index, rule)| resource(index, &parents, &hostnames.served, rule)));
+    }
+    if !of_hostnames.is_empty() {
+        resources.push(resource(count, &of_hostnames, &hostnames.closed, closing()));
+    }
+    if !closed.is_empty() {
+        resources.push(resource(count + 1, &closed, &hostnames.served, closing()));
+    }
+    resources
 }
 
-/// Why the whole route is refused: it could not be read, or has a field outside of its rules that
-/// is not known.
-fn of_the_route(item: &Item<'_, HttpRoute>) -> Option<String> {
+/// Why the whole route is refused: it could not be read, or something outside of its rules, hostnames and
+/// parents is not known.
+fn of_the_route(item: &Item<'_, HttpRoute>, wrong: &Wrong<'_>) -> Option<String> {
     if let Some(message) = item.refused {
         return Some(message.to_owned());
     }
-    let field = item.unknown.iter().find(|field| !field.starts_with("spec.rules["))?;
-    Some(format!("{field} is not supported"))
+    let parts = ["spec.rules[", "spec.hostnames", "spec.parentRefs"];
+    let elsewhere = |at: &str| !parts.iter().any(|part| at.starts_with(part));
+    wrong.unread(elsewhere).or_else(|| wrong.unknown(elsewhere))
 }
 
 fn translate_rules(
     world: &impl World,
     item: &Item<'_, HttpRoute>,
+    wrong: &Wrong<'_>,
     problems: &mut RuleProblems,
 ) -> Vec<(Vec<RouteMatch>, RouteAction)> {
     let namespace = &item.object.metadata.namespace;
     let default_rule = [HttpRouteRule::default()];
-    let rules = item.object.spec.rules.as_deref().unwrap_or(&default_rule);
+    let rules = item.object.spec.rules.as_deref().unwrap_or(&default_rule).iter().enumerate();
     rules
-        .iter()
-        .enumerate()
-        .map(|(index, rule)| rules::translate(world, namespace, index, rule, item.unknown, problems))
+        .map(|(index, rule)| rules::translate(world, &Place { namespace, index, wrong }, rule, problems))
         .collect()
 }
 
-/// Everything is answered with 500.
-fn refused_rule() -> (Vec<RouteMatch>, RouteAction) {
-    let action = RouteAction {
-        filters: vec![RouteFilter::Invalid],
-        backends: Vec::new(),
-        timeouts: RouteTimeouts::default(),
-        retry: None,
-    };
-    (vec![rules::match_everything()], action)
+/// What is wrong with a route, for its statuses.
+struct Problems<'a> {
+    rules: &'a RuleProblems,
+    /// How many rules there are.
+    count: usize,
+    hostnames: &'a Hostnames,
 }
 
-/// A route of which every rule is refused is not accepted; of which some are, partly.
-fn accepted_condition(
-    generation: i64,
-    refusal: Option<&str>,
-    problems: &RuleProblems,
-    rules: usize,
-) -> Condition<RouteAccepted> {
-    let all_refused = !problems.refused.is_empty() && problems.refused.len() == rules;
-    let refusal = refusal.map(str::to_owned).or_else(|| all_refused.then(|| problems.refused_text()));
-    match refusal {
-        Some(message) => {
-            let message = format!("{message}; requests are answered with 500");
-            Condition::new(false, generation, RouteAccepted::UnsupportedValue, message)
+impl Problems<'_> {
+    /// The status at one parent, which may refuse it: reason and message.
+    fn status(
+        &self,
+        parent: &ParentReference,
+        refused: Option<(RouteAccepted, String)>,
+        generation: i64,
+    ) -> RouteParentStatus {
+        let accepted = match refused.or_else(|| self.refused()) {
+            Some((reason, message)) => Condition::new(false, generation, reason, message),
+            None => Condition::new(true, generation, RouteAccepted::Accepted, "the route is attached"),
+        };
+        let resolved_refs = match self.rules.references.first() {
+            None => {
+                let message = "every reference is resolved";
+                Condition::new(true, generation, RouteResolvedRefs::ResolvedRefs, message)
+            }
+            Some((reason, _)) => {
+                let messages: Vec<&str> =
+                    self.rules.references.iter().map(|(_, message)| &**message).collect();
+                Condition::new(false, generation, *reason, messages.join("; "))
+            }
+        };
+        // As the API server would have it: clients compare group and kind.
+        let parent_ref = ParentReference {
+            group: Some(parent.group.clone().unwrap_or_else(|| api::GROUP.into())),
+            kind: Some(parent.kind.clone().unwrap_or_else(|| "Gateway".into())),
+            ..parent.clone()
+        };
+        let partially_invalid = (accepted.status == Truth::True)
+            .then(|| self.parts(&parent_ref))
+            .flatten()
+            .map(|message| Condition::new(true, generation, self.rules.reason(), message));
+        RouteParentStatus {
+            parent_ref,
+            controller_name: Arc::from(CONTROLLER_NAME),
+            accepted,
+            resolved_refs,
+            partially_invalid,
         }
-        None => Condition::new(true, generation, RouteAccepted::Accepted, "the route is attached"),
     }
-}
 
-fn parent_status(
-    parent: &ParentReference,
-    accepted: Condition<RouteAccepted>,
-    generation: i64,
-    problems: &RuleProblems,
-    rules: usize,
-) -> RouteParentStatus {
-    let resolved_refs = match problems.references.first() {
-        None => {
-            let message = "every reference is resolved";
-            Condition::new(true, generation, RouteResolvedRefs::ResolvedRefs, message)
+    /// A route of which every rule is refused is not accepted.
+    fn refused(&self) -> Option<(RouteAccepted, String)> {
+        let reason = match self.rules.reason() {
+            RoutePartiallyInvalid::UnsupportedValue => RouteAccepted::UnsupportedValue,
+            RoutePartiallyInvalid::IncompatibleFilters => RouteAccepted::IncompatibleFilters,
+        };
+        let all = self.count > 0 && self.rules.refused.len() == self.count;
+        all.then(|| (reason, self.rules.text()))
+    }
+
+    /// What of an accepted route is refused. A Service does not look at hostnames.
+    fn parts(&self, parent: &ParentReference) -> Option<String> {
+        let mut parts = Vec::new();
+        if !self.rules.refused.is_empty() || !self.rules.parts.is_empty() {
+            parts.push(self.rules.text());
         }
-        Some((reason, _)) => {
-            let messages: Vec<&str> = problems.references.iter().map(|(_, message)| &**message).collect();
-            Condition::new(false, generation, *reason, messages.join("; "))
+        if !self.hostnames.problems.is_empty() && parent.kind.as_deref() == Some("Gateway") {
+            let so = "requests that name such a host are answered with 500";
+            parts.push(format!("{}; {so}", self.hostnames.problems.join("; ")));
         }
-    };
-    let partly = accepted.status == Truth::True && !problems.refused.is_empty();
-    let partially_invalid = (partly && problems.refused.len() < rules).then(|| {
-        let message = format!(
-            "Dropped Rule: {}; requests that match it are answered with 500",
-            problems.refused_text()
-        );
-        Condition::new(true, generation, RoutePartiallyInvalid::UnsupportedValue, message)
-    });
-    // As the API server would have it: clients compare group and kind.
-    let parent_ref = ParentReference {
-        group: Some(parent.group.clone().unwrap_or_else(|| api::GROUP.into())),
-        kind: Some(parent.kind.clone().unwrap_or_else(|| "Gateway".into())),
-        ..parent.clone()
-    };
-    RouteParentStatus {
-        parent_ref,
-        controller_name: Arc::from(CONTROLLER_NAME),
-        accepted,
-        resolved_refs,
-        partially_invalid,
+        // The words that the API wants in front (`RouteConditionPartiallyInvalid`).
+        (!parts.is_empty()).then(|| format!("Dropped Rule: {}", parts.join("; ")))
     }
 }

@@ -15,12 +15,15 @@
 pub mod all;
 mod filters;
 mod gateway;
+mod hostnames;
 mod httproute;
+mod matches;
 mod parents;
 mod rules;
 pub mod selector;
 mod validate;
 pub mod world;
+mod wrong;
 
 pub use all::{Input, Output, translate};
 pub use gateway::{Attached, GatewayOutput, GatewayState, translate_class, translate_gateway};

@@ -10,10 +10,10 @@ use weft_api::{
     status::reason::RouteAccepted,
 };
 use weft_ir::{ListenerParent, ListenerParentKind, ObjectName, RouteParent};
-use weft_matching::hostname;
 
 use crate::{
     gateway::{GatewayState, ListenerState},
+    hostnames::Hostnames,
     selector,
     world::{Lookup, World},
 };
@@ -22,10 +22,8 @@ use crate::{
 pub(crate) enum Attachment {
     /// The parent is not ours, and so no status is written; the text says what is noted instead.
     NotOurs(Option<String>),
-    /// Attached to all of these.
-    Accepted(Attached),
-    /// Not attached: reason and message.
-    Refused(RouteAccepted, String),
+    /// It is ours, and serves the route or refuses it: reason and message.
+    Ours { attached: Attached, refused: Option<(RouteAccepted, String)> },
 }
 
 /// Where a route is attached.
@@ -35,20 +33,33 @@ pub(crate) struct Attached {
     pub(crate) parents: Vec<RouteParent>,
     /// Every listener by Gateway and name, served or not.
     pub(crate) listeners: Vec<(ObjectName, Arc<str>)>,
+    /// The parents that a hostname fits which cannot be used.
+    pub(crate) closed: Vec<RouteParent>,
+}
+
+fn refused(reason: RouteAccepted, message: String) -> Attachment {
+    Attachment::Ours { attached: Attached::default(), refused: Some((reason, message)) }
 }
 
 /// Looks up one parent and attaches the route where that is allowed.
-pub(crate) fn attach(world: &impl World, route: &HttpRoute, parent: &ParentReference) -> Attachment {
+pub(crate) fn attach(
+    world: &impl World,
+    route: &HttpRoute,
+    hostnames: &Hostnames,
+    parent: &ParentReference,
+) -> Attachment {
     let group = parent.group.as_deref().unwrap_or(api::GROUP);
     let kind = parent.kind.as_deref().unwrap_or("Gateway");
     let namespace = parent.namespace.as_ref().unwrap_or(&route.metadata.namespace);
     let name = ObjectName { namespace: namespace.clone(), name: parent.name.clone() };
     match (group, kind) {
         (api::GROUP, "Gateway") => match world.gateway(&name) {
-            Lookup::Ours(gateway) => to_gateway(world, &gateway, route, parent),
+            Lookup::Ours(gateway) => to_gateway(world, &gateway, route, hostnames, parent),
             // A Gateway of another controller is no concern of ours; one that does not exist is.
             Lookup::Foreign => Attachment::NotOurs(None),
-            Lookup::Missing => Attachment::NotOurs(Some(format!("Gateway {name} does not exist"))),
+            Lookup::Missing => {
+                Attachment::NotOurs(Some(format!("Gateway {name} does not exist or cannot be read")))
+            }
         },
         ("", "Service") => to_service(world, route, parent, &name),
         _ => Attachment::NotOurs(Some(format!("parents of kind {group}/{kind} are not supported"))),
@@ -59,53 +70,52 @@ fn to_gateway(
     world: &impl World,
     gateway: &GatewayState,
     route: &HttpRoute,
+    hostnames: &Hostnames,
     parent: &ParentReference,
 ) -> Attachment {
-    let named = |listener: &api::Listener| {
-        parent.section_name.as_ref().is_none_or(|section| *section == listener.name)
-            && parent.port.is_none_or(|port| port == listener.port)
+    let named = |listener: &&ListenerState| {
+        parent.section_name.as_ref().is_none_or(|section| *section == listener.spec.name)
+            && parent.port.is_none_or(|port| port == listener.spec.port)
     };
-    let (mut any_named, mut any_allowed) = (false, false);
-    let mut attached = Vec::new();
-    for listener in &gateway.listeners {
-        if !named(&listener.spec) {
-            continue;
-        }
-        any_named = true;
-        if !listener.takes_http_routes || !allows(world, &gateway.name.namespace, &listener.spec, route) {
-            continue;
-        }
-        any_allowed = true;
-        let own = listener.spec.hostname.as_deref().unwrap_or_default();
-        let hostnames = &route.spec.hostnames;
-        if hostnames.is_empty() || hostnames.iter().any(|name| hostname::intersect(own, name)) {
-            attached.push(listener);
-        }
+    let named: Vec<&ListenerState> = gateway.listeners.iter().filter(named).collect();
+    if named.is_empty() {
+        let message = format!("Gateway {} has no such listener", gateway.name);
+        return refused(RouteAccepted::NoMatchingParent, message);
     }
-    if !any_named {
-        return Attachment::Refused(
-            RouteAccepted::NoMatchingParent,
-            format!("Gateway {} has no such listener", gateway.name),
-        );
-    }
-    if !any_allowed {
+    let allowed = |listener: &&ListenerState| {
+        listener.takes_http_routes && allows(world, &gateway.name.namespace, &listener.spec, route)
+    };
+    let allowed: Vec<&ListenerState> = named.into_iter().filter(allowed).collect();
+    if allowed.is_empty() {
         let message = format!("no listener of Gateway {} takes HTTPRoutes of this namespace", gateway.name);
-        return Attachment::Refused(RouteAccepted::NotAllowedByListeners, message);
+        return refused(RouteAccepted::NotAllowedByListeners, message);
     }
-    if attached.is_empty() {
-        let message = format!("no hostname of the route fits a listener of Gateway {}", gateway.name);
-        return Attachment::Refused(RouteAccepted::NoMatchingListenerHostname, message);
-    }
+    let own = |listener: &ListenerState| listener.spec.hostname.clone().unwrap_or_default();
+    let served: Vec<_> = allowed.iter().copied().filter(|one| hostnames.fit(&own(one))).collect();
     let name = |listener: &&ListenerState| (gateway.name.clone(), listener.spec.name.clone());
-    let served = attached.iter().filter(|listener| gateway.serves(listener)).map(name);
-    let parents = served
-        .map(|(name, listener)| RouteParent::Listener {
-            parent: ListenerParent { kind: ListenerParentKind::Gateway, name },
-            listener,
-        })
-        .collect();
-    let listeners = attached.iter().map(name).collect();
-    Attachment::Accepted(Attached { parents, listeners })
+    let parent = |listener: &&ListenerState| {
+        let (name, listener) = name(listener);
+        let parent = ListenerParent { kind: ListenerParentKind::Gateway, name };
+        RouteParent::Listener { parent, listener }
+    };
+    let serves = |listener: &&&ListenerState| gateway.serves(listener);
+    let attached = Attached {
+        parents: served.iter().filter(serves).map(parent).collect(),
+        listeners: served.iter().map(name).collect(),
+        closed: allowed
+            .iter()
+            .filter(|listener| gateway.serves(listener) && hostnames.close(&own(listener)))
+            .map(parent)
+            .collect(),
+    };
+    let refused = served.is_empty().then(|| match hostnames.none() {
+        true => (RouteAccepted::UnsupportedValue, "no hostname of the route can be used".to_owned()),
+        false => {
+            let message = format!("no hostname of the route fits a listener of Gateway {}", gateway.name);
+            (RouteAccepted::NoMatchingListenerHostname, message)
+        }
+    });
+    Attachment::Ours { attached, refused }
 }
 
 fn allows(world: &impl World, gateway_namespace: &str, listener: &api::Listener, route: &HttpRoute) -> bool {
@@ -128,26 +138,21 @@ fn to_service(
 ) -> Attachment {
     if name.namespace != route.metadata.namespace {
         let message = "routes for a Service of another namespace (consumer routes) are not supported";
-        return Attachment::Refused(RouteAccepted::UnsupportedValue, message.into());
+        return refused(RouteAccepted::UnsupportedValue, message.into());
     }
     let Some(service) = world.service(name) else {
-        return Attachment::Refused(
-            RouteAccepted::NoMatchingParent,
-            format!("Service {name} does not exist"),
-        );
+        return refused(RouteAccepted::NoMatchingParent, format!("Service {name} does not exist"));
     };
     if !has_address(service) {
         let message = format!("Service {name} has no address of its own that requests could be sent to");
-        return Attachment::Refused(RouteAccepted::UnsupportedValue, message);
+        return refused(RouteAccepted::UnsupportedValue, message);
     }
     match service_port(service, parent.port, parent.section_name.as_ref()) {
         Ok(port) => {
             let parents = vec![RouteParent::Service { service: name.clone(), port }];
-            Attachment::Accepted(Attached { parents, ..Attached::default() })
+            Attachment::Ours { attached: Attached { parents, ..Attached::default() }, refused: None }
         }
-        Err(message) => {
-            Attachment::Refused(RouteAccepted::NoMatchingParent, format!("Service {name} {message}"))
-        }
+        Err(message) => refused(RouteAccepted::NoMatchingParent, format!("Service {name} {message}")),
     }
 }
 

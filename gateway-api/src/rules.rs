@@ -1,178 +1,207 @@
 // SPDX-License-Identifier: Apache-2.0
 //! One rule of an HTTPRoute.
+//!
+//! A rule that is refused answers what it would have matched with 500, and the other rules go on. It is
+//! not left out: its requests would fall to a broader rule, without its filters or to another backend.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use weft_api::{
     core::L4Protocol,
-    httproute::{
-        HttpBackendRef, HttpRouteMatch, HttpRouteRule, HttpValueMatch, PathMatchType, ValueMatchType,
-    },
-    status::reason::RouteResolvedRefs,
+    httproute::{HttpBackendRef, HttpRouteRule},
+    status::reason::{RoutePartiallyInvalid, RouteResolvedRefs},
 };
 use weft_ir::{
-    BackendService, ObjectName, PathMatch, RouteAction, RouteBackend, RouteFilter, RouteMatch, RouteRetry,
-    RouteTimeouts, StringMatch, ValueMatch,
+    BackendService, ObjectName, RouteAction, RouteBackend, RouteFilter, RouteMatch, RouteRetry, RouteTimeouts,
 };
 
 use crate::{
     filters,
+    matches::{self, Translated, match_everything},
+    validate,
     world::{World, granted},
+    wrong::{Wrong, is_within},
 };
 
-/// How often a request is tried again where the object does not say (GEP-1731 leaves it open).
+/// How often a request is tried again where the object does not say (its default in the API).
 const DEFAULT_RETRY_ATTEMPTS: u32 = 1;
 
 /// What is wrong with the rules of a route.
 #[derive(Debug, Default)]
 pub(crate) struct RuleProblems {
-    /// Refused rules by index, with the first reason of each.
-    pub(crate) refused: BTreeMap<usize, String>,
+    /// Refused rules by index: reason, and what is wrong and what becomes of it.
+    pub(crate) refused: BTreeMap<usize, (RoutePartiallyInvalid, String)>,
+    /// What is refused and less than a rule, in one line each.
+    pub(crate) parts: Vec<String>,
     /// References that could not be resolved: reason and message, in the order of the object.
     pub(crate) references: Vec<(RouteResolvedRefs, String)>,
 }
 
 impl RuleProblems {
-    /// The reasons for which rules are refused, in one line.
-    pub(crate) fn refused_text(&self) -> String {
-        self.refused.values().map(String::as_str).collect::<Vec<_>>().join("; ")
+    /// What is refused, in one line.
+    pub(crate) fn text(&self) -> String {
+        let rules = self.refused.values().map(|(_, message)| &**message);
+        rules.chain(self.parts.iter().map(String::as_str)).collect::<Vec<_>>().join("; ")
+    }
+
+    /// The reason of the first refused rule.
+    pub(crate) fn reason(&self) -> RoutePartiallyInvalid {
+        self.refused.values().next().map_or(RoutePartiallyInvalid::UnsupportedValue, |(reason, _)| *reason)
     }
 }
 
-/// Translates one rule. A rule that is refused keeps what can be understood of its matches, and
-/// answers with 500.
+/// A rule and where it stands.
+pub(crate) struct Place<'a> {
+    pub(crate) namespace: &'a Arc<str>,
+    pub(crate) index: usize,
+    pub(crate) wrong: &'a Wrong<'a>,
+}
+
+/// Translates one rule.
 pub(crate) fn translate(
     world: &impl World,
-    namespace: &Arc<str>,
-    index: usize,
+    place: &Place<'_>,
     rule: &HttpRouteRule,
-    unknown: &[Arc<str>],
     problems: &mut RuleProblems,
 ) -> (Vec<RouteMatch>, RouteAction) {
-    let path = format!("spec.rules[{index}]");
-    let mut refuse = |message: String| {
-        problems.refused.entry(index).or_insert(message);
+    let path = format!("spec.rules[{}]", place.index);
+    let (matches, refused_match, untold) = translate_matches(&path, rule, place.wrong);
+    let backends = translate_backends(world, place, &path, rule, problems);
+    let action = translate_action(&path, rule, place.wrong, backends);
+    let refusal = match (action, refused_match) {
+        (Ok(action), None) => return (matches, action),
+        (Err(refusal), _) => refusal,
+        (Ok(_), Some(message)) => (RoutePartiallyInvalid::UnsupportedValue, message),
     };
-    let inside = |field: &&Arc<str>| field.strip_prefix(&*path).is_some_and(|rest| rest.starts_with('.'));
-    if let Some(field) = unknown.iter().find(inside) {
-        refuse(format!("{field} is not supported"));
+    let so = match (matches.is_empty(), untold) {
+        (false, false) => "requests that match it are answered with 500",
+        (false, true) => "requests that are known to match it are answered with 500",
+        (true, false) => "no request can match it",
+        (true, true) => "it cannot be told which requests match it, and other rules get them",
+    };
+    let (reason, message) = refusal;
+    problems.refused.insert(place.index, (reason, format!("{message}; {so}")));
+    (matches, refused_action())
+}
+
+/// Every request is answered with 500.
+pub(crate) fn refused_action() -> RouteAction {
+    RouteAction {
+        filters: vec![RouteFilter::Invalid],
+        backends: Vec::new(),
+        timeouts: RouteTimeouts::default(),
+        retry: None,
     }
-    let mut matches: Vec<RouteMatch> = rule
-        .matches
-        .iter()
-        .enumerate()
-        .map(|(at, wanted)| translate_match(&format!("{path}.matches[{at}]"), wanted, &mut refuse))
-        .collect();
-    if matches.is_empty() {
-        matches.push(match_everything());
+}
+
+/// What the rule matches as far as that is understood, the first problem, and whether there is more that
+/// cannot be told.
+fn translate_matches(
+    path: &str,
+    rule: &HttpRouteRule,
+    wrong: &Wrong<'_>,
+) -> (Vec<RouteMatch>, Option<String>, bool) {
+    let all = format!("{path}.matches");
+    if let Some(message) = wrong.unread(|at| at == path || at == all) {
+        return (Vec::new(), Some(message), true);
     }
-    let mut translated = filters::translate(&format!("{path}.filters"), &rule.filters, &mut refuse);
-    let backends = rule
-        .backend_refs
-        .iter()
-        .enumerate()
-        .map(|(at, backend)| {
-            translate_backend(
-                world,
-                namespace,
-                &format!("{path}.backendRefs[{at}]"),
-                backend,
-                problems,
-                index,
-            )
-        })
-        .collect();
-    if problems.refused.contains_key(&index) && !translated.contains(&RouteFilter::Invalid) {
-        translated.insert(0, RouteFilter::Invalid);
+    if rule.matches.is_empty() {
+        return (vec![match_everything()], None, false);
     }
-    let action = RouteAction {
-        filters: translated,
-        backends,
+    let (mut understood, mut refused, mut untold) = (Vec::new(), None, false);
+    for (at, wanted) in rule.matches.iter().enumerate() {
+        let (matched, problem) = match matches::translate(&format!("{path}.matches[{at}]"), wanted, wrong) {
+            Translated::Understood(matched) => (Some(matched), None),
+            Translated::Closed(matched, problem) => (Some(matched), Some(problem)),
+            Translated::Impossible(problem) => (None, Some(problem)),
+            Translated::Untold(problem) => {
+                untold = true;
+                (None, Some(problem))
+            }
+        };
+        understood.extend(matched);
+        refused = refused.or(problem);
+    }
+    (understood, refused, untold)
+}
+
+/// What is done with the requests, or why the rule is refused.
+fn translate_action(
+    path: &str,
+    rule: &HttpRouteRule,
+    wrong: &Wrong<'_>,
+    backends: Result<Vec<RouteBackend>, String>,
+) -> Result<RouteAction, (RoutePartiallyInvalid, String)> {
+    let unsupported = |message| (RoutePartiallyInvalid::UnsupportedValue, message);
+    let (matches, backend_refs) = (format!("{path}.matches"), format!("{path}.backendRefs"));
+    let own = |at: &str| is_within(at, path) && !is_within(at, &matches);
+    let message = wrong.unread(own).or_else(|| wrong.unknown(|at| own(at) && !is_within(at, &backend_refs)));
+    if let Some(message) = message {
+        return Err(unsupported(message));
+    }
+    if validate::incompatible(&rule.filters) {
+        let message = format!("{path}.filters: cannot have both a redirect and a rewrite");
+        return Err((RoutePartiallyInvalid::IncompatibleFilters, message));
+    }
+    validate::rule(path, rule).map_err(|error| unsupported(error.to_string()))?;
+    let filters = filters::translate(&format!("{path}.filters"), &rule.filters).map_err(unsupported)?;
+    Ok(RouteAction {
+        filters,
+        backends: backends.map_err(unsupported)?,
         timeouts: translate_timeouts(rule),
         retry: rule.retry.as_ref().map(|retry| RouteRetry {
             codes: retry.codes.clone(),
             attempts: retry.attempts.unwrap_or(DEFAULT_RETRY_ATTEMPTS),
             backoff: retry.backoff.map(|duration| duration.0),
         }),
-    };
-    (matches, action)
+    })
 }
 
-/// The match of a rule that has none.
-pub(crate) fn match_everything() -> RouteMatch {
-    RouteMatch { path: PathMatch::Prefix("/".into()), method: None, headers: Vec::new(), query: Vec::new() }
-}
-
-fn translate_match(path: &str, wanted: &HttpRouteMatch, refuse: &mut impl FnMut(String)) -> RouteMatch {
-    let given = wanted.path.clone().unwrap_or_default();
-    let path_match = match given.kind {
-        PathMatchType::Exact => PathMatch::Exact(given.value),
-        PathMatchType::PathPrefix => PathMatch::Prefix(given.value),
-        PathMatchType::RegularExpression => match weft_matching::check(&given.value) {
-            Ok(()) => PathMatch::Regex(given.value),
-            Err(error) => {
-                refuse(format!("{path}.path.value: {error}"));
-                PathMatch::Prefix("/".into())
-            }
-        },
-    };
-    RouteMatch {
-        path: path_match,
-        method: wanted.method.map(|method| method.as_str().into()),
-        headers: values(&format!("{path}.headers"), &wanted.headers, true, refuse),
-        query: values(&format!("{path}.queryParams"), &wanted.query_params, false, refuse),
-    }
-}
-
-/// Conditions on headers or query parameters. Of several with one name only the first counts
-/// (`HTTPHeaderMatch.name`, `HTTPQueryParamMatch.name`).
-fn values(
-    path: &str,
-    wanted: &[HttpValueMatch],
-    lower_case: bool,
-    refuse: &mut impl FnMut(String),
-) -> Vec<ValueMatch> {
-    let mut found: Vec<ValueMatch> = Vec::with_capacity(wanted.len());
-    for (at, one) in wanted.iter().enumerate() {
-        let name: Arc<str> = if lower_case { one.name.to_ascii_lowercase().into() } else { one.name.clone() };
-        if found.iter().any(|earlier| earlier.name == name) {
-            continue;
-        }
-        let value = match one.kind {
-            ValueMatchType::Exact => StringMatch::Exact(one.value.clone()),
-            ValueMatchType::RegularExpression => match weft_matching::check(&one.value) {
-                Ok(()) => StringMatch::Regex(one.value.clone()),
-                Err(error) => {
-                    refuse(format!("{path}[{at}].value: {error}"));
-                    continue;
-                }
-            },
-        };
-        found.push(ValueMatch { name, value });
-    }
-    found
-}
-
-fn translate_backend(
+/// The backends; the error is about a rule of which every backend is refused.
+fn translate_backends(
     world: &impl World,
-    namespace: &Arc<str>,
+    place: &Place<'_>,
+    path: &str,
+    rule: &HttpRouteRule,
+    problems: &mut RuleProblems,
+) -> Result<Vec<RouteBackend>, String> {
+    let (mut backends, mut refused) = (Vec::new(), Vec::new());
+    for (at, backend) in rule.backend_refs.iter().enumerate() {
+        let path = format!("{path}.backendRefs[{at}]");
+        let service = match resolve(world, place.namespace, backend) {
+            Ok(service) => Some(service),
+            Err((reason, message)) => {
+                problems.references.push((reason, format!("{path}: {message}")));
+                None
+            }
+        };
+        let filters = backend_filters(&path, backend, rule, place.wrong).unwrap_or_else(|message| {
+            refused.push(message);
+            vec![RouteFilter::Invalid]
+        });
+        backends.push(RouteBackend { service, weight: backend.weight.unwrap_or(1), filters });
+    }
+    match refused.first() {
+        Some(first) if refused.len() == backends.len() => Err(first.clone()),
+        _ => {
+            let so = "requests for this backend are answered with 500";
+            problems.parts.extend(refused.iter().map(|message| format!("{message}; {so}")));
+            Ok(backends)
+        }
+    }
+}
+
+fn backend_filters(
     path: &str,
     backend: &HttpBackendRef,
-    problems: &mut RuleProblems,
-    index: usize,
-) -> RouteBackend {
-    let service = match resolve(world, namespace, backend) {
-        Ok(service) => Some(service),
-        Err((reason, message)) => {
-            problems.references.push((reason, format!("{path}: {message}")));
-            None
-        }
-    };
-    let mut refuse = |message: String| {
-        problems.refused.entry(index).or_insert(message);
-    };
-    let filters = filters::translate_for_backend(&format!("{path}.filters"), &backend.filters, &mut refuse);
-    RouteBackend { service, weight: backend.weight.unwrap_or(1), filters }
+    rule: &HttpRouteRule,
+    wrong: &Wrong<'_>,
+) -> Result<Vec<RouteFilter>, String> {
+    if let Some(message) = wrong.within(path) {
+        return Err(message);
+    }
+    validate::backend_filters(path, &backend.filters, rule).map_err(|error| error.to_string())?;
+    filters::translate_for_backend(&format!("{path}.filters"), &backend.filters)
 }
 
 /// The port of a Service that a backend names, or reason and message.

@@ -4,93 +4,102 @@
 //! The numbers and rules are those of the CRDs of Gateway API v1.6.
 
 use weft_api::{
-    gateway::Gateway,
-    httproute::{HeaderModifier, HttpBackendRef, HttpRoute, HttpRouteFilter, HttpRouteRule, PathMatchType},
+    gateway::{Gateway, Listener},
+    httproute::{
+        HeaderModifier, HttpBackendRef, HttpPathMatch, HttpRoute, HttpRouteFilter, HttpRouteRule,
+        PathMatchType,
+    },
     object::DecodeError,
 };
 use weft_matching::hostname;
 
 use crate::selector;
 
-/// Checks a Gateway as its CRD does.
+/// Checks what of a Gateway concerns all of it. What is wrong with a listener refuses that listener.
 pub fn validate_gateway(gateway: &Gateway) -> Result<(), DecodeError> {
     let spec = &gateway.spec;
     require(!spec.gateway_class_name.is_empty(), "spec.gatewayClassName", "is required")?;
     require((1..=64).contains(&spec.listeners.len()), "spec.listeners", "needs 1 to 64 listeners")?;
     for (index, listener) in spec.listeners.iter().enumerate() {
-        let path = format!("spec.listeners[{index}]");
-        require(!listener.name.is_empty(), &format!("{path}.name"), "is required")?;
+        let path = format!("spec.listeners[{index}].name");
+        require(!listener.name.is_empty(), &path, "is required")?;
         let unique = spec.listeners[..index].iter().all(|earlier| earlier.name != listener.name);
-        require(unique, &format!("{path}.name"), "another listener has this name")?;
-        require(listener.port != 0, &format!("{path}.port"), "must be 1 to 65535")?;
-        require(!listener.protocol.is_empty(), &format!("{path}.protocol"), "is required")?;
-        if let Some(name) = &listener.hostname {
-            let fits = name.is_empty() || hostname::valid(name);
-            require(fits, &format!("{path}.hostname"), "is no hostname")?;
-        }
-        if let Some(wanted) = &listener.allowed_routes.namespaces.selector {
-            let at = format!("{path}.allowedRoutes.namespaces.selector");
-            selector::check(wanted).map_err(|message| DecodeError::new(at, message))?;
-        }
+        require(unique, &path, "another listener has this name")?;
     }
     Ok(())
 }
 
-/// Checks an HTTPRoute as its CRD does.
+/// Checks what of an HTTPRoute concerns all of it. What is wrong with a rule, a hostname or a parent
+/// refuses that alone.
 pub fn validate_route(route: &HttpRoute) -> Result<(), DecodeError> {
     let spec = &route.spec;
     require(spec.parent_refs.len() <= 32, "spec.parentRefs", "has more than 32 entries")?;
     require(spec.hostnames.len() <= 16, "spec.hostnames", "has more than 16 entries")?;
-    for (index, name) in spec.hostnames.iter().enumerate() {
-        require(hostname::valid(name), &format!("spec.hostnames[{index}]"), "is no hostname")?;
+    let counted = spec.rules.as_ref().is_none_or(|rules| (1..=16).contains(&rules.len()));
+    require(counted, "spec.rules", "needs 1 to 16 rules")
+}
+
+/// Checks a listener.
+pub(crate) fn listener(path: &str, listener: &Listener) -> Result<(), DecodeError> {
+    require(listener.port != 0, &format!("{path}.port"), "must be 1 to 65535")?;
+    if let Some(name) = &listener.hostname {
+        let fits = name.is_empty() || hostname::canonical(name).is_some();
+        require(fits, &format!("{path}.hostname"), "is no hostname")?;
     }
-    let rules = spec.rules.as_deref().unwrap_or_default();
-    let counted = spec.rules.is_none() || (1..=16).contains(&rules.len());
-    require(counted, "spec.rules", "needs 1 to 16 rules")?;
-    for (index, rule) in rules.iter().enumerate() {
-        validate_rule(&format!("spec.rules[{index}]"), rule)?;
+    if let Some(wanted) = &listener.allowed_routes.namespaces.selector {
+        let at = format!("{path}.allowedRoutes.namespaces.selector");
+        selector::check(wanted).map_err(|message| DecodeError::new(at, message))?;
     }
     Ok(())
 }
 
-fn validate_rule(path: &str, rule: &HttpRouteRule) -> Result<(), DecodeError> {
+/// Checks a rule, its matches, filters and backends left out.
+pub(crate) fn rule(path: &str, rule: &HttpRouteRule) -> Result<(), DecodeError> {
     require(rule.matches.len() <= 64, &format!("{path}.matches"), "has more than 64 entries")?;
-    for (index, wanted) in rule.matches.iter().enumerate() {
-        let path = format!("{path}.matches[{index}]");
-        if let Some(given) = &wanted.path {
-            let at = format!("{path}.path.value");
-            require(given.value.len() <= 1024, &at, "is longer than 1024 bytes")?;
-            if given.kind != PathMatchType::RegularExpression {
-                validate_path(&at, &given.value)?;
-            }
-        }
-        for (index, header) in wanted.headers.iter().enumerate() {
-            require(token(&header.name), &format!("{path}.headers[{index}].name"), "is no header name")?;
-        }
-        for (index, query) in wanted.query_params.iter().enumerate() {
-            require(token(&query.name), &format!("{path}.queryParams[{index}].name"), "is no name")?;
-        }
-    }
-    validate_filters(&format!("{path}.filters"), &rule.filters, rule)?;
     require(rule.backend_refs.len() <= 16, &format!("{path}.backendRefs"), "has more than 16 entries")?;
-    for (index, backend) in rule.backend_refs.iter().enumerate() {
-        let path = format!("{path}.backendRefs[{index}]");
-        validate_backend(&path, backend)?;
-        validate_filters(&format!("{path}.filters"), &backend.filters, rule)?;
+    validate_filters(&format!("{path}.filters"), &rule.filters, rule)?;
+    for (index, one) in rule.backend_refs.iter().enumerate() {
+        backend(&format!("{path}.backendRefs[{index}]"), one)?;
     }
     validate_times(path, rule)
 }
 
+/// Checks the filters of a backend.
+pub(crate) fn backend_filters(
+    path: &str,
+    filters: &[HttpRouteFilter],
+    rule: &HttpRouteRule,
+) -> Result<(), DecodeError> {
+    validate_filters(&format!("{path}.filters"), filters, rule)
+}
+
+/// Whether filters exclude each other (`HTTPRouteRule.filters`).
+pub(crate) fn incompatible(filters: &[HttpRouteFilter]) -> bool {
+    let has = |kind: &str| filters.iter().any(|filter| &*filter.kind == kind);
+    has("RequestRedirect") && has("URLRewrite")
+}
+
 /// `HTTPPathMatch`: absolute, without empty, `.` or `..` elements, and without encoded slashes.
-fn validate_path(path: &str, value: &str) -> Result<(), DecodeError> {
-    require(value.starts_with('/'), path, "must start with `/`")?;
+pub(crate) fn path_match(given: &HttpPathMatch) -> Result<(), String> {
+    let value = &*given.value;
+    let must = |holds: bool, message: &str| if holds { Ok(()) } else { Err(message.to_owned()) };
+    must(value.len() <= 1024, "is longer than 1024 bytes")?;
+    if given.kind == PathMatchType::RegularExpression {
+        return Ok(());
+    }
+    must(value.starts_with('/'), "must start with `/`")?;
     for part in ["//", "/./", "/../", "%2f", "%2F", "#"] {
-        require(!value.contains(part), path, &format!("must not contain `{part}`"))?;
+        must(!value.contains(part), &format!("must not contain `{part}`"))?;
     }
     for end in ["/..", "/."] {
-        require(!value.ends_with(end), path, &format!("must not end with `{end}`"))?;
+        must(!value.ends_with(end), &format!("must not end with `{end}`"))?;
     }
-    require(is_path(value), path, "has a character that a path cannot have")
+    must(is_path(value), "has a character that a path cannot have")
+}
+
+/// The name of a header or query parameter.
+pub(crate) fn name(name: &str) -> Result<(), String> {
+    if token(name) { Ok(()) } else { Err("is no name of a header or parameter".into()) }
 }
 
 /// Whether a text has only the characters of a path (RFC 3986 section 3.3).
@@ -98,7 +107,7 @@ pub(crate) fn is_path(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-/._~!$&'()*+,;=:@%".contains(&byte))
 }
 
-fn validate_backend(path: &str, backend: &HttpBackendRef) -> Result<(), DecodeError> {
+fn backend(path: &str, backend: &HttpBackendRef) -> Result<(), DecodeError> {
     let is_service = backend.group.as_deref().unwrap_or_default().is_empty()
         && backend.kind.as_deref().unwrap_or("Service") == "Service";
     require(!is_service || backend.port.is_some(), &format!("{path}.port"), "is required for a Service")?;
@@ -118,7 +127,7 @@ fn validate_filters(
         require(of_kind(kind) <= 1, path, &format!("has more than one filter of type {kind}"))?;
     }
     let redirects = of_kind("RequestRedirect") > 0;
-    require(!(redirects && of_kind("URLRewrite") > 0), path, "cannot have both a redirect and a rewrite")?;
+    require(!incompatible(filters), path, "cannot have both a redirect and a rewrite")?;
     require(!redirects || rule.backend_refs.is_empty(), path, "a redirect cannot have backends")?;
     for (index, filter) in filters.iter().enumerate() {
         validate_filter(&format!("{path}[{index}]"), filter, rule)?;

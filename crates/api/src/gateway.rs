@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{meta::Metadata, policy::LabelSelector};
+use crate::{meta::Metadata, object::DecodeError, policy::LabelSelector};
 
 /// The group of the Gateway API.
 pub const GROUP: &str = "gateway.networking.k8s.io";
@@ -38,6 +38,9 @@ pub struct Gateway {
     pub metadata: Metadata,
     /// What is asked for.
     pub spec: GatewaySpec,
+    /// Listeners of which only the name could be read, where and why.
+    #[serde(skip)]
+    pub unread: Vec<DecodeError>,
 }
 
 /// `spec` of a Gateway.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{duration::ApiDuration, meta::Metadata};
+use crate::{duration::ApiDuration, meta::Metadata, object::DecodeError};
 
 /// HTTPRoute.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -15,6 +15,9 @@ pub struct HttpRoute {
     pub metadata: Metadata,
     /// What is asked for.
     pub spec: HttpRouteSpec,
+    /// What could not be read and was left out, where it is and why. Each closes what it belongs to.
+    #[serde(skip)]
+    pub unread: Vec<DecodeError>,
 }
 
 /// `spec` of an HTTPRoute.

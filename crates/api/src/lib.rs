@@ -13,6 +13,7 @@ pub mod gateway;
 pub mod httproute;
 pub mod meta;
 pub mod object;
+mod parts;
 pub mod policy;
 pub mod ratelimit;
 pub mod recognize;

@@ -11,6 +11,7 @@ use crate::{
     gateway::{self, Gateway, GatewayClass, ReferenceGrant},
     httproute::HttpRoute,
     meta::Metadata,
+    parts,
     policy::{CiliumNetworkPolicy, NetworkPolicy},
     ratelimit::{self, RateLimitPolicy},
 };
@@ -219,8 +220,14 @@ pub fn decode(kind: Kind, value: &Value) -> Result<Decoded<Object>, DecodeError>
         Kind::Service => of(value, Object::Service),
         Kind::EndpointSlice => of(value, Object::EndpointSlice),
         Kind::GatewayClass => of(value, Object::GatewayClass),
-        Kind::Gateway => of(value, Object::Gateway),
-        Kind::HttpRoute => of(value, Object::HttpRoute),
+        Kind::Gateway => {
+            let (Decoded { object, unknown }, unread) = parts::decode(value, parts::of_gateway)?;
+            Ok(Decoded { object: Object::Gateway(Gateway { unread, ..object }), unknown })
+        }
+        Kind::HttpRoute => {
+            let (Decoded { object, unknown }, unread) = parts::decode(value, parts::of_route)?;
+            Ok(Decoded { object: Object::HttpRoute(HttpRoute { unread, ..object }), unknown })
+        }
         Kind::ReferenceGrant => of(value, Object::ReferenceGrant),
         Kind::CiliumNetworkPolicy => of(value, Object::CiliumNetworkPolicy),
         Kind::CiliumClusterwideNetworkPolicy => {
@@ -307,9 +314,9 @@ mod tests {
 
     #[test]
     fn an_error_names_the_field() {
-        let value = json!({"metadata": {"name": "r"}, "spec": {"rules": [{"backendRefs": [{"name": "a", "port": 99999}]}]}});
-        let error = decode(Kind::HttpRoute, &value).unwrap_err();
-        assert_eq!(&*error.path, "spec.rules[0].backendRefs[0].port");
+        let value = json!({"metadata": {"name": "s"}, "spec": {"ports": [{"port": 80}, {"port": 99999}]}});
+        let error = decode(Kind::Service, &value).unwrap_err();
+        assert_eq!(&*error.path, "spec.ports[1].port");
         let value = json!({"metadata": {"name": "r", "labels": {"app.kubernetes.io/name": 1}}});
         let error = decode(Kind::Pod, &value).unwrap_err();
         assert_eq!(&*error.path, "metadata.labels[app.kubernetes.io/name]");

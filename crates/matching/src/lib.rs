@@ -11,4 +11,4 @@ mod superset;
 
 pub use expression::{Expression, ExpressionError, Matcher, MatcherSet, check};
 pub use hostname::HostMap;
-pub use superset::{closing, superset};
+pub use superset::{ANYTHING, closing, superset};

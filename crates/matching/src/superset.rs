@@ -30,6 +30,9 @@ pub fn closing(text: &str) -> Option<Cow<'_, str>> {
     }
 }
 
+/// Any value at all, in the place of an expression of which nothing can be told.
+pub const ANYTHING: &str = "(?s-u:.*)";
+
 /// Whether an expression tells no value from another, by trying one that nobody names.
 fn matches_anything(text: &str) -> bool {
     let unlikely = b"/\x7f\x01/\x7f";

@@ -4,12 +4,9 @@
 use weft_ir::{
     PathMatch, Route, RouteAction, RouteFilter, RouteMatch, RouteTimeouts, StringMatch, ValueMatch,
 };
-use weft_matching::closing;
+use weft_matching::{ANYTHING, closing};
 
 use super::conditions::Conditions;
-
-/// Any value at all.
-const ANYTHING: &str = "(?s-u:.*)";
 
 /// The rule that answers with an error whatever this one would have matched, as far as that can be told:
 /// left out, its requests would fall to a broader rule.

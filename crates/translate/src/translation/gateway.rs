@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use weft_api::{
     httproute::HttpRoute,
-    object::{Kind, Object, ObjectKey, decode_as},
+    object::{Kind, Object, ObjectKey, decode},
     status::{
         ClassStatus, Condition, GatewayStatus, Status,
         reason::{ClassAccepted, GatewayAccepted, GatewayProgrammed},
@@ -99,16 +99,12 @@ fn refused_object(view: &View<'_>, key: &ObjectKey, refused: &Refused, generatio
     Outcome { status, ..Outcome::default() }
 }
 
-/// What stands in for a refused route: the route without its rules; without its hostnames, and so for every
-/// host, where these are what cannot be read. Nothing where its parents cannot be read.
+/// What stands in for a refused route: the route without its rules. Nothing where its parents cannot be read.
 fn stand_in(value: &Value) -> Option<HttpRoute> {
     let mut value = value.clone();
     value.get_mut("spec")?.as_object_mut()?.remove("rules");
-    if let Ok(decoded) = decode_as::<HttpRoute>(&value)
-        && weft_gateway_api::validate_route(&decoded.object).is_ok()
-    {
-        return Some(decoded.object);
+    match decode(Kind::HttpRoute, &value).ok()?.object {
+        Object::HttpRoute(route) => Some(route),
+        _ => None,
     }
-    value.get_mut("spec")?.as_object_mut()?.remove("hostnames");
-    decode_as::<HttpRoute>(&value).ok().map(|decoded| decoded.object)
 }
