@@ -108,6 +108,8 @@ struct NodeAnswer {
     connected: bool,
     applied: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    disconnected_seconds: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     waiting: Option<WaitingAnswer>,
     rejected: BTreeMap<Arc<str>, Arc<str>>,
     omitted: u32,
@@ -137,7 +139,19 @@ fn node_answers(report: &IrReport) -> BTreeMap<Arc<str>, NodeAnswer> {
             node.rejected.iter().map(|one| (one.key.to_string().into(), one.message.clone())).collect();
         let NodeReport { connected, applied, omitted, unknown, .. } = *node;
         let ahead = node.ahead.clone();
-        (name.clone(), NodeAnswer { connected, applied, waiting, rejected, omitted, unknown, ahead })
+        let gone = report.gone.get(name);
+        let disconnected_seconds = gone.map(|gone| gone.elapsed().as_secs());
+        let answer = NodeAnswer {
+            connected,
+            applied,
+            disconnected_seconds,
+            waiting,
+            rejected,
+            omitted,
+            unknown,
+            ahead,
+        };
+        (name.clone(), answer)
     };
     report.nodes.iter().map(answer).collect()
 }

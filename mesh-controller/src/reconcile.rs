@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use tokio::{sync::Notify, task::JoinError};
+use tokio::{sync::Notify, task::JoinError, time::sleep_until};
 use weft_ir::stream::Versions;
 use weft_manifests::{Fault, Manifests, Scan};
 use weft_translate::{Delta, Problem, Severity, Store, Translation, Translator};
@@ -95,6 +95,7 @@ impl Reconciler {
         // The watch comes first, so that no change falls between it and the scan.
         let watch = DirWatch::start(&config.source)?;
         let (file, identities) = IdentityFile::open(&config.identities)?;
+        let book = StatusBook::new(handle.patience());
         let mut reconciler = Reconciler {
             source: Some(Manifests::new([config.source.clone()])),
             translation: Translation::new(config.translator.clone(), identities),
@@ -103,7 +104,7 @@ impl Reconciler {
             handle,
             watch,
             store: Store::default(),
-            book: StatusBook::default(),
+            book,
             unread: Vec::new(),
             of_translation: Vec::new(),
             objects: Objects::default(),
@@ -139,7 +140,12 @@ impl Reconciler {
         let mut acks = self.handle.watch_acks();
         let rescan = self.config.rescan.clone();
         loop {
+            let due = self.book.due();
             tokio::select! {
+                () = sleep_until(due.unwrap_or_else(tokio::time::Instant::now)), if due.is_some() => {
+                    let lines = self.book.answered(&acks.borrow().clone());
+                    self.report(lines);
+                }
                 changed = self.watch.changed() => self.source_changed(changed).await?,
                 () = rescan.notified() => self.source_changed(Changed::Everything).await?,
                 changed = acks.changed() => {

@@ -91,6 +91,7 @@ pub struct IrHandle {
     commands: mpsc::Sender<Command>,
     reports: watch::Receiver<Arc<IrReport>>,
     counters: Arc<StreamCounters>,
+    patience: Duration,
 }
 
 /// How far the nodes are.
@@ -102,6 +103,8 @@ pub struct IrReport {
     pub nodes: BTreeMap<Arc<str>, NodeReport>,
     /// The connected nodes that were sent a revision and have not acknowledged it.
     pub waiting: BTreeMap<Arc<str>, Waiting>,
+    /// The nodes whose stream has ended, and when.
+    pub gone: BTreeMap<Arc<str>, Instant>,
 }
 
 /// A revision that a node was sent and has not acknowledged.
@@ -175,7 +178,12 @@ impl IrServer {
         tasks.critical("state listener", entrance.accept(listener, stopped.clone(), ready));
         tasks.critical("state service", service::serve(service, incoming, stopped.clone()));
         tasks.critical("names of nodes", sweep(registrar, stopped));
-        Ok(IrServer { address, handle: IrHandle { commands, reports, counters }, stop, tasks })
+        Ok(IrServer {
+            address,
+            handle: IrHandle { commands, reports, counters, patience: limits.acknowledgement },
+            stop,
+            tasks,
+        })
     }
 
     /// The address that nodes can reach.
@@ -217,6 +225,11 @@ impl IrHandle {
     /// How far the nodes are, now and after every change.
     pub fn watch_acks(&self) -> watch::Receiver<Arc<IrReport>> {
         self.reports.clone()
+    }
+
+    /// How long a node may take to acknowledge.
+    pub fn patience(&self) -> Duration {
+        self.patience
     }
 
     /// What became of connections and streams since the start.

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use serde::{Deserialize, Deserializer, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// The part of `metadata` that is read.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -65,6 +65,22 @@ impl Timestamp {
     }
 }
 
+impl fmt::Display for Timestamp {
+    /// As RFC 3339, in UTC and whole seconds.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (days, seconds) = (self.0.div_euclid(86_400), self.0.rem_euclid(86_400));
+        let (year, month, day) = date(days);
+        let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
+        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
         struct Text;
@@ -119,6 +135,18 @@ fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
 }
 
+/// The date of a day, the inverse of [`days_since_1970`].
+fn date(days: i64) -> (i64, i64, i64) {
+    let days = days + 719_468;
+    let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    (era * 400 + year_of_era + i64::from(month <= 2), month, day)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,6 +157,15 @@ mod tests {
         assert_eq!(Timestamp::parse("2000-02-29T12:30:00Z"), Some(Timestamp(951_827_400)));
         assert_eq!(Timestamp::parse("2000-02-29T14:30:00.250+02:00"), Some(Timestamp(951_827_400)));
         assert_eq!(Timestamp::parse("2026-11-21T00:00:00Z"), Some(Timestamp(1_795_219_200)));
+    }
+
+    #[test]
+    fn a_time_survives_its_text() {
+        for seconds in [0, 951_827_400, 1_795_219_200, 4_107_542_399, -1] {
+            let text = Timestamp(seconds).to_string();
+            assert_eq!(Timestamp::parse(&text), Some(Timestamp(seconds)), "{text}");
+        }
+        assert_eq!(Timestamp(951_827_400).to_string(), "2000-02-29T12:30:00Z");
     }
 
     #[test]

@@ -12,9 +12,11 @@ use serde::{Serialize, Serializer, ser::SerializeStruct};
 use crate::{
     gateway::{GatewayAddress, RouteGroupKind},
     httproute::ParentReference,
+    meta::Timestamp,
 };
 
 pub mod reason;
+mod transitions;
 
 use reason::{
     ClassAccepted, GatewayAccepted, GatewayProgrammed, ListenerAccepted, ListenerConflicted,
@@ -60,12 +62,20 @@ pub struct Condition<R> {
     pub reason: R,
     /// Why, in a sentence.
     pub message: Arc<str>,
+    /// When `status` became what it is; set by whoever has a clock ([`Status::set_transitions`]).
+    pub last_transition_time: Option<Timestamp>,
 }
 
 impl<R: Reason> Condition<R> {
     /// A condition of an object of this generation.
     pub fn new(status: impl Into<Truth>, generation: i64, reason: R, message: impl Into<Arc<str>>) -> Self {
-        Condition { status: status.into(), observed_generation: generation, reason, message: message.into() }
+        Condition {
+            status: status.into(),
+            observed_generation: generation,
+            reason,
+            message: message.into(),
+            last_transition_time: None,
+        }
     }
 
     /// The condition in words.
@@ -76,6 +86,7 @@ impl<R: Reason> Condition<R> {
             observed_generation: self.observed_generation,
             reason: self.reason.word(),
             message: &self.message,
+            last_transition_time: self.last_transition_time,
             good: Truth::from(!R::NEGATIVE) == self.status,
         }
     }
@@ -96,6 +107,9 @@ pub struct ConditionWords<'a> {
     pub reason: &'static str,
     /// Why, in a sentence.
     pub message: &'a str,
+    /// When `status` became what it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_transition_time: Option<Timestamp>,
     /// Whether this is how it should be.
     #[serde(skip)]
     pub good: bool,

@@ -49,6 +49,8 @@ pub(super) struct Actor {
     /// Nodes that may have something to be sent.
     ready: BTreeSet<Arc<str>>,
     waiting: BTreeMap<Arc<str>, Waiting>,
+    /// When the streams ended that have ended.
+    gone: BTreeMap<Arc<str>, Instant>,
     /// How long an acknowledgement may take.
     patience: Duration,
     counters: Arc<StreamCounters>,
@@ -61,6 +63,7 @@ impl Actor {
             sessions: BTreeMap::new(),
             ready: BTreeSet::new(),
             waiting: BTreeMap::new(),
+            gone: BTreeMap::new(),
             patience,
             counters,
         }
@@ -218,6 +221,9 @@ impl Actor {
 
     fn close(&mut self, node: &Arc<str>, status: Status) {
         self.publisher.on_disconnect(node);
+        // Only those that the publisher remembers, which are bounded.
+        self.gone.retain(|node, _| self.publisher.node(node).is_some());
+        self.gone.insert(node.clone(), Instant::now());
         self.waiting.remove(node);
         if let Some(session) = self.sessions.remove(node) {
             end(session, status);
@@ -234,6 +240,7 @@ impl Actor {
             revision: self.publisher.revision(),
             nodes: nodes.collect(),
             waiting: self.waiting.clone(),
+            gone: self.gone.clone(),
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use tokio::time::Instant;
 use weft_api::{
     object::{Kind, ObjectKey},
     status::{
@@ -14,13 +15,14 @@ use weft_api::{
 };
 use weft_ir::{ListenerParent, ListenerParentKind, PolicyKind, ResourceKey, RouteKind};
 
-use super::MAX_NAMED;
-use crate::serve_ir::IrReport;
+use super::{MAX_NAMED, Voters};
 
 /// What connected nodes cannot use, by the object that it came from.
 #[derive(Debug, Default)]
 pub(super) struct Rejections {
     by_object: BTreeMap<ObjectKey, Vec<Rejected>>,
+    /// When what a node has said that is gone is no longer held.
+    due: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -31,10 +33,19 @@ struct Rejected {
 }
 
 impl Rejections {
-    /// Collects what the connected nodes have answered.
-    pub(super) fn new(nodes: &IrReport) -> Rejections {
+    /// Collects what the nodes have answered, those included that are gone and may come back: a stream that
+    /// is opened again changes nothing.
+    pub(super) fn new(voters: &Voters<'_>) -> Rejections {
         let mut rejections = Rejections::default();
-        for (node, report) in nodes.nodes.iter().filter(|(_, report)| report.connected) {
+        let nodes = voters.report.nodes.iter();
+        for (node, report) in
+            nodes.filter(|(node, report)| !report.rejected.is_empty() && voters.counts(node))
+        {
+            if !report.connected {
+                let gone = voters.report.gone.get(node).map(|gone| *gone + voters.patience);
+                let Some(due) = gone.filter(|due| *due > Instant::now()) else { continue };
+                rejections.due = Some(rejections.due.map_or(due, |other| other.min(due)));
+            }
             for one in &report.rejected {
                 let Some((object, listener)) = origin(&one.key) else { continue };
                 let listener = listener.map(str::to_owned);
@@ -43,6 +54,11 @@ impl Rejections {
             }
         }
         rejections
+    }
+
+    /// When to look again although no node has said anything.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.due
     }
 
     /// The objects of which something is rejected.
@@ -96,8 +112,7 @@ fn message<'a>(rejected: impl Iterator<Item = &'a Rejected>) -> String {
 /// A condition that is false already keeps its own reason.
 fn deny<R: Reason>(condition: &mut Condition<R>, reason: R, message: &str) {
     if condition.status != Truth::False {
-        let observed_generation = condition.observed_generation;
-        *condition = Condition { status: Truth::False, observed_generation, reason, message: message.into() };
+        *condition = Condition::new(false, condition.observed_generation, reason, message);
     }
 }
 
@@ -125,10 +140,13 @@ fn origin(key: &ResourceKey) -> Option<(ObjectKey, Option<&str>)> {
 
 #[cfg(test)]
 mod tests {
+    use std::{collections::BTreeSet, time::Duration};
+
     use weft_api::status::PolicyStatus;
     use weft_ir::{publish::NodeReport, stream::Rejection};
 
     use super::{super::tests::gateway_status, *};
+    use crate::serve_ir::IrReport;
 
     fn nodes(connected: bool, rejected: &[(&str, &str)]) -> IrReport {
         let rejection = |(key, message): &(&str, &str)| Rejection {
@@ -138,6 +156,26 @@ mod tests {
         let rejected = rejected.iter().map(rejection).collect();
         let report = NodeReport { connected, applied: Some(7), rejected, ..NodeReport::default() };
         IrReport { revision: 7, nodes: [("n1".into(), report)].into(), ..IrReport::default() }
+    }
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    fn collect(report: &IrReport) -> Rejections {
+        Rejections::new(&Voters { report, known: &BTreeSet::new(), patience: PATIENCE })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_is_opened_again_changes_nothing_and_one_that_stays_away_does() {
+        let mut report = nodes(false, &[("gateway.gateway.networking.k8s.io/shop/x/b", "no")]);
+        report.gone.insert("n1".into(), Instant::now());
+        let due = collect(&report).due().expect("to look again");
+        assert_eq!(collect(&report).objects().count(), 1);
+        tokio::time::sleep_until(due).await;
+        assert_eq!(collect(&report).objects().count(), 0);
+        let known = BTreeSet::from(["n2".into()]);
+        let report = nodes(true, &[("gateway.gateway.networking.k8s.io/shop/x/b", "no")]);
+        let voters = Voters { report: &report, known: &known, patience: PATIENCE };
+        assert_eq!(Rejections::new(&voters).objects().count(), 0, "no node of the source");
     }
 
     fn key(kind: Kind) -> ObjectKey {
@@ -152,7 +190,7 @@ mod tests {
     fn a_rejected_listener_is_not_programmed_and_neither_is_its_gateway() {
         let report = nodes(true, &[("gateway.gateway.networking.k8s.io/shop/x/b", "the port is taken")]);
         let mut status = gateway();
-        Rejections::new(&report).write(&key(Kind::Gateway), &mut status);
+        collect(&report).write(&key(Kind::Gateway), &mut status);
         let Status::Gateway(status) = status else { panic!("still a Gateway") };
         let (whole, a, b) =
             (&status.programmed, &status.listeners[0].programmed, &status.listeners[1].programmed);
@@ -180,7 +218,7 @@ mod tests {
             ),
         ] {
             let mut status = gateway();
-            Rejections::new(&report).write(&key(Kind::Gateway), &mut status);
+            collect(&report).write(&key(Kind::Gateway), &mut status);
             assert_eq!(status, gateway());
         }
     }
@@ -193,7 +231,7 @@ mod tests {
             (Kind::NetworkPolicy, "networkpolicy.networking.k8s.io/shop/x/0"),
         ] {
             let mut status = Status::Policy(PolicyStatus { valid: valid.clone() });
-            Rejections::new(&nodes(true, &[(name, "too many rules")])).write(&key(kind), &mut status);
+            collect(&nodes(true, &[(name, "too many rules")])).write(&key(kind), &mut status);
             let Status::Policy(status) = status else { panic!("still a policy") };
             assert_eq!(
                 (status.valid.status, status.valid.reason),
@@ -208,7 +246,7 @@ mod tests {
             .map(|rule| (format!("httproute.gateway.networking.k8s.io/shop/x/{rule}"), "no".to_owned()))
             .collect();
         let many: Vec<(&str, &str)> = many.iter().map(|(key, why)| (&**key, &**why)).collect();
-        let rejections = Rejections::new(&nodes(true, &many));
+        let rejections = collect(&nodes(true, &many));
         let text = message(rejections.by_object[&key(Kind::HttpRoute)].iter());
         assert!(text.ends_with("; and 97 more"), "{text}");
     }
