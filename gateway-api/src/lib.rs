@@ -7,12 +7,10 @@
 //!
 //! One function translates one object of a kind ([`translate_class`], [`translate_gateway`],
 //! [`translate_route`]) and asks a [`World`] for the others that it needs; no function looks at all
-//! objects, so that results can be kept as long as the answers stay the same. [`translate`] puts them
-//! together.
+//! objects, so that results can be kept as long as the answers stay the same.
 //!
-//! Read [`world`] first, then [`all`], `gateway`, `httproute` and `rules`.
+//! Read [`world`] first, then `gateway`, `httproute` and `rules`.
 
-pub mod all;
 mod filters;
 mod gateway;
 mod hostnames;
@@ -25,7 +23,6 @@ mod validate;
 pub mod world;
 mod wrong;
 
-pub use all::{Input, Output, translate};
 pub use gateway::{Attached, GatewayOutput, GatewayState, translate_class, translate_gateway};
 pub use httproute::{RouteOutput, translate_route};
 pub use validate::{validate_gateway, validate_route};

@@ -33,7 +33,7 @@ pub fn registry(nodes: &IrHandle, observed: &Observed) -> Registry {
     supervise::register(&mut registry);
     registry.register_with_unit(
         "weft_controller_translation_duration",
-        "time to translate all objects",
+        "time to translate what a change concerns",
         Unit::Seconds,
         observed.translations().clone(),
     );

@@ -205,7 +205,9 @@ impl Reconciler {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let started = Instant::now();
         let delta = self.translation.update(&mut self.store, now);
-        self.config.observed.translated(started.elapsed());
+        let duration = started.elapsed();
+        self.config.observed.translated(duration);
+        tracing::debug!(objects = delta.translated, ?duration, "translated");
         delta
     }
 

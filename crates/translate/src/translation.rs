@@ -118,6 +118,8 @@ pub struct Delta {
     pub renewed: BTreeSet<ObjectKey>,
     /// All that is wrong and in no status, in the order of the sources and lines, where that is different.
     pub problems: Option<Vec<Problem>>,
+    /// How many objects were translated for it.
+    pub translated: usize,
     /// What happened to the identities. No node may hear of the change before these are kept.
     pub identities: Vec<IdentityRecord>,
 }
@@ -260,6 +262,7 @@ impl<'a> Update<'a> {
     }
 
     fn object(&mut self, key: ObjectKey) {
+        self.delta.translated += 1;
         let translation = &mut *self.translation;
         let entry = self.store.objects().get(&key);
         let before = translation.done.remove(&key);

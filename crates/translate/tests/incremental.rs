@@ -120,6 +120,86 @@ fn one_change_tells_of_what_it_concerns_and_of_nothing_else() {
     assert!(mesh.update(3).change.upserts.is_empty());
 }
 
+/// For each of so many names a Service, its slice, two pods, a route at the one Gateway and a policy, each in
+/// a file of its own.
+fn cluster(names: u32) -> BTreeMap<String, String> {
+    let mut files = BTreeMap::from([(
+        "base".to_owned(),
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: GatewayClass\nmetadata: {name: weft}\n\
+         spec: {controllerName: weft.dev/gateway-controller}\n---\n\
+         apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: g, namespace: x}\n\
+         spec: {gatewayClassName: weft, listeners: [{name: http, port: 80, protocol: HTTP}]}\n---\n\
+         apiVersion: v1\nkind: Namespace\nmetadata: {name: x}\n"
+            .to_owned(),
+    )]);
+    for number in 0..names {
+        let mut add = |kind: &str, text: String| files.insert(format!("{kind}{number}"), text);
+        let metadata = |name: String| format!("metadata: {{name: {name}{number}, namespace: x}}");
+        let (s, r) = (metadata("s".into()), metadata("r".into()));
+        add(
+            "service",
+            format!(
+                "apiVersion: v1\nkind: Service\n{s}\nspec: {{clusterIP: 10.2.0.1, ports: [{{port: 80}}]}}\n"
+            ),
+        );
+        add(
+            "slice",
+            format!(
+                "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: e{number}, namespace: x, labels: \
+                 {{kubernetes.io/service-name: s{number}}}}}\naddressType: IPv4\nendpoints: [{{addresses: [10.1.0.1]}}]\n"
+            ),
+        );
+        for pod in ["p", "q"] {
+            let metadata = metadata(pod.into());
+            add(
+                pod,
+                format!(
+                    "apiVersion: v1\nkind: Pod\n{metadata}\nspec: {{nodeName: n}}\n\
+                     status: {{phase: Running, podIP: 10.1.0.1}}\n"
+                ),
+            );
+        }
+        add(
+            "route",
+            format!(
+                "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\n{r}\nspec: {{parentRefs: [{{name: g}}], \
+                 rules: [{{backendRefs: [{{name: s{number}, port: 80}}]}}]}}\n"
+            ),
+        );
+        add(
+            "policy",
+            format!(
+                "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\n{s}\n\
+                 spec: {{podSelector: {{}}, ingress: [{{ports: [{{port: 80}}]}}]}}\n"
+            ),
+        );
+    }
+    files
+}
+
+#[test]
+fn a_change_costs_the_same_in_a_cluster_of_any_size() {
+    let texts = |names| -> Vec<_> { cluster(names).into_iter().collect() };
+    for (file, from, to, expected) in [
+        ("p7", "10.1.0.1", "10.1.0.2", 1),
+        ("slice7", "10.1.0.1", "10.1.0.2", 1),
+        ("policy7", "80", "81", 1),
+        // With the route that names it.
+        ("service7", "10.2.0.1", "10.2.0.2", 2),
+        ("route7", "port: 80", "port: 80, weight: 2", 1),
+        // With the Gateway that counts it.
+        ("route7", "name: g", "name: none", 2),
+    ] {
+        for names in [10, 500] {
+            let texts = texts(names);
+            let mut mesh = Mesh::of(texts.iter().map(|(name, text)| (&**name, &**text)));
+            let text = texts.iter().find(|(name, _)| name == file).unwrap().1.replace(from, to);
+            mesh.store.apply(file, &text);
+            assert_eq!(mesh.update(1).translated, expected, "{file} among {names}: {from} becomes {to}");
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 120, failure_persistence: None, ..ProptestConfig::default() })]
 
