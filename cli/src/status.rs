@@ -30,7 +30,7 @@ struct Status {
     daemon: String,
     version: String,
     node: String,
-    revision: u64,
+    revision: String,
     ready: bool,
     #[serde(default)]
     conditions: Vec<Condition>,
@@ -112,7 +112,7 @@ mod tests {
             daemon: "weft-node".into(),
             version: "0.1.0".into(),
             node: "n1".into(),
-            revision: 7,
+            revision: "3f2a.7".into(),
             ready: false,
             conditions: vec![Condition {
                 name: "state".into(),
@@ -124,7 +124,7 @@ mod tests {
         };
         assert_eq!(
             text(&status),
-            "weft-node 0.1.0 on n1: NOT READY, revision 7\n  state            NOT READY  no[2J state yet\n  flows_seen  12\n  ! a.yaml:3: two lines\n"
+            "weft-node 0.1.0 on n1: NOT READY, revision 3f2a.7\n  state            NOT READY  no[2J state yet\n  flows_seen  12\n  ! a.yaml:3: two lines\n"
         );
         let controller = Status { daemon: "weft-controller".into(), node: String::new(), ..status };
         assert!(text(&controller).starts_with("weft-controller 0.1.0: NOT READY"), "it is on no node");

@@ -14,7 +14,8 @@ use hyper::StatusCode;
 use prometheus_client::registry::Registry;
 use tokio::runtime::Runtime;
 use weft_flow_export::{
-    Direction, Event, Flow, FlowEndpoint, FlowQuery, FlowRing, Http, L4, Protocol, Timestamp, Verdict, serve,
+    Direction, Event, Flow, FlowEndpoint, FlowQuery, FlowRing, Http, L4, Position, Protocol, Timestamp,
+    Verdict, serve,
 };
 use weft_runtime::{
     admin::{AdminAddress, AdminResponse, AdminRoutes, AdminServer, Status},
@@ -52,7 +53,7 @@ impl Node {
             daemon: "weft-node",
             version: "0.1.0",
             node: name.to_owned(),
-            revision: 42,
+            revision: "3f2a.42".into(),
             counters: [("flows_seen".to_owned(), 2)].into(),
             attention: vec!["a.yaml:3: wrong".to_owned()],
         };
@@ -99,7 +100,7 @@ fn flow(node: &str, second: u64, path: &str) -> Flow {
     Flow {
         time: Timestamp((1_795_233_900 + second) * 1_000_000_000),
         node: node.into(),
-        revision: 42,
+        revision: Position { epoch: 0x3f2a, revision: 42 },
         source: end("shop", "client", 41234),
         destination: end("shop", "checkout-v1", 8080),
         direction: Direction::Egress,
@@ -245,14 +246,14 @@ fn status_tells_what_is_not_ready() {
     let server = node.server();
     let (result, stdout, _) = output(&["status", "--server", &server]);
     assert_eq!(result.status.code(), Some(1));
-    assert!(stdout.starts_with("weft-node 0.1.0 on n1: NOT READY, revision 42\n"), "{stdout}");
+    assert!(stdout.starts_with("weft-node 0.1.0 on n1: NOT READY, revision 3f2a.42\n"), "{stdout}");
     assert!(stdout.contains("no state yet") && stdout.contains("flows_seen  2"), "{stdout}");
     assert!(stdout.ends_with("  ! a.yaml:3: wrong\n"), "{stdout}");
     node.condition.ready();
     let (result, stdout, _) = output(&["status", "--server", &server, "-o", "json"]);
     assert!(result.status.success());
     let status: serde_json::Value = serde_json::from_str(&stdout).unwrap();
-    assert_eq!((status["ready"].as_bool(), status["revision"].as_u64()), (Some(true), Some(42)));
+    assert_eq!((status["ready"].as_bool(), status["revision"].as_str()), (Some(true), Some("3f2a.42")));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::{
 };
 
 use weft_ebpf_common::reason::Reason;
-use weft_ir::{Protocol as IrProtocol, Resource, Snapshot};
+use weft_ir::{Protocol as IrProtocol, Resource, Snapshot, stream::Position};
 
 use crate::{Direction, Event, Flow, FlowEndpoint, L4, Protocol, TcpFlags, Timestamp, Verdict};
 
@@ -16,7 +16,7 @@ use crate::{Direction, Event, Flow, FlowEndpoint, L4, Protocol, TcpFlags, Timest
 #[derive(Debug, Default)]
 pub struct Directory {
     node: Arc<str>,
-    revision: u64,
+    revision: Position,
     ends: HashMap<IpAddr, FlowEndpoint>,
     labels: HashMap<u32, Arc<[Arc<str>]>>,
     services: HashMap<(IpAddr, u16, u8), Arc<str>>,
@@ -66,7 +66,7 @@ impl Directory {
     /// Collects the names of a state, for the node of this name.
     pub fn build(snapshot: &Snapshot, node: &str) -> Directory {
         let mut directory =
-            Directory { node: node.into(), revision: snapshot.revision, ..Directory::default() };
+            Directory { node: node.into(), revision: snapshot.position(), ..Directory::default() };
         for resource in snapshot.resources.values() {
             match &**resource {
                 Resource::Identity(identity) => {
@@ -109,7 +109,7 @@ impl Directory {
     }
 
     /// The state's revision.
-    pub fn revision(&self) -> u64 {
+    pub fn revision(&self) -> Position {
         self.revision
     }
 

@@ -8,6 +8,7 @@ use std::{fmt, net::IpAddr, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use weft_ebpf_common::reason::Reason;
+use weft_ir::stream::Position;
 
 use crate::Timestamp;
 
@@ -23,8 +24,8 @@ pub struct Flow {
     pub time: Timestamp,
     /// The node that saw it.
     pub node: Arc<str>,
-    /// The revision of the state that decided.
-    pub revision: u64,
+    /// The state that decided.
+    pub revision: Position,
     /// The sender of this packet or message; for a reply the server.
     pub source: FlowEndpoint,
     /// The receiver.

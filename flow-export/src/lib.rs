@@ -22,3 +22,4 @@ pub use ring::{FlowProducer, FlowQueue, FlowReader, FlowRing, Read};
 pub use serve::{FlowQuery, QueryError};
 pub use time::Timestamp;
 pub use weft_ebpf_common::reason::Reason;
+pub use weft_ir::stream::Position;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde::Serialize;
 use tokio::time::Instant;
-use weft_ir::publish::NodeReport;
+use weft_ir::{publish::NodeReport, stream::Position};
 use weft_runtime::{
     admin::{AdminAddress, AdminResponse, AdminRoutes, AdminServeError, AdminServer, MAX_ATTENTION, Status},
     drain::DrainWatch,
@@ -63,7 +63,7 @@ fn status(report: &IrReport, objects: &Objects) -> Status {
         daemon: "weft-controller",
         version: env!("CARGO_PKG_VERSION"),
         node: String::new(),
-        revision: report.revision,
+        revision: Position { epoch: report.epoch, revision: report.revision }.to_string(),
         counters: counters.map(|(name, count)| (name.to_owned(), count as u64)).into(),
         attention: attention(report, objects),
     }
@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn status_counts_the_nodes_that_are_behind() {
         let status = status(&report(), &Objects::default());
-        assert_eq!((status.revision, status.counters["nodes connected"]), (7, 2));
+        assert_eq!((&*status.revision, status.counters["nodes connected"]), ("0000.7", 2));
         assert_eq!(status.counters["nodes behind"], 1);
         assert!(status.attention.is_empty());
     }

@@ -97,6 +97,8 @@ pub struct IrHandle {
 /// How far the nodes are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IrReport {
+    /// Names this run of the controller.
+    pub epoch: u64,
     /// The last commit; 0 before the first.
     pub revision: u64,
     /// Every node that was seen since the start.

@@ -15,7 +15,7 @@ use imbl::Vector;
 use ipnet::IpNet;
 use weft_ebpf_common::identity;
 use weft_flow_export::enrich::Directory;
-use weft_ir::{IdentityNumber, Node, Snapshot, Workload};
+use weft_ir::{IdentityNumber, Node, Snapshot, Workload, stream::Position};
 use weft_policy::{
     PolicySet,
     capture::{Capture, Services},
@@ -43,7 +43,7 @@ use crate::{
 #[derive(Debug)]
 pub struct MeshState {
     /// The revision of the snapshot that it was compiled from; 0 before the first.
-    pub(crate) revision: u64,
+    pub(crate) position: Position,
     pub(crate) peers: Arc<Peers>,
     pub(crate) services: Services,
     pub(crate) targets: TargetMap,
@@ -110,7 +110,7 @@ impl MeshState {
     /// What a node knows before its first snapshot: nothing.
     pub fn empty(node: &str) -> MeshState {
         MeshState {
-            revision: 0,
+            position: Position::default(),
             peers: Arc::default(),
             services: Services::default(),
             targets: TargetMap::default(),

@@ -13,6 +13,7 @@ use std::{
 
 use tokio::sync::{mpsc, watch};
 use weft_codec::{config::ServerConfig, drain::DrainTrigger};
+use weft_ir::stream::Position;
 
 use crate::{
     route::slots::Slot,
@@ -32,7 +33,7 @@ use crate::{
 pub struct Worker {
     held: RefCell<Rc<Held>>,
     retired: mpsc::Sender<Arc<MeshState>>,
-    revision: watch::Sender<u64>,
+    position: watch::Sender<Position>,
     reports: Rc<Reports>,
     picker: RefCell<Picker>,
     loads: Loads,
@@ -70,12 +71,12 @@ pub(crate) struct Open(Rc<Worker>);
 impl Worker {
     /// A worker that serves its first state.
     pub fn new(parts: WorkerParts) -> Rc<Worker> {
-        let revision = watch::Sender::new(parts.state.revision);
+        let position = watch::Sender::new(parts.state.position);
         let held = Rc::new(Held::new(parts.state, parts.retired.clone()));
         Rc::new(Worker {
             held: RefCell::new(held),
             retired: parts.retired,
-            revision,
+            position,
             reports: Rc::new(Reports { metrics: parts.metrics, sink: parts.sink }),
             picker: RefCell::new(Picker::new(parts.seed)),
             loads: Loads::default(),
@@ -95,16 +96,16 @@ impl Worker {
 
     /// Serves a new state from the next request on.
     pub fn publish(&self, state: Arc<MeshState>) {
-        let revision = state.revision;
+        let position = state.position;
         let held = Rc::new(Held::new(state, self.retired.clone()));
         drop(self.held.replace(held));
-        self.reports.metrics.revision.store(revision, std::sync::atomic::Ordering::Relaxed);
-        self.revision.send_replace(revision);
+        self.reports.metrics.serves(position);
+        self.position.send_replace(position);
     }
 
     /// Changes with each new state, for relays that must be decided again.
-    pub(crate) fn revisions(&self) -> watch::Receiver<u64> {
-        self.revision.subscribe()
+    pub(crate) fn positions(&self) -> watch::Receiver<Position> {
+        self.position.subscribe()
     }
 
     /// The worker's counters.

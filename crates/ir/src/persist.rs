@@ -11,7 +11,7 @@ use imbl::OrdMap;
 
 use crate::{
     Snapshot,
-    stream::{Rejection, SCHEMA, Upsert},
+    stream::{Position, Rejection, SCHEMA, Upsert},
     subscribe::Commit,
     wire::{self, SavedState},
 };
@@ -98,7 +98,8 @@ pub fn decode(bytes: &[u8]) -> Result<Restored, PersistError> {
     }
     let changed = resources.keys().chain(rejected.keys().filter(|key| !resources.contains_key(*key)));
     let changed = changed.cloned().collect();
-    let snapshot = Snapshot { revision: saved.position.revision, resources };
+    let Position { epoch, revision } = saved.position;
+    let snapshot = Snapshot { epoch, revision, resources };
     Ok(Restored {
         commit: Commit {
             position: saved.position,

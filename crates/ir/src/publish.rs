@@ -142,6 +142,11 @@ impl Publisher {
         }
     }
 
+    /// Names this run.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
     /// The number of the last commit; 0 before the first, and until then no node is sent anything.
     pub fn revision(&self) -> u64 {
         self.revision

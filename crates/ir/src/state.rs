@@ -8,12 +8,15 @@ use imbl::{OrdMap, ordmap::DiffItem};
 use crate::{
     Endpoints, Identity, IdentityNumber, Listener, ListenerParent, ListenerParentKind, MeshDefaults, Node,
     ObjectName, Policy, PolicyKind, RateLimit, Resource, ResourceKey, Route, RouteKind, Service, Workload,
+    stream::Position,
 };
 
 /// The whole state at one revision. A clone shares everything with the original.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Snapshot {
-    /// Numbers the publisher's commits; 0 before the first.
+    /// Names the run of the publisher.
+    pub epoch: u64,
+    /// Numbers its commits; 0 before the first.
     pub revision: u64,
     /// Every resource by its key.
     pub resources: OrdMap<ResourceKey, Arc<Resource>>,
@@ -35,6 +38,11 @@ pub struct Changed {
 }
 
 impl Snapshot {
+    /// The commit that it is the state of.
+    pub fn position(&self) -> Position {
+        Position { epoch: self.epoch, revision: self.revision }
+    }
+
     /// Adds or replaces a resource.
     pub fn insert(&mut self, resource: Resource) {
         self.resources.insert(resource.key(), Arc::new(resource));

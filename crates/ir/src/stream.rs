@@ -4,9 +4,10 @@
 //! The node sends one [`Hello`], then an [`Ack`] for every commit that it has applied. The controller
 //! answers with [`Batch`] frames; it starts a batch only when the one before is acknowledged.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, fmt, sync::Arc};
 
 use bytes::Bytes;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use crate::{Branch, Digest, ResourceKey};
 
@@ -135,13 +136,44 @@ impl fmt::Display for Versions {
     }
 }
 
-/// A commit of one run of a publisher.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// A commit of one run of a publisher: what names a state, since no two runs have the same epoch.
+///
+/// For people it is short (`3f2a.17`); where it is kept, it is all there (`18a2f04c9b3e7d51.17`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
     /// Names the run of the publisher.
     pub epoch: u64,
     /// Numbers its commits, from 1.
     pub revision: u64,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if f.alternate() {
+            return write!(f, "{:016x}.{}", self.epoch, self.revision);
+        }
+        // Folded, so that every part of the time that an epoch is made of shows.
+        let [a, b, c, d, e, g, h, i] = self.epoch.to_be_bytes();
+        write!(f, "{:02x}{:02x}.{}", a ^ c ^ e ^ h, b ^ d ^ g ^ i, self.revision)
+    }
+}
+
+impl Serialize for Position {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{self:#}"))
+    }
+}
+
+impl<'de> Deserialize<'de> for Position {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Position, D::Error> {
+        let text = Cow::<str>::deserialize(deserializer)?;
+        let parts = text.split_once('.');
+        let position = parts.and_then(|(epoch, revision)| {
+            let epoch = u64::from_str_radix(epoch, 16).ok()?;
+            Some(Position { epoch, revision: revision.parse().ok()? })
+        });
+        position.ok_or_else(|| D::Error::custom(format!("`{text}` is no epoch and revision")))
+    }
 }
 
 /// The node has applied a commit: its tables are live.
@@ -208,4 +240,26 @@ pub struct Upsert {
     pub min_schema: u32,
     /// The encoded resource; empty where it is larger than [`MAX_RESOURCE_BYTES`].
     pub resource: Bytes,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn deserialize(text: &str) -> Result<Position, serde::de::value::Error> {
+        Position::deserialize(serde::de::value::StrDeserializer::new(text))
+    }
+
+    #[test]
+    fn a_position_is_short_for_people_and_whole_for_others() {
+        let position = Position { epoch: 0x18a2_f04c_9b3e_7d51, revision: 17 };
+        assert_eq!(position.to_string(), "0e81.17");
+        assert_eq!(format!("{position:#}"), "18a2f04c9b3e7d51.17");
+        assert_eq!(deserialize("18a2f04c9b3e7d51.17"), Ok(position));
+        for bad in ["17", "x.17", "18a2f04c9b3e7d51.", "18a2f04c9b3e7d51f.1"] {
+            assert!(deserialize(bad).is_err(), "{bad}");
+        }
+        let next = Position { epoch: position.epoch + 1, revision: 17 };
+        assert!(next > position && next.to_string() != position.to_string());
+    }
 }

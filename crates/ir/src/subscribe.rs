@@ -28,7 +28,7 @@ pub type Rejected = OrdMap<ResourceKey, Arc<str>>;
 /// The whole state after a commit, and what is new in it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Commit {
-    /// The commit; `snapshot.revision` is its revision.
+    /// The commit, which is that of `snapshot` too.
     pub position: Position,
     /// The most that the node was told of the source so far.
     pub versions: Versions,
@@ -299,7 +299,8 @@ impl Subscriber {
             self.removed.insert(key);
         }
         self.position = Some(position);
-        self.snapshot = Snapshot { revision: position.revision, resources: done.resources };
+        self.snapshot =
+            Snapshot { epoch: position.epoch, revision: position.revision, resources: done.resources };
         self.rejected = done.rejected;
         self.resumes = true;
         if self.applied == Some(position) && self.changed.is_empty() && self.removed.is_empty() {

@@ -383,3 +383,39 @@ proptest! {
         world.settle();
     }
 }
+
+/// Two controllers, of which the second has read 8 of the 12 resources.
+#[test]
+fn a_controller_that_knows_less_rolls_nothing_back() {
+    let mut world = World::new();
+    let numbers = |numbers: std::ops::Range<u8>| numbers.map(|number| (number, 0)).collect();
+    world.run(Event::Replace(numbers(0..8)));
+    world.run(Event::Replace(numbers(0..12)));
+    world.settle();
+    assert_eq!(world.tables.len(), 12);
+    world.run(Event::OtherPublisher(1));
+    assert_eq!(world.state.len(), 8);
+    let node = Arc::clone(&world.node);
+    assert_eq!(world.publisher.next_batch(&node), Ok(Vec::new()), "it sends nothing");
+    let ahead = world.publisher.node(NODE).unwrap().ahead.clone().unwrap();
+    assert_eq!(&*ahead, "was told source 2, and this controller knows source 1");
+    // Nor does the node take it from one that sends what it should not.
+    let mut careless = Publisher::new(99);
+    let upserts = world.state.values().cloned().collect();
+    careless.commit(Change { upserts, removes: Vec::new(), versions: Versions::of("source", 1) });
+    let hello = Subscriber::new(world.node.clone()).hello();
+    careless.on_hello(hello).unwrap();
+    let frames = careless.next_batch(&world.node).unwrap();
+    assert!(!frames.is_empty());
+    for frame in frames {
+        let refused = world.subscriber.frame(frame).unwrap_err().to_string();
+        assert_eq!(refused, "the controller knows source 1 of its source, and this node was told source 2");
+    }
+    assert_eq!(contents(&world.subscriber.commit().unwrap().snapshot).len(), 12);
+    // Two that know the same alternate freely.
+    for _ in 0..4 {
+        world.run(Event::OtherPublisher(0));
+        world.settle();
+    }
+    assert_eq!(world.tables.len(), 12);
+}

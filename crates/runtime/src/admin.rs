@@ -195,8 +195,8 @@ pub struct Status {
     pub version: &'static str,
     /// The node that it runs on, or the name of the replica.
     pub node: String,
-    /// The revision of the state that it applies or publishes.
-    pub revision: u64,
+    /// The state that it applies or publishes: epoch and revision.
+    pub revision: String,
     /// Numbers that an operator looks at first, by name.
     pub counters: BTreeMap<String, u64>,
     /// What somebody should look at, one line each; at most [`MAX_ATTENTION`], worst first.

@@ -53,7 +53,7 @@ fn event(source: (&str, u32), destination: (&str, u32)) -> KernelEvent {
 #[test]
 fn a_kernel_event_gets_names_labels_and_the_revision() {
     let flow = directory().flow(event(("10.244.0.2", 300), ("10.96.0.1", 2)));
-    assert_eq!((&*flow.node, flow.revision), ("n1", 9));
+    assert_eq!((&*flow.node, flow.revision), ("n1", Position { epoch: 0, revision: 9 }));
     assert_eq!(
         (&*flow.source.namespace, &*flow.source.pod, &*flow.source.workload),
         ("shop", "client", "client")

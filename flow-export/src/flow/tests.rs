@@ -16,7 +16,7 @@ pub(crate) fn denied_request() -> Flow {
     Flow {
         time: Timestamp(1_795_233_900_123_456_789),
         node: "n1".into(),
-        revision: 7,
+        revision: Position { epoch: 0x3f2a, revision: 7 },
         source: end("client", "10.244.0.2", 41234, 258),
         destination: end("checkout-v1", "fd00::3", 8080, 257),
         direction: Direction::Egress,

@@ -237,6 +237,7 @@ impl Actor {
     fn report(&self) -> IrReport {
         let nodes = self.publisher.nodes().map(|(node, report)| (node.clone(), report.clone()));
         IrReport {
+            epoch: self.publisher.epoch(),
             revision: self.publisher.revision(),
             nodes: nodes.collect(),
             waiting: self.waiting.clone(),

@@ -106,7 +106,7 @@ impl DataPathMetrics {
             counter.encode(encoder.encode_descriptor(name, help, None, kind)?)?;
         }
         // The oldest revision that a worker serves.
-        let revisions = self.workers.iter().map(|worker| worker.revision.load(Ordering::Relaxed));
+        let revisions = self.workers.iter().map(|worker| worker.position().revision);
         let gauges = [
             ("weft_node_connections_open", "client connections that are open", self.sum(|w| &w.open)),
             ("weft_node_ir_revision", "the revision that every worker serves", revisions.min().unwrap_or(0)),
@@ -231,7 +231,7 @@ mod tests {
         let workers = vec![Arc::new(WorkerMetrics::default()), Arc::new(WorkerMetrics::default())];
         for worker in &workers {
             worker.request(403, 2_000_000, Some(Reason::HttpPolicyDenied));
-            worker.revision.store(7, Ordering::Relaxed);
+            worker.serves(weft_ir::stream::Position { epoch: 1, revision: 7 });
         }
         let mut registry = Registry::default();
         registry.register_collector(Box::new(DataPathMetrics::new(workers, FlowRing::new(1))));

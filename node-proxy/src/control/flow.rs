@@ -67,7 +67,7 @@ impl RecordSink for FlowSink {
         self.producer.send(Flow {
             time: Timestamp::from(SystemTime::now()),
             node: Arc::clone(record.resolved.held.state().directory().node()),
-            revision: record.resolved.held.state().revision,
+            revision: record.resolved.held.state().position,
             source,
             destination,
             direction: direction(&record.resolved, record.denied),
@@ -96,7 +96,7 @@ impl RecordSink for FlowSink {
         self.producer.send(Flow {
             time: Timestamp::from(SystemTime::now()),
             node: Arc::clone(record.resolved.held.state().directory().node()),
-            revision: record.resolved.held.state().revision,
+            revision: record.resolved.held.state().position,
             source,
             destination,
             direction: direction(&record.resolved, record.denied),

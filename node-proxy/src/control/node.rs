@@ -263,7 +263,7 @@ fn status(node: &str, workers: &[Arc<WorkerMetrics>], ring: &FlowRing, link: &Li
         daemon: "weft-node",
         version: env!("CARGO_PKG_VERSION"),
         node: node.to_owned(),
-        revision: workers.iter().map(|worker| worker.revision.load(Ordering::Relaxed)).min().unwrap_or(0),
+        revision: workers.iter().map(|worker| worker.position()).min().unwrap_or_default().to_string(),
         counters: counters.map(|(name, value)| (name.to_owned(), value)).into(),
         attention: (!link.connected).then(|| describe(link)).into_iter().collect(),
     }

@@ -140,9 +140,9 @@ async fn no_longer_permitted(
     decide: impl Fn(&Verdicts) -> Result<Permit, Denial>,
 ) -> Denial {
     let Some(choice) = choice else { return std::future::pending().await };
-    let mut revisions = connection.worker.revisions();
+    let mut positions = connection.worker.positions();
     loop {
-        if revisions.changed().await.is_err() {
+        if positions.changed().await.is_err() {
             // The worker ends: so does the relay, by its own future being dropped.
             std::future::pending::<()>().await;
         }

@@ -138,7 +138,7 @@ impl Compiler {
             false => Arc::clone(&self.state.peers),
         };
         let state = MeshState {
-            revision: snapshot.revision,
+            position: snapshot.position(),
             peers,
             services,
             targets: self.targets.by_address().clone(),

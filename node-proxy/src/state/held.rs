@@ -37,6 +37,6 @@ impl Drop for Held {
 
 impl std::fmt::Debug for Held {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Held").field("revision", &self.state().revision).finish_non_exhaustive()
+        f.debug_struct("Held").field("position", &self.state().position).finish_non_exhaustive()
     }
 }

@@ -118,7 +118,7 @@ fn what_did_not_change_is_the_same_object_in_the_next_state() {
     snapshot.revision = 2;
     snapshot.insert(endpoints("api", 3));
     let (second, _) = compiler.compile(&snapshot, &[]);
-    assert_eq!(second.revision, 2);
+    assert_eq!(second.position.revision, 2);
     assert!(Arc::ptr_eq(&table(&first, vip(1)), &table(&second, vip(1))));
     let cluster = |state: &MeshState, address| {
         let slot = state.service(address).expect("a service").cluster;

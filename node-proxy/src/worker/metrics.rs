@@ -2,9 +2,13 @@
 //! What each worker counts. A worker is the only writer of its counters, so that counting is a plain
 //! load and store; the sum over all workers is made when somebody asks.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
 
 use weft_ebpf_common::reason::Reason;
+use weft_ir::stream::Position;
 
 /// Upper bounds of the duration histogram, in microseconds; above the last is `+Inf`.
 pub(crate) const DURATION_BOUNDS: [u64; 14] = [
@@ -36,8 +40,8 @@ pub struct WorkerMetrics {
     pub(crate) received: AtomicU64,
     /// Bytes of content sent to clients.
     pub(crate) sent: AtomicU64,
-    /// The revision that the worker serves.
-    pub(crate) revision: AtomicU64,
+    /// The state that the worker serves.
+    position: Mutex<Position>,
 }
 
 impl Default for WorkerMetrics {
@@ -54,12 +58,22 @@ impl Default for WorkerMetrics {
             open: zero(),
             received: zero(),
             sent: zero(),
-            revision: zero(),
+            position: Mutex::default(),
         }
     }
 }
 
 impl WorkerMetrics {
+    /// The worker serves this state from now on.
+    pub(crate) fn serves(&self, position: Position) {
+        *self.position.lock().unwrap_or_else(PoisonError::into_inner) = position;
+    }
+
+    /// The state that the worker serves.
+    pub(crate) fn position(&self) -> Position {
+        *self.position.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Counts a request: its status (0: none), its duration, why it was refused.
     pub(crate) fn request(&self, status: u16, nanos: u64, reason: Option<Reason>) {
         let class = usize::from(status / 100);

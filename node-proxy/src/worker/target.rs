@@ -153,7 +153,7 @@ impl std::fmt::Debug for Choice {
 
 /// What a redirected connection is for. One of its ends is on this node, or it should not be here.
 fn redirected(state: &MeshState, client: &Peer, destination: SocketAddr) -> Target {
-    if state.revision == 0 {
+    if state.position.revision == 0 {
         return Target::Refused(Reason::NoState);
     }
     // The proxy's own listener is on the loopback address: who connects to it directly was not redirected.

@@ -128,7 +128,7 @@ async fn what_cannot_be_routed_has_the_status_that_gateway_api_asks_for() {
     }
     assert_eq!(lab.get("/ok").await.text(), "ok");
     let flow = lab.flow(|flow| flow.http.as_ref().is_some_and(|http| &*http.path == "/ok")).await;
-    assert_eq!((flow.reason, flow.verdict, flow.revision), (None, Verdict::Forwarded, 1));
+    assert_eq!((flow.reason, flow.verdict, flow.revision.revision), (None, Verdict::Forwarded, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]

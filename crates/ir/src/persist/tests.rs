@@ -9,7 +9,7 @@ use crate::{
 };
 
 fn commit() -> Commit {
-    let mut snapshot = Snapshot { revision: 3, ..Snapshot::default() };
+    let mut snapshot = Snapshot { epoch: 9, revision: 3, ..Snapshot::default() };
     snapshot.insert(Resource::MeshDefaults(MeshDefaults { pod_cidrs: vec!["10.0.0.0/8".parse().unwrap()] }));
     let changed = snapshot.resources.keys().cloned().collect();
     let rejected = OrdMap::from_iter([(crate::ResourceKey::parse("policy/x"), Arc::from("why"))]);
