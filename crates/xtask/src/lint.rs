@@ -7,7 +7,7 @@ use crate::cli::LintArgs;
 use crate::setup::fetched;
 use crate::{cargo, exec, workspace};
 
-/// Checks format and lints of the workspace; changes nothing.
+/// Checks format and lints of the workspace and of the kernel programs; changes nothing.
 pub(crate) fn check(args: &LintArgs) -> anyhow::Result<ExitCode> {
     format_check()?;
     clippy()?;
@@ -17,19 +17,39 @@ pub(crate) fn check(args: &LintArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Formats every crate of the workspace.
+/// Formats every crate of the workspace, and the kernel programs.
 pub(crate) fn format() -> anyhow::Result<()> {
-    exec::run(&mut cargo::command(&["fmt", "--all"]))
+    exec::run(&mut cargo::command(&["fmt", "--all"]))?;
+    exec::run(&mut programs(&["fmt"]))
 }
 
 /// Fails when a file is not formatted.
 pub(crate) fn format_check() -> anyhow::Result<()> {
-    exec::run(&mut cargo::command(&["fmt", "--all", "--check"]))
+    exec::run(&mut cargo::command(&["fmt", "--all", "--check"]))?;
+    exec::run(&mut programs(&["fmt", "--check"]))
 }
 
 /// Fails on any warning of rustc or clippy.
 pub(crate) fn clippy() -> anyhow::Result<()> {
-    exec::run(&mut cargo::command(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+    exec::run(&mut cargo::command(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    clippy_of_programs()
+}
+
+/// The kernel programs, as code of this machine: the compiler for BPF has no clippy, and nothing in them
+/// depends on the target but aya's types, which are told which machine's kernel is meant.
+fn clippy_of_programs() -> anyhow::Result<()> {
+    let mut clippy = programs(&["clippy", "--locked", "--", "-D", "warnings"]);
+    clippy
+        .env("CARGO_TARGET_DIR", workspace::root().join("target/programs-lint"))
+        .env("CARGO_ENCODED_RUSTFLAGS", "--cfg=bpf_target_arch=\"x86_64\"");
+    exec::run(&mut clippy)
+}
+
+/// A cargo command in the workspace of the kernel programs.
+fn programs(arguments: &[&str]) -> Command {
+    let mut command = cargo::command(arguments);
+    command.current_dir(workspace::root().join("ebpf-redirect/programs"));
+    command
 }
 
 /// Checks licences, duplicate and banned crates, and where crates come from (`deny.toml`). Advisories

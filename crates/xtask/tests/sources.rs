@@ -183,6 +183,31 @@ fn every_guard_of_an_invariant_exists() {
 }
 
 #[test]
+fn every_reason_has_somebody_who_gives_it() {
+    let list = "ebpf-redirect/common/src/reason.rs";
+    let sources = sources();
+    let text = &sources.iter().find(|source| source.path == list).unwrap().text;
+    let variant = |line: &str| {
+        line.trim().split_once(" = ").filter(|_| line.contains(", hubble ")).map(|(name, _)| name.to_owned())
+    };
+    let reasons: Vec<String> =
+        text.lines().filter_map(variant).filter(|name| name.starts_with(char::is_uppercase)).collect();
+    assert!(reasons.len() > 20, "{reasons:?}");
+    let used = |reason: &&String| {
+        let name = format!("Reason::{reason}");
+        let mut others = sources.iter().filter(|source| source.path != list);
+        others.any(|source| {
+            let mut found = source.without_tests().split(&name).skip(1);
+            found.any(|rest| !rest.starts_with(|c: char| c.is_ascii_alphanumeric()))
+        })
+    };
+    assert_none(
+        "reasons that nothing gives",
+        reasons.iter().filter(|reason| !used(reason)).cloned().collect(),
+    );
+}
+
+#[test]
 fn only_the_wire_module_sees_the_generated_types() {
     let wire = "crates/ir/src/wire";
     let names = |source: &&Source| source.text.lines().any(|line| line.contains("generated::"));

@@ -107,8 +107,6 @@ reasons! {
     NoState = 269, hubble 165, http 500, "no_state";
     /// The client went away before the response was complete.
     ClientReset = 270, hubble 0, http 0, "client_reset";
-    /// The node is at its limit of connections or buffered bytes.
-    Overloaded = 271, hubble 0, http 503, "overloaded";
     /// The proxy cannot name the workload behind the connection.
     UnknownSource = 272, hubble 172, http 403, "unknown_source";
     /// The original destination of the connection is not one that the proxy serves.

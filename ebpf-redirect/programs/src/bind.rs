@@ -8,7 +8,10 @@ use aya_ebpf::{
     programs::{SockContext, SockoptContext},
 };
 
-use crate::maps::{OWNERS, config};
+use crate::{
+    context::{field, word},
+    maps::{OWNERS, config, get},
+};
 
 const PROCEED: i32 = 1;
 /// The call fails with EPERM.
@@ -31,19 +34,20 @@ pub fn post_bind6(ctx: SockContext) -> i32 {
 #[inline(always)]
 fn bound(ctx: &SockContext) -> i32 {
     let Some(config) = config() else { return PROCEED };
-    let port = unsafe { (&raw const (*ctx.sock).src_port).read_volatile() } as u16;
+    let port = word(field!(ctx.sock, src_port)) as u16;
     if port < config.first_port || port > config.last_port || is_proxy(ctx.tgid()) { PROCEED } else { REFUSE }
 }
 
 #[inline(always)]
 fn is_proxy(process: u32) -> bool {
-    unsafe { OWNERS.get(&process) }.is_some()
+    get(&OWNERS, &process).is_some()
 }
 
 /// `setsockopt` of any socket.
 #[cgroup_sockopt(setsockopt)]
 pub fn setsockopt(ctx: SockoptContext) -> i32 {
-    let (level, name) = unsafe { ((*ctx.sockopt).level, (*ctx.sockopt).optname) };
+    let level = word(field!(ctx.sockopt, level).cast()).cast_signed();
+    let name = word(field!(ctx.sockopt, optname).cast()).cast_signed();
     if level != SOL_SOCKET || name != SO_MARK {
         return PROCEED;
     }
@@ -54,8 +58,15 @@ pub fn setsockopt(ctx: SockoptContext) -> i32 {
 /// The option's value, where there is one.
 #[inline(always)]
 fn value(sockopt: *mut bpf_sockopt) -> Option<u32> {
-    let (start, end) = unsafe {
-        ((*sockopt).__bindgen_anon_2.optval as usize, (*sockopt).__bindgen_anon_3.optval_end as usize)
-    };
-    if start + 4 > end { None } else { Some(unsafe { (start as *const u32).read_unaligned() }) }
+    let (start, end) =
+        (field!(sockopt, __bindgen_anon_2.optval), field!(sockopt, __bindgen_anon_3.optval_end));
+    // SAFETY: the address is that of a field of the program's context.
+    let start = unsafe { start.read() } as usize;
+    // SAFETY: as above.
+    let end = unsafe { end.read() } as usize;
+    if start + 4 > end {
+        return None;
+    }
+    // SAFETY: the four bytes lie in front of the end of the value, as the verifier checks too.
+    Some(unsafe { (start as *const u32).read_unaligned() })
 }

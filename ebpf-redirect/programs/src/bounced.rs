@@ -14,7 +14,7 @@ use weft_ebpf_common::{
 };
 
 use crate::{
-    event,
+    context, event,
     maps::config,
     packet::{self, KIND_ERROR, KIND_FLOW, Packet, TCP},
     proxy,
@@ -26,13 +26,14 @@ const PACKET_HOST: u32 = 0;
 /// The entry point.
 #[classifier]
 pub fn bounced(ctx: TcContext) -> i32 {
-    let (Some(config), Some(packet)) = (config(), packet::scratch()) else { return TC_ACT_SHOT as i32 };
+    let (Some(config), Some(packet)) = (config(), packet::scratch()) else { return TC_ACT_SHOT };
     let skb = ctx.skb.skb;
     // What the devices say to each other (neighbour discovery) has no reader here.
     if packet::parse(skb, packet) != packet::IP {
-        return TC_ACT_SHOT as i32;
+        return TC_ACT_SHOT;
     }
     // The frame is addressed to a pod; without this the stack drops it as somebody else's.
+    // SAFETY: the context and a number.
     if unsafe { bpf_skb_change_type(skb, PACKET_HOST) } != 0 {
         return drop(packet, Reason::ProxyAssignFailed);
     }
@@ -42,26 +43,26 @@ pub fn bounced(ctx: TcContext) -> i32 {
 #[inline(always)]
 fn drop(packet: &Packet, reason: Reason) -> i32 {
     event::drop(packet, reason as u16, EGRESS, 0);
-    TC_ACT_SHOT as i32
+    TC_ACT_SHOT
 }
 
 #[inline(always)]
 fn hand_over(skb: *mut __sk_buff, packet: &Packet, config: &Config) -> i32 {
-    let mark = unsafe { (*skb).mark } & config.mark_mask;
+    let mark = context::mark(skb) & config.mark_mask;
     if packet.protocol != TCP {
         // Link-local chatter of the device itself is nobody's loss.
         if service::is_address(&packet.receiver) {
             return drop(packet, Reason::ServiceNotTranslated);
         }
-        return TC_ACT_SHOT as i32;
+        return TC_ACT_SHOT;
     }
     match packet.kind {
         KIND_FLOW => {}
         KIND_ERROR if proxy::knows(skb, packet, config) => {
-            proxy::mark(skb, config.mark_mask, config.to_proxy);
+            context::set_mark(skb, config.mark_mask, config.to_proxy);
             return proxy::DELIVER;
         }
-        KIND_ERROR => return TC_ACT_SHOT as i32,
+        KIND_ERROR => return TC_ACT_SHOT,
         _ => return drop(packet, Reason::FragmentUnsupported),
     }
     if proxy::assign_known(skb, packet, config) {
@@ -81,7 +82,7 @@ fn hand_over(skb: *mut __sk_buff, packet: &Packet, config: &Config) -> i32 {
         0 => proxy::DELIVER,
         reason => {
             event::drop(packet, reason, EGRESS, 0);
-            TC_ACT_SHOT as i32
+            TC_ACT_SHOT
         }
     }
 }

@@ -7,7 +7,6 @@
 use aya_ebpf::{
     EbpfContext,
     bindings::{BPF_ANY, bpf_sock_addr},
-    helpers::generated::{bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_ktime_get_ns},
     macros::cgroup_sock_addr,
     programs::SockAddrContext,
 };
@@ -20,8 +19,9 @@ use weft_ebpf_common::{
 };
 
 use crate::{
+    context::{self, field, set_word, word},
     event,
-    maps::{BACKENDS, REVERSE},
+    maps::{BACKENDS, REVERSE, get},
     service::{self, Counted},
 };
 
@@ -83,49 +83,35 @@ fn translate6(ctx: &SockAddrContext, connect: bool) -> i32 {
 /// The address that an IPv4 call names. The verifier wants each word to be read on its own.
 #[inline(always)]
 pub(crate) fn asked4(sock_addr: *mut bpf_sock_addr) -> Endpoint {
-    let (word, port) = unsafe {
-        ((&raw const (*sock_addr).user_ip4).read_volatile(), (&raw const (*sock_addr).user_port).read_volatile())
-    };
-    Endpoint { address: Address::v4(word), port_be: port as u16, pad: 0 }
+    let (address, port) = (word(field!(sock_addr, user_ip4)), word(field!(sock_addr, user_port)));
+    Endpoint { address: Address::v4(address), port_be: port as u16, pad: 0 }
 }
 
 /// The address that an IPv6 call names.
 #[inline(always)]
 pub(crate) fn asked6(sock_addr: *mut bpf_sock_addr) -> Endpoint {
-    let words = unsafe {
-        let words = &raw const (*sock_addr).user_ip6;
-        let first = words.cast::<u32>();
-        [
-            first.read_volatile(),
-            first.add(1).read_volatile(),
-            first.add(2).read_volatile(),
-            first.add(3).read_volatile(),
-        ]
-    };
-    let port = unsafe { (&raw const (*sock_addr).user_port).read_volatile() };
+    let first = field!(sock_addr, user_ip6).cast::<u32>();
+    let words = [0, 1, 2, 3].map(|at| word(first.wrapping_add(at)));
+    let port = word(field!(sock_addr, user_port));
     Endpoint { address: Address(words), port_be: port as u16, pad: 0 }
 }
 
 /// Replaces the address of an IPv4 call.
 #[inline(always)]
 pub(crate) fn write4(sock_addr: *mut bpf_sock_addr, to: &Endpoint) {
-    unsafe {
-        (&raw mut (*sock_addr).user_ip4).write_volatile(to.address.0[3]);
-        (&raw mut (*sock_addr).user_port).write_volatile(u32::from(to.port_be));
-    }
+    set_word(field!(sock_addr, user_ip4), to.address.0[3]);
+    set_word(field!(sock_addr, user_port), u32::from(to.port_be));
 }
 
 /// Replaces the address of an IPv6 call.
 #[inline(always)]
 pub(crate) fn write6(sock_addr: *mut bpf_sock_addr, to: &Endpoint) {
-    unsafe {
-        let first = (&raw mut (*sock_addr).user_ip6).cast::<u32>();
-        first.write_volatile(to.address.0[0]);
-        first.add(1).write_volatile(to.address.0[1]);
-        first.add(2).write_volatile(to.address.0[2]);
-        first.add(3).write_volatile(to.address.0[3]);
-        (&raw mut (*sock_addr).user_port).write_volatile(u32::from(to.port_be));
-    }
+    let first = field!(sock_addr, user_ip6).cast::<u32>();
+    set_word(first, to.address.0[0]);
+    set_word(first.wrapping_add(1), to.address.0[1]);
+    set_word(first.wrapping_add(2), to.address.0[2]);
+    set_word(first.wrapping_add(3), to.address.0[3]);
+    set_word(field!(sock_addr, user_port), u32::from(to.port_be));
 }
 
 enum Choice {
@@ -136,7 +122,7 @@ enum Choice {
 
 #[inline(always)]
 fn choose(ctx: &SockAddrContext, asked: &Endpoint, connect: bool) -> Choice {
-    let protocol = unsafe { (&raw const (*ctx.sock_addr).protocol).read_volatile() } as u8;
+    let protocol = word(field!(ctx.sock_addr, protocol)) as u8;
     let Some(service) = service::at(&asked.address, asked.port_be, protocol) else { return Choice::Leave };
     // The hooks of packets hand it to the proxy.
     if service.flags & SERVICE_KEPT != 0 {
@@ -153,7 +139,7 @@ fn choose(ctx: &SockAddrContext, asked: &Endpoint, connect: bool) -> Choice {
         tell(ctx, asked, &Endpoint::default(), service, protocol, EVENT_DROP);
         return Choice::Refuse;
     };
-    let cookie = unsafe { bpf_get_socket_cookie(ctx.sock_addr.cast()) };
+    let cookie = context::cookie(ctx.sock_addr);
     let key = ReverseKey { cookie, backend: *backend, pad: 0 };
     let _full = REVERSE.insert(&key, asked, u64::from(BPF_ANY));
     service::count(service.id, Counted::Translated);
@@ -171,8 +157,8 @@ fn pick(service: &Service) -> Option<&'static Endpoint> {
     if backends == 0 {
         return None;
     }
-    let slot = unsafe { bpf_get_prandom_u32() } % backends;
-    unsafe { BACKENDS.get(&BackendKey { list, slot }) }
+    let slot = context::random() % backends;
+    get(&BACKENDS, &BackendKey { list, slot })
 }
 
 #[inline(always)]
@@ -186,7 +172,7 @@ fn tell(
 ) {
     let dropped = kind == EVENT_DROP;
     event::send(Event {
-        time_ns: unsafe { bpf_ktime_get_ns() },
+        time_ns: context::now(),
         opened_ns: 0,
         source: Address::default(),
         destination: if dropped { asked.address } else { backend.address },

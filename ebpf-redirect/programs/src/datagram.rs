@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 //! `recvmsg` and `getpeername`: a socket that asked for a service sees the service's address.
 
-use aya_ebpf::{
-    helpers::generated::bpf_get_socket_cookie, macros::cgroup_sock_addr, programs::SockAddrContext,
-};
+use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
 use weft_ebpf_common::layout::{Endpoint, ReverseKey};
 
 use crate::{
     connect::{PROCEED, asked4, asked6, write4, write6},
+    context,
     maps::REVERSE,
 };
 
@@ -53,6 +52,8 @@ fn back6(ctx: &SockAddrContext) -> i32 {
 
 #[inline(always)]
 fn asked_for(ctx: &SockAddrContext, backend: Endpoint) -> Option<&'static Endpoint> {
-    let cookie = unsafe { bpf_get_socket_cookie(ctx.sock_addr.cast()) };
+    let cookie = context::cookie(ctx.sock_addr);
+    // SAFETY: plain numbers. An entry that is evicted while it is read may be somebody else's: the socket
+    // would see a service that another one asked for, in `getpeername` or `recvmsg` only.
     unsafe { REVERSE.get(&ReverseKey { cookie, backend, pad: 0 }) }
 }

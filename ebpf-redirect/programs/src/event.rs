@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 //! Counts every decision, and tells user space of the ones that matter.
 
-use aya_ebpf::{bindings::BPF_ANY, helpers::generated::bpf_ktime_get_ns};
+use aya_ebpf::bindings::BPF_ANY;
 use weft_ebpf_common::layout::{
-    DropKey, DropState, EVENT_CLOSE, EVENT_DROP, Endpoint, Event, Flow, FlowKey, INGRESS, METRIC_DROP, Metric,
-    MetricKey,
+    DropKey, DropState, EVENT_CLOSE, EVENT_DROP, Endpoint, Event, Flow, FlowKey, INGRESS, METRIC_DROP,
+    Metric, MetricKey,
 };
 
 use crate::{
+    context,
     maps::{DROPS, EVENTS, LOST, METRICS, config},
     packet::Packet,
     policy,
@@ -18,10 +19,10 @@ use crate::{
 pub(crate) fn count(reason: u16, outcome: u8, direction: u8, bytes: u32) {
     let key = MetricKey { reason, outcome, direction };
     if let Some(metric) = METRICS.get_ptr_mut(&key) {
-        unsafe {
-            (*metric).packets += 1;
-            (*metric).bytes += u64::from(bytes);
-        }
+        // SAFETY: this CPU's value, which no other program has while this one runs.
+        let metric = unsafe { &mut *metric };
+        metric.packets += 1;
+        metric.bytes += u64::from(bytes);
         return;
     }
     let first = Metric { packets: 1, bytes: u64::from(bytes) };
@@ -35,6 +36,7 @@ pub(crate) fn send(event: Event) {
         place.write(event);
         place.submit(0);
     } else if let Some(lost) = LOST.get_ptr_mut(0) {
+        // SAFETY: this CPU's value, which no other program has while this one runs.
         unsafe { *lost += 1 }
     }
 }
@@ -43,7 +45,7 @@ pub(crate) fn send(event: Event) {
 #[inline(always)]
 pub(crate) fn about(packet: &Packet, kind: u8, direction: u8, workload: u32) -> Event {
     Event {
-        time_ns: unsafe { bpf_ktime_get_ns() },
+        time_ns: context::now(),
         opened_ns: 0,
         source: packet.source,
         destination: packet.destination,
@@ -75,7 +77,7 @@ pub(crate) fn about(packet: &Packet, kind: u8, direction: u8, workload: u32) -> 
 #[inline(never)]
 pub(crate) fn drop(packet: &Packet, reason: u16, direction: u8, workload: u32) {
     count(reason, METRIC_DROP, direction, packet.length);
-    let now = unsafe { bpf_ktime_get_ns() };
+    let now = context::now();
     let key = DropKey {
         source: packet.source,
         destination: packet.destination,
@@ -85,15 +87,16 @@ pub(crate) fn drop(packet: &Packet, reason: u16, direction: u8, workload: u32) {
     let mut suppressed = 0;
     if let Some(state) = DROPS.get_ptr_mut(&key) {
         let interval = config().map_or(1000, |config| config.drop_interval_ms);
-        unsafe {
-            if now - (*state).sent_ns < u64::from(interval) * 1_000_000 {
-                (*state).suppressed += 1;
-                return;
-            }
-            suppressed = (*state).suppressed as u32;
-            (*state).sent_ns = now;
-            (*state).suppressed = 0;
+        // SAFETY: plain numbers that live as long as the program runs. Another CPU may write them too: then
+        // one event more is sent, or one fewer is counted.
+        let state = unsafe { &mut *state };
+        if now - state.sent_ns < u64::from(interval) * 1_000_000 {
+            state.suppressed += 1;
+            return;
         }
+        suppressed = state.suppressed as u32;
+        state.sent_ns = now;
+        state.suppressed = 0;
     } else {
         let _full = DROPS.insert(&key, &DropState { sent_ns: now, suppressed: 0 }, u64::from(BPF_ANY));
     }

@@ -2,17 +2,17 @@
 //! Flows that stay in the kernel: replies need no rule, and what was allowed goes on until a change
 //! of the policy makes it be decided again.
 
-use aya_ebpf::{bindings::BPF_ANY, helpers::generated::bpf_ktime_get_ns};
+use aya_ebpf::bindings::BPF_ANY;
 use weft_ebpf_common::{
     Action, Reason, Verdict, identity,
     layout::{
-        Config, EGRESS, EVENT_OPEN, FLOW_FIN, FLOW_REPLIED, FLOW_REPLY_FIN, FLOW_RESET, Flow, FlowKey, INGRESS,
-        PolicyKey, Workload,
+        Config, EGRESS, EVENT_OPEN, FLOW_FIN, FLOW_REPLIED, FLOW_REPLY_FIN, FLOW_RESET, Flow, FlowKey,
+        INGRESS, PolicyKey, Workload,
     },
 };
 
 use crate::{
-    event,
+    context, event,
     maps::FLOWS,
     packet::{FIN, Packet, RST, TCP},
     policy,
@@ -58,9 +58,12 @@ pub(crate) fn backward(packet: &Packet, direction: u8) -> FlowKey {
 
 /// The entry of a flow that is still alive.
 #[inline(always)]
-fn live(key: &FlowKey, now: u64, config: &Config) -> Option<*mut Flow> {
+fn live(key: &FlowKey, now: u64, config: &Config) -> Option<&'static mut Flow> {
     let flow = FLOWS.get_ptr_mut(key)?;
-    let (flags, idle) = unsafe { ((*flow).flags, now.wrapping_sub((*flow).seen_ns)) };
+    // SAFETY: plain numbers that live as long as the program runs. Another CPU may write them too: then a
+    // packet is not counted.
+    let flow = unsafe { &mut *flow };
+    let (flags, idle) = (flow.flags, now.wrapping_sub(flow.seen_ns));
     let most = if key.protocol != TCP {
         u64::from(config.datagram_idle_s) * 1_000_000_000
     } else if is_closed(flags) {
@@ -84,7 +87,7 @@ pub(crate) fn known(packet: &mut Packet, direction: u8, workload: &Workload, con
     if packet.opens() {
         return NEW;
     }
-    let now = unsafe { bpf_ktime_get_ns() };
+    let now = context::now();
     let other = if direction == EGRESS { INGRESS } else { EGRESS };
     let key = backward(packet, other);
     if let Some(flow) = live(&key, now, config) {
@@ -101,14 +104,13 @@ pub(crate) fn known(packet: &mut Packet, direction: u8, workload: &Workload, con
 #[allow(clippy::too_many_arguments, reason = "inlined at two places")]
 fn account(
     key: &FlowKey,
-    flow: *mut Flow,
+    flow: &mut Flow,
     packet: &mut Packet,
     reply: bool,
     workload: &Workload,
     config: &Config,
     now: u64,
 ) -> u32 {
-    let flow = unsafe { &mut *flow };
     if flow.epoch != config.epoch {
         let reason = recheck(key, flow.peer, workload, &mut packet.verdict);
         flow.verdict = packet.verdict;
@@ -185,7 +187,7 @@ pub(crate) fn denial(verdict: &Verdict) -> u16 {
 /// Enters a flow that was allowed, and tells of it.
 #[inline(never)]
 pub(crate) fn open(packet: &Packet, direction: u8, workload: &Workload, peer: u32, config: &Config) -> bool {
-    let now = unsafe { bpf_ktime_get_ns() };
+    let now = context::now();
     let flow = Flow {
         opened_ns: now,
         seen_ns: now,
@@ -220,7 +222,7 @@ pub(crate) fn open(packet: &Packet, direction: u8, workload: &Workload, peer: u3
 /// Whether an ICMP error is about a flow that is known.
 #[inline(never)]
 pub(crate) fn related(packet: &Packet, config: &Config) -> bool {
-    let now = unsafe { bpf_ktime_get_ns() };
+    let now = context::now();
     // The fields are those of the flow, turned around: the error goes to whoever sent the packet.
     let mut key = forward(packet, EGRESS);
     if live(&key, now, config).is_some() {

@@ -13,7 +13,8 @@ use aya_ebpf::{
 use weft_ebpf_common::layout::Config;
 
 use crate::{
-    maps::{WORKLOADS, config},
+    context,
+    maps::{self, config},
     packet::{self, KIND_ERROR, KIND_FLOW, Packet, TCP},
     proxy, service,
 };
@@ -24,7 +25,7 @@ pub fn from_netdev(ctx: TcContext) -> i32 {
     let (Some(config), Some(packet)) = (config(), packet::scratch()) else { return TC_ACT_UNSPEC };
     let skb = ctx.skb.skb;
     // Marks are of this node; a packet that carries one of ours here was handed over already.
-    if unsafe { (*skb).mark } & config.mark_mask == config.to_proxy {
+    if context::mark(skb) & config.mark_mask == config.to_proxy {
         return TC_ACT_UNSPEC;
     }
     match packet::parse(skb, packet) {
@@ -44,13 +45,13 @@ pub(crate) fn hand_over(skb: *mut __sk_buff, packet: &Packet, config: &Config) -
     let local = &packet.destination;
     let port = u16::from_be(packet.destination_port_be);
     let block = port >= config.first_port && port <= config.last_port;
-    if !block && unsafe { WORKLOADS.get(local) }.is_none() && !service::is_address(local) {
+    if !block && maps::workload(local).is_none() && !service::is_address(local) {
         return TC_ACT_UNSPEC;
     }
     match packet.kind {
         KIND_FLOW if proxy::assign_known(skb, packet, config) => proxy::DELIVER,
         KIND_ERROR if proxy::knows(skb, packet, config) => {
-            proxy::mark(skb, config.mark_mask, config.to_proxy);
+            context::set_mark(skb, config.mark_mask, config.to_proxy);
             proxy::DELIVER
         }
         _ => TC_ACT_UNSPEC,

@@ -15,11 +15,11 @@ use weft_ebpf_common::{
 };
 
 use crate::{
-    event, flow,
-    maps::{WORKLOADS, config},
+    context, event, flow,
+    maps::{self, config},
     packet::{
-        self, KIND_ERROR, KIND_FLOW, KIND_FRAGMENT, KIND_LINK, Link, NEIGHBOUR_ADVERTISEMENT, NEXT_HOP, Packet,
-        ROUTER_ADVERTISEMENT, TCP,
+        self, KIND_ERROR, KIND_FLOW, KIND_FRAGMENT, KIND_LINK, Link, NEIGHBOUR_ADVERTISEMENT, NEXT_HOP,
+        Packet, ROUTER_ADVERTISEMENT, TCP,
     },
     policy, proxy,
     service::{self, Counted},
@@ -28,10 +28,10 @@ use crate::{
 /// The entry point.
 #[classifier]
 pub fn from_pod(ctx: TcContext) -> i32 {
-    let (Some(config), Some(packet)) = (config(), packet::scratch()) else { return TC_ACT_SHOT as i32 };
+    let (Some(config), Some(packet)) = (config(), packet::scratch()) else { return TC_ACT_SHOT };
     let skb = ctx.skb.skb;
     // What a pod claims about its packets is forgotten.
-    proxy::mark(skb, config.mark_mask, 0);
+    context::set_mark(skb, config.mark_mask, 0);
     match packet::parse(skb, packet) {
         packet::IP => decide(skb, packet, config),
         packet::NOT_IP => frame(skb),
@@ -42,8 +42,8 @@ pub fn from_pod(ctx: TcContext) -> i32 {
 /// Drops what has no addresses that a flow event could name.
 #[inline(always)]
 fn refuse(skb: *mut __sk_buff, reason: Reason) -> i32 {
-    event::count(reason as u16, METRIC_DROP, EGRESS, unsafe { (*skb).len });
-    TC_ACT_SHOT as i32
+    event::count(reason as u16, METRIC_DROP, EGRESS, context::length(skb));
+    TC_ACT_SHOT
 }
 
 /// A pod may ask who has an address, and say that it has its own.
@@ -58,7 +58,7 @@ fn frame(skb: *mut __sk_buff) -> i32 {
 
 #[inline(always)]
 fn owns(skb: *mut __sk_buff, address: &Address) -> bool {
-    unsafe { WORKLOADS.get(address) }.is_some_and(|workload| workload.ifindex == unsafe { (*skb).ifindex })
+    maps::workload(address).is_some_and(|workload| workload.ifindex == context::ifindex(skb))
 }
 
 /// Neighbour discovery. Pods are no routers, and have no addresses but their own.
@@ -82,7 +82,7 @@ fn drop(packet: &Packet, reason: Reason, workload: u32) -> i32 {
 #[inline(always)]
 fn drop_for(packet: &Packet, reason: u16, workload: u32) -> i32 {
     event::drop(packet, reason, EGRESS, workload);
-    TC_ACT_SHOT as i32
+    TC_ACT_SHOT
 }
 
 #[inline(always)]
@@ -107,10 +107,10 @@ fn decide(skb: *mut __sk_buff, packet: &mut Packet, config: &Config) -> i32 {
     if link_local(&packet.sender) && link_scope(&packet.receiver) && packet.kind == KIND_LINK {
         return neighbour(skb, packet);
     }
-    let Some(workload) = (unsafe { WORKLOADS.get(&packet.sender) }) else {
+    let Some(workload) = maps::workload(&packet.sender) else {
         return drop(packet, Reason::InvalidSourceIp, 0);
     };
-    if workload.ifindex != unsafe { (*skb).ifindex } {
+    if workload.ifindex != context::ifindex(skb) {
         return drop(packet, Reason::InvalidSourceIp, 0);
     }
     decide_for(skb, packet, workload, config)
@@ -197,7 +197,7 @@ fn to_connection(skb: *mut __sk_buff, packet: &Packet, workload: &Workload, conf
 /// The same for a packet to another pod of this node; packets to others are spared the lookup.
 #[inline(always)]
 fn to_neighbour_in_proxy(skb: *mut __sk_buff, packet: &Packet, workload: &Workload, config: &Config) -> bool {
-    unsafe { WORKLOADS.get(&packet.destination) }.is_some() && to_connection(skb, packet, workload, config)
+    maps::workload(&packet.destination).is_some() && to_connection(skb, packet, workload, config)
 }
 
 /// A bridge forwards by MAC address, past the route lookup that delivers: our device instead.
@@ -207,7 +207,13 @@ fn delivered(skb: *mut __sk_buff, workload: &Workload, config: &Config) -> i32 {
 }
 
 #[inline(always)]
-fn redirect(skb: *mut __sk_buff, packet: &Packet, workload: &Workload, config: &Config, service_id: u32) -> i32 {
+fn redirect(
+    skb: *mut __sk_buff,
+    packet: &Packet,
+    workload: &Workload,
+    config: &Config,
+    service_id: u32,
+) -> i32 {
     if config.listeners == 0 {
         return drop(packet, Reason::ProxyUnavailable, workload.id);
     }
@@ -233,7 +239,7 @@ fn redirect(skb: *mut __sk_buff, packet: &Packet, workload: &Workload, config: &
 #[inline(always)]
 fn error(skb: *mut __sk_buff, packet: &mut Packet, workload: &Workload, config: &Config) -> i32 {
     if packet.protocol == TCP && proxy::knows(skb, packet, config) {
-        proxy::mark(skb, config.mark_mask, config.to_proxy);
+        context::set_mark(skb, config.mark_mask, config.to_proxy);
         return delivered(skb, workload, config);
     }
     if flow::related(packet, config) { pass(packet) } else { other(packet, workload) }

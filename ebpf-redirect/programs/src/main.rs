@@ -9,6 +9,7 @@
 mod bind;
 mod bounced;
 mod connect;
+mod context;
 mod datagram;
 mod event;
 mod flow;

@@ -9,9 +9,9 @@ use aya_ebpf::{
 use weft_ebpf_common::{
     Verdict,
     layout::{
-    Address, BackendKey, Config, DropKey, DropState, Endpoint, Flow, FlowKey, MAX_LISTENERS, Metric, MetricKey,
-    PolicyKey, ReverseKey, Service, ServiceCounters, ServiceKey, Workload,
-},
+        Address, BackendKey, Config, DropKey, DropState, Endpoint, Flow, FlowKey, MAX_LISTENERS, Metric,
+        MetricKey, PolicyKey, ReverseKey, Service, ServiceCounters, ServiceKey, Workload,
+    },
 };
 
 use crate::packet::Packet;
@@ -80,6 +80,19 @@ pub(crate) static LOST: PerCpuArray<u64> = PerCpuArray::pinned(1, 0);
 /// The packet in hand, see `packet::scratch`.
 #[map(name = "weft_packet_v1")]
 pub(crate) static PACKET: PerCpuArray<Packet> = PerCpuArray::with_max_entries(1, 0);
+
+/// The value of a key. Plain numbers which user space may replace at any time: read a field once.
+#[inline(always)]
+pub(crate) fn get<K, V>(map: &'static HashMap<K, V>, key: &K) -> Option<&'static V> {
+    // SAFETY: the kernel frees or reuses the value after the program has run (RCU), and any bytes are one.
+    unsafe { map.get(key) }
+}
+
+/// A workload of this node.
+#[inline(always)]
+pub(crate) fn workload(address: &Address) -> Option<&'static Workload> {
+    get(&WORKLOADS, address)
+}
 
 /// The settings. Without them nothing can be decided.
 #[inline(always)]

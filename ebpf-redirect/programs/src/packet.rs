@@ -7,7 +7,7 @@ use core::mem::MaybeUninit;
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes_relative};
 use weft_ebpf_common::{Verdict, layout::Address};
 
-use crate::maps::PACKET;
+use crate::{context, maps::PACKET};
 
 pub(crate) const TCP: u8 = 6;
 pub(crate) const UDP: u8 = 17;
@@ -120,6 +120,7 @@ impl Packet {
 #[inline(always)]
 fn load<T: Copy>(skb: *mut __sk_buff, offset: u32) -> Option<T> {
     let mut value = MaybeUninit::<T>::uninit();
+    // SAFETY: the value is as long as the helper is told to write.
     let done = unsafe {
         bpf_skb_load_bytes_relative(
             skb.cast(),
@@ -129,7 +130,11 @@ fn load<T: Copy>(skb: *mut __sk_buff, offset: u32) -> Option<T> {
             FROM_IP_HEADER,
         )
     };
-    if done == 0 { Some(unsafe { value.assume_init() }) } else { None }
+    if done != 0 {
+        return None;
+    }
+    // SAFETY: the helper has written all of it, and only types that any bytes are valid for are loaded.
+    Some(unsafe { value.assume_init() })
 }
 
 #[repr(C)]
@@ -237,7 +242,9 @@ fn ipv6(skb: *mut __sk_buff, at: u32) -> Option<Header> {
 /// unknown. One per CPU: a hook is never entered while another runs on the same CPU.
 #[inline(always)]
 pub(crate) fn scratch() -> Option<&'static mut Packet> {
-    unsafe { PACKET.get_ptr_mut(0)?.as_mut() }
+    let packet = PACKET.get_ptr_mut(0)?;
+    // SAFETY: this CPU's value, of which the hook that runs has the only reference.
+    unsafe { packet.as_mut() }
 }
 
 /// Reads a packet: [`IP`], [`NOT_IP`] or [`INVALID`]. A function of its own, so that what it needs of
@@ -245,7 +252,7 @@ pub(crate) fn scratch() -> Option<&'static mut Packet> {
 #[inline(never)]
 pub(crate) fn parse(skb: *mut __sk_buff, packet: &mut Packet) -> u32 {
     *packet = Packet::new();
-    let protocol = unsafe { (*skb).protocol };
+    let protocol = context::ethertype(skb);
     let v4 = protocol == ETH_P_IP;
     if !v4 && protocol != ETH_P_IPV6 {
         return NOT_IP;
@@ -263,7 +270,7 @@ fn ip(skb: *mut __sk_buff, v4: bool, packet: &mut Packet) -> Option<()> {
     packet.receiver = header.destination;
     packet.source = header.source;
     packet.destination = header.destination;
-    packet.length = unsafe { (*skb).len };
+    packet.length = context::length(skb);
     packet.protocol = header.protocol;
     packet.kind = KIND_OTHER;
     if header.fragment {
@@ -380,7 +387,7 @@ struct Arp {
 /// Reads a frame for which [`parse`] gave [`NOT_IP`].
 #[inline(always)]
 pub(crate) fn link(skb: *mut __sk_buff) -> Link {
-    if unsafe { (*skb).protocol } != ETH_P_ARP {
+    if context::ethertype(skb) != ETH_P_ARP {
         return Link::Other;
     }
     match load::<Arp>(skb, 0) {

@@ -17,10 +17,10 @@ use weft_ebpf_common::{
 };
 
 use crate::{
-    event, from_netdev, from_pod,
-    maps::{WORKLOADS, config},
+    context, event, from_netdev, from_pod,
+    maps::{self, config},
     packet::{self, KIND_LINK, Link, NEIGHBOUR_ADVERTISEMENT, Packet},
-    proxy, to_pod,
+    to_pod,
 };
 
 /// Whose an address is, seen from one port.
@@ -35,9 +35,9 @@ enum Owner<'a> {
 
 #[inline(always)]
 fn owner<'a>(skb: *mut __sk_buff, address: &Address) -> Owner<'a> {
-    match unsafe { WORKLOADS.get(address) } {
+    match maps::workload(address) {
         None => Owner::Nobody,
-        Some(workload) if workload.ifindex == 0 || workload.ifindex == unsafe { (*skb).ifindex } => {
+        Some(workload) if workload.ifindex == 0 || workload.ifindex == context::ifindex(skb) => {
             Owner::Here(workload)
         }
         Some(_) => Owner::Elsewhere,
@@ -46,16 +46,16 @@ fn owner<'a>(skb: *mut __sk_buff, address: &Address) -> Owner<'a> {
 
 #[inline(always)]
 fn refuse(skb: *mut __sk_buff, reason: Reason, direction: u8) -> i32 {
-    event::count(reason as u16, METRIC_DROP, direction, unsafe { (*skb).len });
-    TC_ACT_SHOT as i32
+    event::count(reason as u16, METRIC_DROP, direction, context::length(skb));
+    TC_ACT_SHOT
 }
 
 /// The entry point for what a port sends.
 #[classifier]
 pub fn from_port(ctx: TcContext) -> i32 {
-    let (Some(config), Some(packet)) = (config(), packet::scratch()) else { return TC_ACT_SHOT as i32 };
+    let (Some(config), Some(packet)) = (config(), packet::scratch()) else { return TC_ACT_SHOT };
     let skb = ctx.skb.skb;
-    proxy::mark(skb, config.mark_mask, 0);
+    context::set_mark(skb, config.mark_mask, 0);
     match packet::parse(skb, packet) {
         packet::IP => sent(skb, packet, config),
         packet::NOT_IP => frame(skb),
@@ -103,13 +103,13 @@ fn invalid(skb: *mut __sk_buff, address: &Address, direction: u8) -> i32 {
 /// The entry point for what is sent to a port.
 #[classifier]
 pub fn to_port(ctx: TcContext) -> i32 {
-    let (Some(config), Some(packet)) = (config(), packet::scratch()) else { return TC_ACT_SHOT as i32 };
+    let (Some(config), Some(packet)) = (config(), packet::scratch()) else { return TC_ACT_SHOT };
     let skb = ctx.skb.skb;
     match packet::parse(skb, packet) {
         packet::IP => match owner(skb, &packet.receiver) {
             Owner::Here(workload) => to_pod::decide_for(skb, packet, workload, config),
             // The bridge sends to every port what it has not learned; the right one decides.
-            Owner::Elsewhere => TC_ACT_SHOT as i32,
+            Owner::Elsewhere => TC_ACT_SHOT,
             Owner::Nobody => TC_ACT_UNSPEC,
         },
         packet::NOT_IP => TC_ACT_UNSPEC,

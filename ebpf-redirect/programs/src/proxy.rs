@@ -9,18 +9,15 @@ use core::mem;
 
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_F_INGRESS, TC_ACT_OK, TC_ACT_SHOT, bpf_sock, bpf_sock_tuple},
-    helpers::generated::{
-        bpf_get_listener_sock, bpf_redirect, bpf_sk_assign, bpf_sk_fullsock, bpf_sk_release, bpf_skc_lookup_tcp,
-    },
+    helpers::generated::{bpf_redirect, bpf_skc_lookup_tcp},
 };
 use weft_ebpf_common::{
-    Reason,
-    identity,
+    Reason, identity,
     layout::{Address, Config, METRIC_PROXIED},
 };
 
 use crate::{
-    event,
+    context, event,
     maps::LISTENERS,
     packet::{Packet, RST, TCP},
     policy,
@@ -42,6 +39,7 @@ fn lookup(
     source_port_be: u16,
     destination_port_be: u16,
 ) -> *mut bpf_sock {
+    // SAFETY: zeroes are valid for a union of plain numbers.
     let mut tuple: bpf_sock_tuple = unsafe { mem::zeroed() };
     let size = if destination.is_v4() {
         tuple.__bindgen_anon_1.ipv4.saddr = source.0[3];
@@ -58,8 +56,10 @@ fn lookup(
     };
     // The size must be known to the verifier, so one call for each.
     if size == 12 {
+        // SAFETY: the context, and a tuple of at least this size.
         unsafe { bpf_skc_lookup_tcp(skb.cast(), &mut tuple, 12, HERE, 0) }
     } else {
+        // SAFETY: the context, and a tuple of this size.
         unsafe { bpf_skc_lookup_tcp(skb.cast(), &mut tuple, 36, HERE, 0) }
     }
 }
@@ -67,15 +67,15 @@ fn lookup(
 /// Whether a connected socket that was looked up for packets to `local` is the proxy's.
 #[inline(always)]
 fn ours(sk: *mut bpf_sock, local: &Address, config: &Config) -> bool {
-    let full = unsafe { bpf_sk_fullsock(sk) };
+    let full = context::full(sk);
     if !full.is_null() {
-        let (state, mark) = unsafe { ((*full).state, (*full).mark) };
+        let (state, mark) = (context::state(full), context::socket_mark(full));
         return state != LISTEN && mark & config.mark_mask == config.from_proxy;
     }
-    match unsafe { (*sk).state } {
+    match context::state(sk) {
         NEW_SYN_RECV => {
-            let listener = unsafe { bpf_get_listener_sock(sk) };
-            !listener.is_null() && unsafe { (*listener).mark } & config.mark_mask == config.from_proxy
+            let listener = context::listener(sk);
+            !listener.is_null() && context::socket_mark(listener) & config.mark_mask == config.from_proxy
         }
         // It has no mark that could be read. Only transparent sockets live at addresses of others.
         TIME_WAIT => policy::identity(local) != identity::HOST,
@@ -86,18 +86,13 @@ fn ours(sk: *mut bpf_sock, local: &Address, config: &Config) -> bool {
 /// Whether the proxy has a connection that this packet belongs to.
 #[inline(never)]
 pub(crate) fn knows(skb: *mut __sk_buff, packet: &Packet, config: &Config) -> bool {
-    let sk = lookup(
-        skb,
-        &packet.source,
-        &packet.destination,
-        packet.source_port_be,
-        packet.destination_port_be,
-    );
+    let sk =
+        lookup(skb, &packet.source, &packet.destination, packet.source_port_be, packet.destination_port_be);
     if sk.is_null() {
         return false;
     }
     let found = ours(sk, &packet.destination, config);
-    unsafe { bpf_sk_release(sk.cast()) };
+    context::release(sk);
     found
 }
 
@@ -106,26 +101,18 @@ pub(crate) fn knows(skb: *mut __sk_buff, packet: &Packet, config: &Config) -> bo
 /// not be entered beside it.
 #[inline(never)]
 pub(crate) fn assign_known(skb: *mut __sk_buff, packet: &Packet, config: &Config) -> bool {
-    let sk = lookup(
-        skb,
-        &packet.source,
-        &packet.destination,
-        packet.source_port_be,
-        packet.destination_port_be,
-    );
+    let sk =
+        lookup(skb, &packet.source, &packet.destination, packet.source_port_be, packet.destination_port_be);
     if sk.is_null() {
         return false;
     }
-    let mut done = -1;
-    if ours(sk, &packet.destination, config) {
-        done = unsafe { bpf_sk_assign(skb.cast(), sk.cast(), 0) };
-    }
-    unsafe { bpf_sk_release(sk.cast()) };
-    if done == 0 {
-        mark(skb, config.mark_mask, config.to_proxy);
+    let done = ours(sk, &packet.destination, config) && context::assign(skb, sk);
+    context::release(sk);
+    if done {
+        context::set_mark(skb, config.mark_mask, config.to_proxy);
         event::count(0, METRIC_PROXIED, 0, packet.length);
     }
-    done == 0
+    done
 }
 
 /// Hands a packet to one of the proxy's listeners: 0, or the number of a reason.
@@ -147,18 +134,17 @@ pub(crate) fn assign_listener(skb: *mut __sk_buff, packet: &Packet, config: &Con
     if sk.is_null() {
         return Reason::ProxyUnavailable as u16;
     }
-    let full = unsafe { bpf_sk_fullsock(sk) };
+    let full = context::full(sk);
     let mut reason = Reason::ProxyUnavailable as u16;
     if !full.is_null() {
-        let (state, socket_mark) = unsafe { ((*full).state, (*full).mark) };
+        let (state, socket_mark) = (context::state(full), context::socket_mark(full));
         if state == LISTEN && socket_mark & config.mark_mask == config.from_proxy {
-            let done = unsafe { bpf_sk_assign(skb.cast(), sk.cast(), 0) };
-            reason = if done == 0 { 0 } else { Reason::ProxyAssignFailed as u16 };
+            reason = if context::assign(skb, sk) { 0 } else { Reason::ProxyAssignFailed as u16 };
         }
     }
-    unsafe { bpf_sk_release(sk.cast()) };
+    context::release(sk);
     if reason == 0 {
-        mark(skb, config.mark_mask, config.to_proxy);
+        context::set_mark(skb, config.mark_mask, config.to_proxy);
     }
     reason
 }
@@ -168,7 +154,8 @@ pub(crate) fn assign_listener(skb: *mut __sk_buff, packet: &Packet, config: &Con
 fn spread(packet: &Packet) -> u32 {
     let mut hash = 0x9e37_79b9_u32;
     let ports = u32::from(packet.source_port_be) << 16 | u32::from(packet.destination_port_be);
-    let words = [packet.source.0[2], packet.source.0[3], packet.destination.0[2], packet.destination.0[3], ports];
+    let words =
+        [packet.source.0[2], packet.source.0[3], packet.destination.0[2], packet.destination.0[3], ports];
     let mut index = 0;
     while index < 5 {
         hash = (hash ^ words[index]).wrapping_mul(0x85eb_ca6b);
@@ -181,44 +168,39 @@ fn spread(packet: &Packet) -> u32 {
 /// Whether a packet that leaves this node's stack comes from a socket of the proxy.
 #[inline(never)]
 pub(crate) fn sent(skb: *mut __sk_buff, packet: &Packet, config: &Config) -> bool {
-    if unsafe { (*skb).mark } & config.mark_mask != config.from_proxy {
+    if context::mark(skb) & config.mark_mask != config.from_proxy {
         return false;
     }
-    let sk = unsafe { (*skb).__bindgen_anon_2.sk };
+    let sk = context::socket(skb);
     // An RST for a connection that is gone has no socket of its own, and carries nothing.
     let reset = packet.protocol == TCP && packet.tcp_flags & RST != 0;
     if sk.is_null() {
         return reset;
     }
-    let full = unsafe { bpf_sk_fullsock(sk) };
+    let full = context::full(sk);
     if full.is_null() {
-        let state = unsafe { (*sk).state };
+        let state = context::state(sk);
         if state == NEW_SYN_RECV {
-            let listener = unsafe { bpf_get_listener_sock(sk) };
+            let listener = context::listener(sk);
             return !listener.is_null()
-                && unsafe { (*listener).mark } & config.mark_mask == config.from_proxy;
+                && context::socket_mark(listener) & config.mark_mask == config.from_proxy;
         }
         return state == TIME_WAIT && packet.protocol == TCP;
     }
-    let (kind, socket_mark) = unsafe { ((*full).type_, (*full).mark) };
+    let (kind, socket_mark) = (context::socket_type(full), context::socket_mark(full));
     socket_mark & config.mark_mask == config.from_proxy || kind == SOCK_RAW && reset
-}
-
-/// Sets our bits of the packet's mark.
-#[inline(always)]
-pub(crate) fn mark(skb: *mut __sk_buff, mask: u32, value: u32) {
-    unsafe { (*skb).mark = (*skb).mark & !mask | value }
 }
 
 /// Sends a packet around to the ingress of our device, where a socket can be assigned.
 #[inline(always)]
 pub(crate) fn bounce(skb: *mut __sk_buff, config: &Config) -> i32 {
     if config.device == 0 {
-        return TC_ACT_SHOT as i32;
+        return TC_ACT_SHOT;
     }
-    mark(skb, config.mark_mask, config.to_proxy);
+    context::set_mark(skb, config.mark_mask, config.to_proxy);
+    // SAFETY: the helper takes numbers only.
     unsafe { bpf_redirect(config.device, u64::from(BPF_F_INGRESS)) as i32 }
 }
 
 /// The stack takes it from here.
-pub(crate) const DELIVER: i32 = TC_ACT_OK as i32;
+pub(crate) const DELIVER: i32 = TC_ACT_OK;

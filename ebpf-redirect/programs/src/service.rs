@@ -3,13 +3,13 @@
 
 use weft_ebpf_common::layout::{Address, Service, ServiceKey};
 
-use crate::maps::{SERVICE_COUNTERS, SERVICES};
+use crate::maps::{SERVICE_COUNTERS, SERVICES, get};
 
 /// The service at an address and port.
 #[inline(always)]
 pub(crate) fn at(address: &Address, port_be: u16, protocol: u8) -> Option<&'static Service> {
     let key = ServiceKey { address: *address, port_be, protocol, pad: 0 };
-    unsafe { SERVICES.get(&key) }
+    get(&SERVICES, &key)
 }
 
 /// Whether it is the address of a service, whatever the port.
@@ -30,12 +30,12 @@ pub(crate) enum Counted {
 #[inline(always)]
 pub(crate) fn count(id: u32, what: Counted) {
     if let Some(counters) = SERVICE_COUNTERS.get_ptr_mut(&id) {
-        unsafe {
-            match what {
-                Counted::Translated => (*counters).translated += 1,
-                Counted::Redirected => (*counters).redirected += 1,
-                Counted::Refused => (*counters).refused += 1,
-            }
+        // SAFETY: this CPU's value, which no other program has while this one runs.
+        let counters = unsafe { &mut *counters };
+        match what {
+            Counted::Translated => counters.translated += 1,
+            Counted::Redirected => counters.redirected += 1,
+            Counted::Refused => counters.refused += 1,
         }
     }
 }

@@ -15,9 +15,9 @@ use weft_ebpf_common::{
 };
 
 use crate::{
-    event, flow,
+    context, event, flow,
     from_pod::unfollowed,
-    maps::{WORKLOADS, config},
+    maps::{self, config},
     packet::{self, KIND_ERROR, KIND_FLOW, KIND_FRAGMENT, KIND_LINK, Packet, TCP},
     policy, proxy,
 };
@@ -25,14 +25,14 @@ use crate::{
 /// The entry point.
 #[classifier]
 pub fn to_pod(ctx: TcContext) -> i32 {
-    let (Some(config), Some(packet)) = (config(), packet::scratch()) else { return TC_ACT_SHOT as i32 };
+    let (Some(config), Some(packet)) = (config(), packet::scratch()) else { return TC_ACT_SHOT };
     let skb = ctx.skb.skb;
     match packet::parse(skb, packet) {
         packet::IP => decide(skb, packet, config),
         packet::NOT_IP => TC_ACT_UNSPEC,
         _ => {
-            event::count(Reason::InvalidPacket as u16, METRIC_DROP, INGRESS, unsafe { (*skb).len });
-            TC_ACT_SHOT as i32
+            event::count(Reason::InvalidPacket as u16, METRIC_DROP, INGRESS, context::length(skb));
+            TC_ACT_SHOT
         }
     }
 }
@@ -46,7 +46,7 @@ fn drop(packet: &Packet, reason: Reason, workload: u32) -> i32 {
 #[inline(always)]
 fn drop_for(packet: &Packet, reason: u16, workload: u32) -> i32 {
     event::drop(packet, reason, INGRESS, workload);
-    TC_ACT_SHOT as i32
+    TC_ACT_SHOT
 }
 
 #[inline(always)]
@@ -57,9 +57,9 @@ fn pass(packet: &Packet) -> i32 {
 
 #[inline(always)]
 fn decide(skb: *mut __sk_buff, packet: &mut Packet, config: &Config) -> i32 {
-    match unsafe { WORKLOADS.get(&packet.receiver) } {
+    match maps::workload(&packet.receiver) {
         // A bridge floods what it has not learned to every port; only the right one decides.
-        Some(workload) if workload.ifindex != unsafe { (*skb).ifindex } => TC_ACT_SHOT as i32,
+        Some(workload) if workload.ifindex != context::ifindex(skb) => TC_ACT_SHOT,
         Some(workload) => decide_for(skb, packet, workload, config),
         None if packet.kind == KIND_LINK => pass(packet),
         None if proxy::sent(skb, packet, config) => from_proxy(packet),
@@ -101,7 +101,7 @@ pub(crate) fn decide_for(
 #[inline(always)]
 fn sender(skb: *mut __sk_buff, packet: &Packet) -> u32 {
     let peer = policy::identity(&packet.sender);
-    if peer == identity::HOST && unsafe { (*skb).__bindgen_anon_2.sk }.is_null() {
+    if peer == identity::HOST && context::socket(skb).is_null() {
         return identity::WORLD;
     }
     peer
@@ -162,7 +162,11 @@ fn error(skb: *mut __sk_buff, packet: &mut Packet, workload: &Workload, config: 
         return proxy::bounce(skb, config);
     }
     // Without these, path MTU discovery is a black hole (RFC 1191, RFC 8201).
-    if packet.too_big() || flow::related(packet, config) { pass(packet) } else { other(skb, packet, workload) }
+    if packet.too_big() || flow::related(packet, config) {
+        pass(packet)
+    } else {
+        other(skb, packet, workload)
+    }
 }
 
 /// No ports and no replies to remember: each packet is decided on its own.

@@ -196,6 +196,7 @@ fn verdict(reason: Option<Reason>) -> Verdict {
         Some(
             Reason::PolicyDenied
             | Reason::DeniedByRule
+            | Reason::AuthenticationRequired
             | Reason::HttpPolicyDenied
             | Reason::NoPolicyConfig
             | Reason::PolicyTightened
