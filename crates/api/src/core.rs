@@ -21,8 +21,22 @@ pub struct Namespace {
 pub struct Node {
     /// Its name.
     pub metadata: Metadata,
+    /// What it was given.
+    pub spec: NodeSpec,
     /// What the node reports.
     pub status: NodeStatus,
+}
+
+/// `spec` of a Node.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct NodeSpec {
+    /// The first of its networks for pods.
+    #[serde(rename = "podCIDR")]
+    pub pod_cidr: Arc<str>,
+    /// All of them, one per family. CNIs with an address management of their own do not use them.
+    #[serde(rename = "podCIDRs")]
+    pub pod_cidrs: Vec<Arc<str>>,
 }
 
 /// `status` of a Node.
@@ -119,6 +133,71 @@ pub struct PodStatus {
     /// All of its addresses.
     #[serde(rename = "podIPs")]
     pub pod_ips: Vec<PodIp>,
+    /// What is known of it.
+    pub conditions: Vec<PodCondition>,
+    /// How its containers are.
+    pub container_statuses: Vec<ContainerStatus>,
+    /// How its init containers are; among them the sidecars, which run as long as the others.
+    pub init_container_statuses: Vec<ContainerStatus>,
+}
+
+/// An entry of `status.conditions`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct PodCondition {
+    /// What it is about.
+    #[serde(rename = "type")]
+    pub kind: PodConditionKind,
+    /// Whether it holds.
+    pub status: ConditionStatus,
+}
+
+/// What a condition of a Pod is about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub enum PodConditionKind {
+    /// Its sandbox runs and has a network.
+    PodReadyToStartContainers,
+    /// Anything else.
+    #[default]
+    #[serde(other)]
+    Other,
+}
+
+/// Whether a condition holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub enum ConditionStatus {
+    /// It holds.
+    True,
+    /// It does not.
+    False,
+    /// Nobody can tell.
+    #[default]
+    #[serde(other)]
+    Unknown,
+}
+
+/// An entry of `status.containerStatuses`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct ContainerStatus {
+    /// How it is now.
+    pub state: ContainerState,
+}
+
+/// `state` of a container, of which one is set; none means waiting.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct ContainerState {
+    /// It has ended.
+    pub terminated: Option<Terminated>,
+}
+
+/// How a container ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Terminated {
+    /// What its process returned.
+    pub exit_code: i32,
 }
 
 /// An entry of `status.podIPs`.

@@ -19,6 +19,8 @@ pub struct Metadata {
     pub annotations: BTreeMap<Arc<str>, Arc<str>>,
     /// When the object was made.
     pub creation_timestamp: Option<Timestamp>,
+    /// When its deletion was asked for; it then waits for its end or for finalizers.
+    pub deletion_timestamp: Option<Timestamp>,
     /// Counts the changes of `spec`; absent in files.
     pub generation: Option<i64>,
     /// Who owns the object.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use weft_api::{
-    core::{Container, L4Protocol, Pod},
+    core::{ConditionStatus, Container, L4Protocol, Pod, PodCondition, PodConditionKind},
     gateway::NamespaceLabels,
 };
 use weft_ir::{IdentityNumber, NamedPort, ObjectName, Protocol, Workload};
@@ -52,9 +52,27 @@ pub(crate) fn identity_labels(pod: &Pod, namespace_labels: &NamespaceLabels, clu
 
 /// Whether the pod has an address that is its own to use: it runs on a node and has not ended.
 pub(crate) fn is_live(pod: &Pod) -> bool {
-    let ended = matches!(&*pod.status.phase, "Succeeded" | "Failed");
     let has_address = pod.status.pod_ip.is_some() || !pod.status.pod_ips.is_empty();
-    !ended && has_address && !pod.spec.node_name.is_empty()
+    has_address && !has_ended(pod) && !pod.spec.node_name.is_empty()
+}
+
+/// Whether its address is, or may be, another pod's already, though its status still shows it
+/// (kubernetes/kubernetes#92697): in a phase that never ends, or kept by a finalizer with its sandbox or
+/// all of its containers gone. One that is about to go (`deletionTimestamp`, `DisruptionTarget`) still
+/// serves.
+fn has_ended(pod: &Pod) -> bool {
+    if matches!(&*pod.status.phase, "Succeeded" | "Failed") {
+        return true;
+    }
+    let status = &pod.status;
+    let gone = |condition: &PodCondition| {
+        condition.kind == PodConditionKind::PodReadyToStartContainers
+            && condition.status == ConditionStatus::False
+    };
+    let mut containers = status.container_statuses.iter().chain(&status.init_container_statuses);
+    let all_ended = !status.container_statuses.is_empty()
+        && containers.all(|container| container.state.terminated.is_some());
+    pod.metadata.deletion_timestamp.is_some() && (status.conditions.iter().any(gone) || all_ended)
 }
 
 /// The workload of a live pod.
@@ -113,5 +131,48 @@ fn owner(pod: &Pod) -> Arc<str> {
     match deployment {
         Some(name) if &*owner.kind == "ReplicaSet" => name.into(),
         Some(_) | None => owner.name.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POD: &str = r#"{
+        "metadata": {"name": "a", "namespace": "shop"},
+        "spec": {"nodeName": "n1"},
+        "status": {"phase": "Running", "podIP": "10.0.0.1"}
+    }"#;
+
+    /// Whether a running pod is still live with these in its metadata and status.
+    fn live(metadata: &str, status: &str) -> bool {
+        let text = POD.replace(r#""name": "a""#, &format!(r#""name": "a"{metadata}"#));
+        let text = text.replace(r#""podIP""#, &format!(r#"{status} "podIP""#));
+        is_live(&serde_json::from_str(&text).unwrap())
+    }
+
+    const DELETED: &str = r#", "deletionTimestamp": "2026-11-21T10:00:00Z", "finalizers": ["a/b"]"#;
+    const ENDED: &str = r#""containerStatuses": [{"state": {"terminated": {"exitCode": 0}}}],"#;
+    const NO_SANDBOX: &str = r#""conditions": [{"type": "PodReadyToStartContainers", "status": "False"}],"#;
+    const DISRUPTED: &str = r#""conditions": [{"type": "DisruptionTarget", "status": "True"}],"#;
+
+    #[test]
+    fn a_pod_that_is_about_to_go_has_its_address_until_it_has_ended() {
+        assert!(live("", ""));
+        assert!(live(DELETED, ""), "it serves while it ends");
+        assert!(live("", DISRUPTED) && live(DELETED, DISRUPTED));
+        let ended = |phase: &str| serde_json::from_str(&POD.replace("Running", phase)).unwrap();
+        assert!(!is_live(&ended("Succeeded")) && !is_live(&ended("Failed")));
+        assert!(!live(DELETED, ENDED) && !live(DELETED, NO_SANDBOX));
+    }
+
+    #[test]
+    fn a_pod_that_starts_or_restarts_has_its_address() {
+        assert!(live("", ENDED), "its containers are about to be started again");
+        assert!(live("", NO_SANDBOX));
+        let one_runs = r#""containerStatuses": [{"state": {"terminated": {}}}, {"state": {"running": {}}}],"#;
+        assert!(live(DELETED, one_runs));
+        let sidecar = format!(r#"{ENDED} "initContainerStatuses": [{{"state": {{"running": {{}}}}}}],"#);
+        assert!(live(DELETED, &sidecar));
     }
 }
