@@ -16,7 +16,7 @@ use weft_ebpf_common::{
     },
 };
 use weft_ir::Snapshot;
-use weft_policy::PolicySet;
+use weft_policy::{Directory, PolicySet};
 
 use crate::{
     config::{ConfigError, DEVICE, DEVICE_PEER, DatapathConfig},
@@ -130,7 +130,7 @@ pub struct Datapath {
     programs: Programs,
     maps: Maps,
     network: Network,
-    desired: Option<Desired>,
+    desired: Option<(Desired, Directory)>,
     /// What is in the tables; nothing where they are to be read.
     known: Option<Known>,
     /// The hooks that have this process's programs.
@@ -197,7 +197,8 @@ impl Datapath {
     /// Names the part; the kernel then has some of the old and some of the new, each of them whole, and
     /// the next call goes on from there.
     pub async fn apply(&mut self, snapshot: &Snapshot, policy: &PolicySet) -> Result<Applied, DatapathError> {
-        self.desired = Some(Desired::compile(snapshot, &self.config.node, policy));
+        let desired = Desired::compile(snapshot, &self.config.node, policy);
+        self.desired = Some((desired, policy.directory().clone()));
         self.refresh().await
     }
 
@@ -212,18 +213,25 @@ impl Datapath {
     /// # Errors
     /// As [`Datapath::apply`].
     pub async fn refresh(&mut self) -> Result<Applied, DatapathError> {
-        let Some(mut desired) = self.desired.take() else {
+        let Some((mut desired, mut directory)) = self.desired.take() else {
             return Ok(Applied { revision: 0, changes: Changes::default(), unattached: Vec::new() });
         };
-        let done = self.bring(&mut desired).await;
-        self.desired = Some(desired);
+        let done = self.bring(&mut desired, &mut directory).await;
+        self.desired = Some((desired, directory));
         done
     }
 
-    async fn bring(&mut self, desired: &mut Desired) -> Result<Applied, DatapathError> {
+    async fn bring(
+        &mut self,
+        desired: &mut Desired,
+        directory: &mut Directory,
+    ) -> Result<Applied, DatapathError> {
         let links = self.network.links().await?;
         let own = self.network.addresses().await?;
-        desired.set_own_addresses(&own);
+        if !directory.has_device_addresses(&own) {
+            *directory = directory.with_device_addresses(&own);
+            desired.set_identities(directory);
+        }
         let mut known = match self.known.take() {
             Some(known) => known,
             None => Known::read(&self.maps)?,
@@ -291,7 +299,7 @@ impl Datapath {
     ///
     /// # Errors
     /// When the kernel cannot be asked.
-    pub async fn own_addresses(&self) -> Result<Vec<IpAddr>, DatapathError> {
+    pub async fn device_addresses(&self) -> Result<Vec<IpAddr>, DatapathError> {
         Ok(self.network.addresses().await?)
     }
 

@@ -2,20 +2,20 @@
 //! What the tables should hold for a state: plain values, computed without a look at the kernel.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
 use ipnet::IpNet;
+use weft_ebpf_common::Verdict;
 use weft_ebpf_common::layout::{
     ANY_IDENTITY, Address, EGRESS, Endpoint, INGRESS, POLICY_PREFIX, PolicyKey, ServiceKey,
     WORKLOAD_EGRESS_OPEN, WORKLOAD_INGRESS_OPEN,
 };
-use weft_ebpf_common::{Verdict, identity};
 use weft_ir::{ObjectName, Service, ServicePort, Snapshot, Workload};
 use weft_policy::{
-    DirectionPolicy, Peer, PolicySet,
+    DirectionPolicy, Directory, Party, Peer, PolicySet,
     capture::{self, ServiceView, Services},
 };
 
@@ -82,8 +82,6 @@ pub struct Desired {
     pub cluster: BTreeSet<IpNet>,
     /// The node's addresses as the state has them.
     pub node_addresses: Vec<IpAddr>,
-    /// Entries of `identities` that stand for addresses of the node's own devices.
-    own: Vec<Prefix<Address>>,
 }
 
 impl Desired {
@@ -92,12 +90,9 @@ impl Desired {
         let mut desired = Desired { revision: snapshot.revision, ..Desired::default() };
         services(snapshot, &mut desired);
         workloads(snapshot, node, policy, &mut desired);
-        for (prefix, number) in policy.addresses().iter() {
-            desired.identities.insert(address_prefix(prefix), number.0);
-        }
-        if let Some(found) = snapshot.nodes().find(|found| *found.name == *node) {
-            desired.node_addresses = found.addresses.clone();
-        }
+        desired.set_identities(policy.directory());
+        desired.cluster.extend(policy.directory().cluster());
+        desired.node_addresses.extend(policy.directory().node_addresses());
         desired
     }
 
@@ -107,19 +102,10 @@ impl Desired {
         kept.map(|(key, _)| (key.address.ip(), u16::from_be(key.port_be))).collect()
     }
 
-    /// Makes addresses of this node's own devices the node's, where nothing else is known of them; those
-    /// of an earlier call no longer are.
-    pub fn set_own_addresses(&mut self, addresses: &[IpAddr]) {
-        for key in self.own.drain(..) {
-            self.identities.remove(&key);
-        }
-        for address in addresses.iter().filter(|address| !address.is_loopback()) {
-            let key = address_prefix((*address).into());
-            if let Entry::Vacant(entry) = self.identities.entry(key) {
-                entry.insert(identity::HOST);
-                self.own.push(key);
-            }
-        }
+    /// Takes over who has which address.
+    pub fn set_identities(&mut self, directory: &Directory) {
+        let identities = directory.identities();
+        self.identities = identities.map(|(prefix, number)| (address_prefix(prefix), number.0)).collect();
     }
 }
 
@@ -161,37 +147,31 @@ fn backend(address: SocketAddr) -> Endpoint {
     Endpoint { address: address.ip().into(), port_be: address.port().to_be(), pad: 0 }
 }
 
-fn pod_prefixes(snapshot: &Snapshot) -> BTreeSet<IpNet> {
-    let defaults = snapshot.mesh_defaults().into_iter();
-    defaults.flat_map(|defaults| &defaults.pod_cidrs).map(IpNet::trunc).collect()
-}
-
 fn workloads(snapshot: &Snapshot, node: &str, policy: &PolicySet, desired: &mut Desired) {
     let mut sets: BTreeMap<Arc<PolicyEntries>, ()> = BTreeMap::new();
-    // Prefixes say it in one entry for all, however many pods there are.
-    let prefixes = pod_prefixes(snapshot);
-    desired.cluster.extend(&prefixes);
     for workload in snapshot.workloads() {
-        if !workload.host_network {
-            let outside = |address: &&IpAddr| !prefixes.iter().any(|prefix| prefix.contains(*address));
-            desired.cluster.extend(workload.addresses.iter().filter(outside).copied().map(IpNet::from));
-        }
         if *workload.node != *node || workload.host_network {
             continue;
         }
-        let made = desired_workload(workload, policy, &mut sets);
-        for address in &workload.addresses {
-            desired.workloads.insert(*address, made.clone());
+        for address in workload.addresses.iter().map(IpAddr::to_canonical) {
+            let party = policy.directory().find(address);
+            // What is the node's own is not the pod's.
+            if party.is_local() {
+                let made = desired_workload(workload, party, policy, &mut sets);
+                desired.workloads.insert(address, made);
+            }
         }
     }
 }
 
 fn desired_workload(
     workload: &Workload,
+    party: &Party,
     policy: &PolicySet,
     sets: &mut BTreeMap<Arc<PolicyEntries>, ()>,
 ) -> DesiredWorkload {
-    let endpoint = policy.endpoint(workload.identity, &workload.ports);
+    // An address that several pods claim has the closed policy of whom nobody knows.
+    let endpoint = policy.endpoint(party.identity, &workload.ports);
     let mut entries = PolicyEntries::new();
     entries_of(&endpoint.egress, EGRESS, &mut entries);
     entries_of(&endpoint.ingress, INGRESS, &mut entries);
@@ -212,7 +192,7 @@ fn desired_workload(
     }
     DesiredWorkload {
         name: workload.name.clone(),
-        identity: workload.identity.0,
+        identity: party.identity.0,
         flags,
         policy,
         egress: endpoint.egress.rest(),

@@ -1,26 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Names for addresses, and flows of kernel events.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{net::IpAddr, sync::Arc};
 
 use weft_ebpf_common::reason::Reason;
-use weft_ir::{Protocol as IrProtocol, Resource, Snapshot, stream::Position};
+use weft_ir::IdentityNumber;
+use weft_policy::{Directory, Party};
 
 use crate::{Direction, Event, Flow, FlowEndpoint, L4, Protocol, TcpFlags, Timestamp, Verdict};
-
-/// Who is behind an address, in one state. Built on the control thread, shared by all workers.
-#[derive(Debug, Default)]
-pub struct Directory {
-    node: Arc<str>,
-    revision: Position,
-    ends: HashMap<IpAddr, FlowEndpoint>,
-    labels: HashMap<u32, Arc<[Arc<str>]>>,
-    services: HashMap<(IpAddr, u16, u8), Arc<str>>,
-}
 
 /// What the kernel reports, in plain values.
 #[derive(Clone, Debug)]
@@ -62,112 +49,65 @@ pub struct KernelEnd {
     pub identity: u32,
 }
 
-impl Directory {
-    /// Collects the names of a state, for the node of this name.
-    pub fn build(snapshot: &Snapshot, node: &str) -> Directory {
-        let mut directory =
-            Directory { node: node.into(), revision: snapshot.position(), ..Directory::default() };
-        for resource in snapshot.resources.values() {
-            match &**resource {
-                Resource::Identity(identity) => {
-                    directory.labels.insert(identity.number.0, texts(&identity.labels));
-                }
-                Resource::Workload(workload) if !workload.host_network => {
-                    let end = FlowEndpoint {
-                        identity: workload.identity.0,
-                        namespace: workload.name.namespace.clone(),
-                        pod: workload.name.name.clone(),
-                        workload: workload.owner.clone(),
-                        ..FlowEndpoint::default()
-                    };
-                    for address in &workload.addresses {
-                        let ip = address.to_canonical();
-                        directory.ends.insert(ip, FlowEndpoint { ip: Some(ip), ..end.clone() });
-                    }
-                }
-                Resource::Service(service) => {
-                    let name: Arc<str> = service.name.to_string().into();
-                    for (address, port) in
-                        service.addresses.iter().flat_map(|a| service.ports.iter().map(move |p| (a, p)))
-                    {
-                        let key = (address.to_canonical(), port.port, number(port.protocol));
-                        directory.services.insert(key, name.clone());
-                    }
-                }
-                _ => {}
-            }
-        }
-        for end in directory.ends.values_mut() {
-            end.labels = directory.labels.get(&end.identity).cloned().unwrap_or_default();
-        }
-        directory
-    }
-
-    /// The node's name.
-    pub fn node(&self) -> &Arc<str> {
-        &self.node
-    }
-
-    /// The state's revision.
-    pub fn revision(&self) -> Position {
-        self.revision
-    }
-
-    /// The end at an address. `identity` is the one that the decision was made with.
-    pub fn endpoint(&self, ip: IpAddr, port: u16, identity: u32) -> FlowEndpoint {
-        let ip = ip.to_canonical();
-        match self.ends.get(&ip) {
-            Some(end) if end.identity == identity => FlowEndpoint { port, ..end.clone() },
-            // Another workload had the address when this was decided, so its name must not be shown.
-            _ => FlowEndpoint {
-                ip: Some(ip),
-                port,
-                identity,
-                labels: self.labels.get(&identity).cloned().unwrap_or_else(|| reserved_labels(identity)),
-                ..FlowEndpoint::default()
-            },
-        }
-    }
-
-    /// The service (`namespace/name`) at an address and port.
-    pub fn service(&self, ip: IpAddr, port: u16, protocol: Protocol) -> Option<&Arc<str>> {
-        self.services.get(&(ip.to_canonical(), port, protocol.0))
-    }
-
-    /// The flow of a kernel event.
-    pub fn flow(&self, event: KernelEvent) -> Flow {
-        let end = |end: KernelEnd| self.endpoint(end.ip, end.port, end.identity);
-        let (mut source, mut destination) = (end(event.source), end(event.destination));
-        let asked = event.service.and_then(|(ip, port)| self.service(ip, port, event.protocol));
-        let server = if event.is_reply == Some(true) { &mut source } else { &mut destination };
-        let direct = server.ip.and_then(|ip| self.service(ip, server.port, event.protocol));
-        if let Some(service) = asked.or(direct) {
-            server.service = service.clone();
-        }
-        Flow {
-            time: event.time,
-            node: self.node.clone(),
-            revision: self.revision,
-            source,
-            destination,
-            direction: event.direction,
-            verdict: event.verdict,
-            reason: event.reason,
-            policies: event.policies,
-            l4: L4 { protocol: event.protocol, flags: event.flags },
-            http: None,
-            is_reply: event.is_reply,
-            event: event.event,
-        }
+/// The end at an address. `identity` is the one that the decision was made with.
+pub fn endpoint(directory: &Directory, ip: IpAddr, port: u16, identity: u32) -> FlowEndpoint {
+    let ip = ip.to_canonical();
+    let nameless = FlowEndpoint { ip: Some(ip), port, identity, ..FlowEndpoint::default() };
+    let party = directory.find(ip);
+    match &party.workload {
+        // Where another workload had the address when this was decided, no name must be shown.
+        Some(workload) if party.identity.0 == identity => FlowEndpoint {
+            namespace: workload.name.namespace.clone(),
+            pod: workload.name.name.clone(),
+            workload: workload.owner.clone(),
+            labels: directory.labels(workload.identity).cloned().unwrap_or_default(),
+            ..nameless
+        },
+        _ => FlowEndpoint { labels: nameless_labels(directory, party, identity), ..nameless },
     }
 }
 
-fn texts(labels: &BTreeMap<Arc<str>, Arc<str>>) -> Arc<[Arc<str>]> {
-    labels.iter().map(|(key, value)| Arc::from(format!("{key}={value}"))).collect()
+/// The flow of a kernel event.
+pub fn flow(directory: &Directory, event: KernelEvent) -> Flow {
+    let end = |end: KernelEnd| endpoint(directory, end.ip, end.port, end.identity);
+    let (mut source, mut destination) = (end(event.source), end(event.destination));
+    let service = |ip, port| directory.service(ip, port, event.protocol.0);
+    let asked = event.service.and_then(|(ip, port)| service(ip, port));
+    let server = if event.is_reply == Some(true) { &mut source } else { &mut destination };
+    let direct = server.ip.and_then(|ip| service(ip, server.port));
+    if let Some(service) = asked.or(direct) {
+        server.service = service.clone();
+    }
+    Flow {
+        time: event.time,
+        node: directory.node().clone(),
+        revision: directory.position(),
+        source,
+        destination,
+        direction: event.direction,
+        verdict: event.verdict,
+        reason: event.reason,
+        policies: event.policies,
+        l4: L4 { protocol: event.protocol, flags: event.flags },
+        http: None,
+        is_reply: event.is_reply,
+        event: event.event,
+    }
 }
 
-fn number(protocol: IrProtocol) -> u8 {
-    protocol.number()
+/// The labels of an identity without a pod, and which pods claim the address where it is nobody's.
+fn nameless_labels(directory: &Directory, party: &Party, identity: u32) -> Arc<[Arc<str>]> {
+    let labels = || match directory.labels(IdentityNumber(identity)) {
+        Some(labels) => labels.clone(),
+        None => reserved_labels(identity),
+    };
+    match &party.claimants {
+        Some(names) if party.identity.0 == identity => {
+            let claims = names.iter().map(|name| Arc::from(format!("weft:claimed-by={name}")));
+            labels().iter().cloned().chain(claims).collect()
+        }
+        _ => labels(),
+    }
 }
 
 fn reserved_labels(identity: u32) -> Arc<[Arc<str>]> {

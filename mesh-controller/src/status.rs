@@ -328,7 +328,12 @@ pub(super) mod tests {
     #[test]
     fn where_the_source_names_nodes_only_these_decide() {
         let mut book = StatusBook::new(PATIENCE);
-        let node = weft_ir::Node { name: "n0".into(), addresses: vec![], ingress_addresses: vec![] };
+        let node = weft_ir::Node {
+            name: "n0".into(),
+            addresses: vec![],
+            ingress_addresses: vec![],
+            pod_cidrs: vec![],
+        };
         let source = Change { upserts: vec![weft_ir::Resource::Node(node).into()], ..Change::default() };
         book.nodes_changed(&source);
         let mut invented = nodes(&[None, None, None]);

@@ -14,9 +14,11 @@ use weft_ebpf_common::{
 use weft_ir::{IdentityNumber, L7Rules, PolicyPort, PortRule, Protocol as IrProtocol};
 
 use crate::{
-    Direction, Protocol, Warning, l7,
+    Direction, Protocol, Warning,
+    groups::PeerSet,
+    l7,
     numbers::{ALLOW_LOCALHOST, ALLOW_LOCALHOST_NAME},
-    rules::{CompiledPolicy, CompiledRule, PeerSet, PortName, RuleSet},
+    rules::{CompiledPolicy, CompiledRule, PortName, RuleSet},
 };
 
 /// One thing that a rule says.
@@ -103,7 +105,7 @@ impl Effects<'_> {
                     PolicyPort::Range(first, last) => {
                         self.push(peers.clone(), protocol, (*first, *last), said.clone());
                     }
-                    PolicyPort::Named(name) => self.add_named(peers, protocol, name, &said),
+                    PolicyPort::Named(name) => self.add_named(&peers, protocol, name, &said),
                 }
             }
         }
@@ -138,13 +140,13 @@ impl Effects<'_> {
             return;
         }
         let mut by_port: BTreeMap<u16, BTreeSet<IdentityNumber>> = BTreeMap::new();
-        for (number, ports) in &self.rules.named_ports {
+        for (number, ports) in self.rules.named_ports.iter() {
             let chosen = match peers {
                 PeerSet::Any => true,
-                PeerSet::Identities(numbers) => numbers.binary_search(number).is_ok(),
+                PeerSet::Identities(numbers) => numbers.binary_search(&number).is_ok(),
             };
             for port in ports.iter().filter_map(named).filter(|_| chosen) {
-                by_port.entry(port).or_default().insert(*number);
+                by_port.entry(port).or_default().insert(number);
             }
         }
         for (port, numbers) in by_port {

@@ -86,7 +86,7 @@ impl EndpointPolicy {
                 EndpointPolicy::open()
             };
         }
-        if !known || rules.rejected.closes(rules.identities.namespace(number)) {
+        if !known || rules.rejected.closes(rules.identities.namespace(number).map(AsRef::as_ref)) {
             return EndpointPolicy::closed();
         }
         let selecting = rules.selecting(number);

@@ -13,7 +13,7 @@ use std::{
     borrow::Cow,
     collections::{BTreeSet, HashMap},
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use regex_automata::{
@@ -249,18 +249,16 @@ impl PatternsBuild {
     }
 }
 
-/// Compiled HTTP rules by what they were compiled from, kept from one state to the next.
+/// Compiled HTTP rules by what they were compiled from, shared by all states of a node.
 #[derive(Debug, Default)]
 pub(crate) struct HttpCache {
     compiled: Mutex<HashMap<Vec<HttpSource>, Arc<RequestRules>>>,
-    before: HashMap<Vec<HttpSource>, Arc<RequestRules>>,
 }
 
 impl HttpCache {
-    /// A cache for the next state. What that one does not use is gone in the one after it.
-    pub(crate) fn carry_over(&self) -> HttpCache {
-        let before = self.compiled.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        HttpCache { compiled: Mutex::default(), before }
+    /// Forgets what no endpoint policy uses, of whatever state.
+    pub(crate) fn sweep(&self) {
+        self.compiled().retain(|_, rules| Arc::strong_count(rules) > 1);
     }
 
     pub(crate) fn compile(
@@ -268,12 +266,14 @@ impl HttpCache {
         sources: Vec<HttpSource>,
         warnings: &mut BTreeSet<Warning>,
     ) -> Arc<RequestRules> {
-        let compiled = || self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = compiled().get(&sources).or_else(|| self.before.get(&sources)).cloned();
+        let known = self.compiled().get(&sources).cloned();
         let rules = known.unwrap_or_else(|| Arc::new(RequestRules::compile(&sources)));
         warnings.extend(rules.warnings.iter().cloned());
-        compiled().insert(sources, rules.clone());
-        rules
+        self.compiled().entry(sources).or_insert(rules).clone()
+    }
+
+    fn compiled(&self) -> MutexGuard<'_, HashMap<Vec<HttpSource>, Arc<RequestRules>>> {
+        self.compiled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -8,13 +8,18 @@
 //! The crate does no I/O, reads no clock and knows no Kubernetes type. What it cannot understand it
 //! denies: an identity without labels, a policy that was rejected, an expression that does not compile.
 //!
-//! Read `set` first (what is compiled from a state), then `endpoint` (one workload's tables), `table`
-//! (how rules become disjoint port ranges), `l7` and `http`.
+//! Who is behind an address is [`Directory`]'s to say, for every user.
+//!
+//! Read `set` first (what is compiled from a state), then `directory`, `rules` and `groups` (what a change
+//! touches), `endpoint` (one workload's tables), `table` (how rules become disjoint port ranges), `l7` and
+//! `http`.
 
-mod addresses;
 pub mod capture;
+mod counted;
+mod directory;
 mod effect;
 mod endpoint;
+mod groups;
 mod http;
 mod l7;
 mod numbers;
@@ -25,7 +30,7 @@ mod set;
 mod table;
 mod warning;
 
-pub use addresses::AddressTable;
+pub use directory::{Directory, Guess, Party, Place, PodNetworks, WorkloadRef};
 pub use endpoint::{Direction, DirectionPolicy, EndpointPolicy};
 pub use http::{HttpDecision, HttpRequest, HttpRules};
 pub use l7::L7Policy;

@@ -1,19 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Identities and their labels, and the selectors that choose among them.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
+use imbl::{OrdMap, OrdSet};
 use weft_ebpf_common::identity;
-use weft_ir::{IdentityNumber, Operator, Requirement, Selector, Snapshot};
+use weft_ir::{IdentityNumber, Operator, Requirement, Selector};
 
 /// Labels as `source:key` to value.
 pub type Labels = BTreeMap<Arc<str>, Arc<str>>;
 
 /// The label that names the namespace of a workload (Cilium's derived label).
-const NAMESPACE: &str = "k8s:io.kubernetes.pod.namespace";
+pub(crate) const NAMESPACE: &str = "k8s:io.kubernetes.pod.namespace";
 
 /// Cilium's labels of the reserved identities. `unknown` is left out on purpose: no selector matches it.
 const RESERVED: [(u32, &str); 5] = [
@@ -24,37 +22,46 @@ const RESERVED: [(u32, &str); 5] = [
     (identity::INGRESS, "reserved:ingress"),
 ];
 
-/// Every identity that a selector can match.
-#[derive(Debug, Default)]
+/// Every identity that a selector can match. A clone shares everything with the original.
+#[derive(Clone, Debug)]
 pub(crate) struct IdentityTable {
-    labels: BTreeMap<IdentityNumber, Arc<Labels>>,
-    by_namespace: HashMap<Arc<str>, Vec<IdentityNumber>>,
+    labels: OrdMap<IdentityNumber, Arc<Labels>>,
+    by_namespace: OrdMap<Arc<str>, OrdSet<IdentityNumber>>,
 }
 
 impl IdentityTable {
-    /// Collects the identities of the state, the reserved ones, and those of CIDR prefixes (`local`).
-    pub(crate) fn build(
-        snapshot: &Snapshot,
-        local: impl Iterator<Item = (IdentityNumber, Labels)>,
-    ) -> IdentityTable {
-        let mut table = IdentityTable::default();
-        for (number, label) in RESERVED {
+    /// The reserved identities.
+    pub(crate) fn reserved() -> IdentityTable {
+        let labels = RESERVED.map(|(number, label)| {
             let labels = Labels::from([(Arc::from(label), Arc::from(""))]);
-            table.labels.insert(IdentityNumber(number), Arc::new(labels));
+            (IdentityNumber(number), Arc::new(labels))
+        });
+        IdentityTable { labels: labels.into_iter().collect(), by_namespace: OrdMap::default() }
+    }
+
+    /// Gives an identity its labels, or forgets it; yields those that it had.
+    pub(crate) fn set(&mut self, number: IdentityNumber, labels: Option<Arc<Labels>>) -> Option<Arc<Labels>> {
+        let old = match &labels {
+            Some(labels) => self.labels.insert(number, labels.clone()),
+            None => self.labels.remove(&number),
+        };
+        let name = |labels: &Option<Arc<Labels>>| labels.as_ref()?.get(NAMESPACE).cloned();
+        let (before, now) = (name(&old), name(&labels));
+        if before == now {
+            return old;
         }
-        for (number, labels) in local {
-            table.labels.insert(number, Arc::new(labels));
+        if let Some(name) = now {
+            self.by_namespace.entry(name).or_default().insert(number);
         }
-        for identity in snapshot.identities() {
-            if !is_allocated(identity.number) {
-                continue;
+        if let Some(name) = before
+            && let Some(numbers) = self.by_namespace.get_mut(&name)
+        {
+            numbers.remove(&number);
+            if numbers.is_empty() {
+                self.by_namespace.remove(&name);
             }
-            if let Some(namespace) = identity.labels.get(NAMESPACE) {
-                table.by_namespace.entry(namespace.clone()).or_default().push(identity.number);
-            }
-            table.labels.insert(identity.number, Arc::new(identity.labels.clone()));
         }
-        table
+        old
     }
 
     /// The labels of an identity.
@@ -63,8 +70,8 @@ impl IdentityTable {
     }
 
     /// The namespace of a workload's identity.
-    pub(crate) fn namespace(&self, number: IdentityNumber) -> Option<&str> {
-        self.labels.get(&number)?.get(NAMESPACE).map(AsRef::as_ref)
+    pub(crate) fn namespace(&self, number: IdentityNumber) -> Option<&Arc<str>> {
+        self.labels.get(&number)?.get(NAMESPACE)
     }
 
     /// Every identity, in order.
@@ -111,7 +118,7 @@ pub(crate) fn matches(selector: &Selector, labels: &Labels) -> bool {
 
 /// The namespaces that the selector is limited to, where it says so: most selectors do, and then only
 /// the identities of those namespaces need to be looked at.
-fn namespaces(selector: &Selector) -> Option<&[Arc<str>]> {
+pub(crate) fn namespaces(selector: &Selector) -> Option<&[Arc<str>]> {
     selector.requirements.iter().find_map(|requirement| match &requirement.operator {
         Operator::In(values) if &*requirement.key == NAMESPACE => Some(values.as_slice()),
         _ => None,

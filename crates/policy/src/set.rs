@@ -1,32 +1,48 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Everything about policy in one state, for one node.
 
-use std::{net::IpAddr, ptr, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
 
-use weft_ir::{IdentityNumber, NamedPort, ResourceKey, Snapshot};
+use imbl::OrdMap;
+use weft_ir::{Changes, IdentityNumber, NamedPort, ResourceKey, Snapshot};
 
 use crate::{
-    AddressTable, EndpointPolicy, Labels,
-    addresses::{PrefixNumbers, apiserver_addresses, apiserver_is_local},
-    http::HttpCache,
-    numbers::{RuleName, RuleNumbers},
+    Directory, EndpointPolicy, Labels,
+    groups::GroupId,
+    numbers::RuleName,
     rejected::Rejected,
-    rules::{RuleSet, named_ports},
+    rules::{PortName, RuleSet, Stale, port_name},
+    selector::matches,
 };
 
 /// The policies of one revision. A clone shares everything with the original.
 #[derive(Clone, Debug)]
 pub struct PolicySet {
-    node: Arc<str>,
-    /// Addresses of the node's own devices.
-    own: Arc<[IpAddr]>,
-    snapshot: Snapshot,
-    numbers: PrefixNumbers,
-    addresses: Arc<AddressTable>,
     rules: Arc<RuleSet>,
+    endpoints: Arc<Mutex<Endpoints>>,
+}
+
+/// Endpoint policies that were asked for, by identity and named ports.
+type Endpoints = OrdMap<(IdentityNumber, BTreeSet<PortName>), Arc<Compiled>>;
+
+/// An endpoint policy, and what it was made of besides the policies that select the identity.
+#[derive(Debug)]
+struct Compiled {
+    policy: Arc<EndpointPolicy>,
+    groups: BTreeSet<GroupId>,
+    port_names: BTreeSet<Arc<str>>,
 }
 
 impl PolicySet {
+    /// The policies before the first state, for the node of this name: none.
+    pub fn empty(node: &str) -> PolicySet {
+        PolicySet { rules: Arc::new(RuleSet::empty(node)), endpoints: Arc::default() }
+    }
+
     /// Compiles the policies of a state for the node of this name.
     pub fn compile(snapshot: &Snapshot, node: &str) -> PolicySet {
         PolicySet::compile_with_rejected(snapshot, node, &[])
@@ -35,76 +51,43 @@ impl PolicySet {
     /// The same, with the keys of resources that this node could not read. A policy among them that the
     /// state holds no earlier version of closes all workloads of its namespace.
     pub fn compile_with_rejected(snapshot: &Snapshot, node: &str, rejected: &[ResourceKey]) -> PolicySet {
-        let numbers = PrefixNumbers::default().renew(snapshot);
-        let rejected = Rejected::of(rejected, snapshot);
-        PolicySet {
-            node: node.into(),
-            own: Arc::default(),
-            snapshot: snapshot.clone(),
-            addresses: Arc::new(AddressTable::build(snapshot, node, &[], &numbers)),
-            rules: Arc::new(RuleSet::build(
-                snapshot,
-                node,
-                &numbers,
-                rejected,
-                HttpCache::default(),
-                RuleNumbers::default(),
-            )),
-            numbers,
+        let changes = Changes::between(&Snapshot::default(), snapshot);
+        PolicySet::empty(node).next(snapshot, &changes, rejected)
+    }
+
+    /// The policies of the next state, which differs from this one's by `changes`. What they do not touch is
+    /// the same: prefixes keep their numbers, HTTP rules stay compiled, and the policy of an endpoint stays
+    /// the same object where nothing that it is made of changed.
+    pub fn next(&self, snapshot: &Snapshot, changes: &Changes, rejected: &[ResourceKey]) -> PolicySet {
+        let directory = self.rules.directory.next(snapshot, changes);
+        let (rules, stale) = self.rules.next(directory, changes, Rejected::of(rejected, snapshot));
+        let mut endpoints = self.endpoints().clone();
+        if !stale.is_empty() {
+            let gone: Vec<_> = endpoints
+                .iter()
+                .filter(|((number, _), compiled)| self.is_stale(*number, compiled, &rules, &stale))
+                .map(|(key, _)| key.clone())
+                .collect();
+            for key in &gone {
+                endpoints.remove(key);
+            }
         }
+        PolicySet { rules: Arc::new(rules), endpoints: Arc::new(Mutex::new(endpoints)) }
     }
 
-    /// Compiles the next state, reusing what did not change: prefixes keep their numbers, HTTP rules
-    /// stay compiled, and all endpoint policies stay where nothing that they are made of changed.
-    pub fn next(&self, snapshot: &Snapshot, rejected: &[ResourceKey]) -> PolicySet {
-        let numbers = self.numbers.renew(snapshot);
-        let rejected = Rejected::of(rejected, snapshot);
-        let addresses = AddressTable::build(snapshot, &self.node, &self.own, &numbers);
-        let addresses =
-            if addresses == *self.addresses { self.addresses.clone() } else { Arc::new(addresses) };
-        let rules = if self.rules_hold(snapshot, &numbers, &rejected) {
-            self.rules.clone()
-        } else {
-            let http = self.rules.http.carry_over();
-            Arc::new(RuleSet::build(
-                snapshot,
-                &self.node,
-                &numbers,
-                rejected,
-                http,
-                self.rules.numbers.clone(),
-            ))
-        };
-        PolicySet {
-            node: self.node.clone(),
-            own: self.own.clone(),
-            snapshot: snapshot.clone(),
-            numbers,
-            addresses,
-            rules,
-        }
+    /// The same set, and its later states, on a node whose devices have these addresses: what no object has
+    /// is `host`, also inside of a pods' network (a bridge, a tunnel, `docker0`).
+    pub fn with_device_addresses(&self, devices: &[IpAddr]) -> PolicySet {
+        let directory = self.rules.directory.with_device_addresses(devices);
+        let mut rules = RuleSet::clone(&self.rules);
+        rules.directory = directory;
+        // Rules speak of no device.
+        PolicySet { rules: Arc::new(rules), endpoints: self.endpoints.clone() }
     }
 
-    /// The same set, and its later states, on a node whose devices have these addresses: what the state
-    /// says nothing else about is `host`, also inside a pod CIDR (a bridge, a tunnel, `docker0`).
-    pub fn with_own_addresses(&self, own: &[IpAddr]) -> PolicySet {
-        let addresses = AddressTable::build(&self.snapshot, &self.node, own, &self.numbers);
-        PolicySet { own: own.into(), addresses: Arc::new(addresses), ..self.clone() }
-    }
-
-    /// The state's revision.
-    pub fn revision(&self) -> u64 {
-        self.snapshot.revision
-    }
-
-    /// The identity of an address.
-    pub fn identity_of(&self, address: IpAddr) -> IdentityNumber {
-        self.addresses.identity_of(address)
-    }
-
-    /// Every address and prefix with its identity; the same pointer as long as nothing changed.
-    pub fn addresses(&self) -> &Arc<AddressTable> {
-        &self.addresses
+    /// Who is behind which address.
+    pub fn directory(&self) -> &Directory {
+        &self.rules.directory
     }
 
     /// The labels of an identity; none for `unknown`.
@@ -117,21 +100,37 @@ impl PolicySet {
         self.rules.numbers.name(number)
     }
 
-    /// The policy of workloads with this identity and these named ports. Compiled at the first call and
-    /// kept, behind a lock: data workers keep the result instead of asking for each request.
+    /// The policy of workloads with this identity and these named ports: the same object as in an earlier
+    /// state where nothing that it is made of changed. Compiled at the first call and kept, behind a lock:
+    /// data workers keep the result instead of asking for each request.
     pub fn endpoint(&self, identity: IdentityNumber, ports: &[NamedPort]) -> Arc<EndpointPolicy> {
-        self.rules.endpoint(identity, ports)
+        let key = (identity, ports.iter().map(port_name).collect());
+        if let Some(found) = self.endpoints().get(&key) {
+            return found.policy.clone();
+        }
+        // Compiled outside of the lock: two callers may do the same work, and the first result stays.
+        let policies = self.rules.selecting(identity);
+        let compiled = Compiled {
+            policy: Arc::new(EndpointPolicy::compile(&self.rules, identity, &key.1)),
+            groups: policies.iter().flat_map(|policy| policy.groups()).collect(),
+            port_names: policies.iter().flat_map(|policy| policy.port_names()).cloned().collect(),
+        };
+        self.endpoints().entry(key).or_insert(Arc::new(compiled)).policy.clone()
     }
 
-    /// Whether the compiled rules are those of the new state too.
-    fn rules_hold(&self, snapshot: &Snapshot, numbers: &PrefixNumbers, rejected: &Rejected) -> bool {
-        let (old, new) = (&self.snapshot, snapshot);
-        old.policies().map(ptr::from_ref).eq(new.policies().map(ptr::from_ref))
-            && old.identities().map(ptr::from_ref).eq(new.identities().map(ptr::from_ref))
-            && *numbers == self.numbers
-            && *rejected == self.rules.rejected
-            && named_ports(snapshot) == self.rules.named_ports
-            && apiserver_addresses(snapshot) == apiserver_addresses(&self.snapshot)
-            && apiserver_is_local(snapshot, &self.node) == apiserver_is_local(&self.snapshot, &self.node)
+    fn endpoints(&self) -> std::sync::MutexGuard<'_, Endpoints> {
+        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the policy is not the one that `rules` would give.
+    fn is_stale(&self, number: IdentityNumber, compiled: &Compiled, rules: &RuleSet, stale: &Stale) -> bool {
+        let namespace = rules.identities.namespace(number).map(AsRef::as_ref);
+        let selected =
+            |subject| rules.identities.labels(number).is_some_and(|labels| matches(subject, labels));
+        stale.identities.contains(&number)
+            || stale.rejected && self.rules.rejected.closes(namespace) != rules.rejected.closes(namespace)
+            || stale.subjects.iter().any(selected)
+            || !compiled.groups.is_disjoint(&stale.groups)
+            || !compiled.port_names.is_disjoint(&stale.port_names)
     }
 }

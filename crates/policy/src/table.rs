@@ -21,9 +21,9 @@ use weft_ir::IdentityNumber;
 use crate::{
     L7Policy,
     effect::{Effect, Said},
+    groups::PeerSet,
     l7::{L7Source, RangeRules},
     numbers::{ALLOW_LOCALHOST, ALLOW_LOCALHOST_NAME, RuleRef},
-    rules::PeerSet,
 };
 
 /// The answer about a connection or a packet.

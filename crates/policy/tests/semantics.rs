@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use weft_ebpf_common::{Action, identity, reason::Reason};
 use weft_ir::{
-    Entity, HttpRule, Identity, IdentityNumber, L7Rules, NamedPort, ObjectName, Operator, Peer, Policy,
-    PolicyDirection, PolicyKind, PolicyPort, PolicyRule, PortRule, Protocol, Requirement, Resource,
+    Changes, Entity, HttpRule, Identity, IdentityNumber, L7Rules, NamedPort, ObjectName, Operator, Peer,
+    Policy, PolicyDirection, PolicyKind, PolicyPort, PolicyRule, PortRule, Protocol, Requirement, Resource,
     ResourceKey, Selector, Snapshot, Tier, Workload,
 };
 use weft_policy::{
@@ -309,7 +309,7 @@ fn a_rejected_policy_closes_its_namespace_until_it_can_be_read() {
     assert_eq!(says(&policy, identity::HOST, 80), "allow by allow-localhost");
     let out = policy.egress.l4(IdentityNumber(CLIENT), 6, 80);
     assert_eq!((out.verdict.action(), out.verdict.reason, out.policy), UNKNOWN);
-    let next = set.next(&state, &[]).endpoint(IdentityNumber(SERVER), &[]);
+    let next = set.next(&state, &Changes::default(), &[]).endpoint(IdentityNumber(SERVER), &[]);
     assert_eq!(says(&next, CLIENT, 80), "allow by shop/open");
     // The last good version of a policy stays in force, and closes nothing else.
     let known = [ResourceKey::parse("ciliumnetworkpolicy.cilium.io/shop/open/0")];
@@ -368,22 +368,52 @@ fn ranges_split_into_prefixes() {
     assert_eq!(Ports::Range(81, 84).prefixes(), [(81, 16), (82, 15), (84, 16)]);
 }
 
+/// Follows one change; whether the server's policy is still the same object.
+fn follow(set: &PolicySet, state: &mut Snapshot, change: impl FnOnce(&mut Snapshot)) -> (PolicySet, bool) {
+    let server = |set: &PolicySet| set.endpoint(IdentityNumber(SERVER), &[web()]);
+    let (policy, before) = (server(set), state.clone());
+    change(state);
+    state.revision += 1;
+    let next = set.next(state, &Changes::between(&before, state), &[]);
+    assert_eq!(next.directory().position(), state.position());
+    let same = Arc::ptr_eq(&policy, &server(&next));
+    (next, same)
+}
+
+fn labelled(number: u32, app: &str, namespace: &str) -> Resource {
+    let labels = [("k8s:app", app), ("k8s:io.kubernetes.pod.namespace", namespace)];
+    let labels = labels.into_iter().map(|(k, v)| (Arc::from(k), Arc::from(v))).collect();
+    Resource::Identity(Identity { number: IdentityNumber(number), labels })
+}
+
 #[test]
-fn what_did_not_change_is_kept() {
-    let policies = vec![ingress("p", closed(vec![rule(select("client"), vec![port(80)])], Vec::new()))];
-    let mut state = snapshot(policies);
-    let first = PolicySet::compile(&state, "n1");
-    let endpoint = first.endpoint(IdentityNumber(SERVER), &[web()]);
-    state.revision = 2;
-    let second = first.next(&state, &[]);
-    assert!(Arc::ptr_eq(&endpoint, &second.endpoint(IdentityNumber(SERVER), &[web()])));
-    assert!(Arc::ptr_eq(first.addresses(), second.addresses()));
-    assert_eq!(second.revision(), 2);
-    state
-        .insert(Resource::Policy(ingress("q", closed(Vec::new(), vec![rule(select("client"), Vec::new())]))));
-    let third = second.next(&state, &[]);
-    assert_eq!(
-        says(&third.endpoint(IdentityNumber(SERVER), &[web()]), CLIENT, 80),
-        "denied_by_rule by shop/q"
-    );
+fn a_policy_is_compiled_again_only_where_a_change_touches_it() {
+    let allow = rule(select("client"), vec![port(80)]);
+    let mut state = snapshot(vec![ingress("p", closed(vec![allow], Vec::new()))]);
+    let set = PolicySet::compile(&state, "n1");
+    let says = |set: &PolicySet, peer| says(&set.endpoint(IdentityNumber(SERVER), &[web()]), peer, 80);
+    let (set, same) = follow(&set, &mut state, |state| {
+        let client = state.workloads().find(|workload| &*workload.name.name == "client").unwrap().clone();
+        state.insert(Resource::Workload(Workload { name: ObjectName::new("shop", "another"), ..client }));
+    });
+    assert!(same, "a pod of a known identity");
+    let (set, same) = follow(&set, &mut state, |state| state.insert(labelled(300, "client", "bank")));
+    assert!(same, "an identity that no rule means");
+    let (set, same) = follow(&set, &mut state, |state| state.insert(labelled(301, "client", "shop")));
+    assert!(!same, "an identity that the rule means");
+    assert_eq!((&*says(&set, 300), &*says(&set, 301)), ("policy_denied by shop/p", "allow by shop/p"));
+    let others = Policy { subject: app("client"), ..ingress("others", closed(Vec::new(), Vec::new())) };
+    let (set, same) = follow(&set, &mut state, |state| state.insert(Resource::Policy(others)));
+    assert!(same, "a policy for others");
+    let denies = ingress("q", closed(Vec::new(), vec![rule(select("client"), Vec::new())]));
+    let key = denies.key();
+    let (set, same) = follow(&set, &mut state, |state| state.insert(Resource::Policy(denies)));
+    assert!(!same, "a policy for the server");
+    assert_eq!(says(&set, CLIENT), "denied_by_rule by shop/q");
+    let (set, same) = follow(&set, &mut state, |state| drop(state.resources.remove(&key)));
+    assert!(!same, "a policy that is gone");
+    let gone = ResourceKey::Identity(IdentityNumber(301));
+    let (set, same) = follow(&set, &mut state, |state| drop(state.resources.remove(&gone)));
+    assert!(!same, "an identity that is gone");
+    assert_eq!((&*says(&set, CLIENT), &*says(&set, 301)), ("allow by shop/p", "policy_denied by shop/p"));
 }

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Nodes, Services and EndpointSlices.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
-use weft_api::core::{EndpointSlice, L4Protocol, Node, Service, SliceEndpoint};
+use ipnet::IpNet;
+use weft_api::core::{EndpointSlice, L4Protocol, Node, NodeSpec, Service, SliceEndpoint};
 use weft_ir::{AppProtocol, Endpoint, EndpointPort, Endpoints, ObjectName, ServicePort};
 
 use crate::workload::protocol;
@@ -23,7 +24,16 @@ pub(crate) fn node(node: &Node) -> weft_ir::Node {
         name: node.metadata.name.clone(),
         addresses: addresses.filter_map(|entry| entry.address.parse().ok()).collect(),
         ingress_addresses: annotation.split(',').filter_map(|text| text.trim().parse().ok()).collect(),
+        pod_cidrs: pod_cidrs(&node.spec),
     }
+}
+
+/// Its networks for pods; what is none is left out, as a hint that does not help.
+fn pod_cidrs(spec: &NodeSpec) -> Vec<IpNet> {
+    let all = spec.pod_cidrs.iter().chain((!spec.pod_cidr.is_empty()).then_some(&spec.pod_cidr));
+    let parsed: BTreeSet<IpNet> =
+        all.filter_map(|text| text.parse().ok()).map(|net: IpNet| net.trunc()).collect();
+    parsed.into_iter().collect()
 }
 
 /// A service; one of type ExternalName has no address in the cluster, and is nothing to a node.

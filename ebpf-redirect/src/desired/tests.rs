@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+use weft_ebpf_common::identity;
 use weft_ir::{
     AppProtocol, EndpointPort, Endpoints, IdentityNumber, Node, PathMatch, Protocol, Resource, Route,
     RouteAction, RouteKind, RouteMatch, RouteParent, RouteTimeouts,
@@ -113,8 +114,12 @@ fn workloads_of_other_nodes_have_identities_but_no_entry() {
             ports: Vec::new(),
         })
     };
-    let node =
-        Node { name: "one".into(), addresses: vec!["192.0.2.1".parse().unwrap()], ingress_addresses: vec![] };
+    let node = Node {
+        name: "one".into(),
+        addresses: vec!["192.0.2.1".parse().unwrap()],
+        ingress_addresses: vec![],
+        pod_cidrs: vec![],
+    };
     let desired =
         compile([workload("one", "10.0.0.1", "a"), workload("two", "10.0.1.1", "b"), Resource::Node(node)]);
     assert_eq!(desired.workloads.keys().map(ToString::to_string).collect::<Vec<_>>(), ["10.0.0.1"]);

@@ -220,6 +220,7 @@ impl State {
             name: "one".into(),
             addresses: vec!["172.30.9.1".parse().unwrap(), "fd00:30::1".parse().unwrap()],
             ingress_addresses: vec![],
+            pod_cidrs: vec![],
         }));
         state.add(Resource::MeshDefaults(MeshDefaults {
             pod_cidrs: vec!["10.244.0.0/16".parse().unwrap(), "fd00:9::/64".parse().unwrap()],

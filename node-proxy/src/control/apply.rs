@@ -89,7 +89,7 @@ impl Applier {
                     Err(_ended) => std::future::pending::<()>().await,
                 },
                 gone = self.plane.gone() => return Err(gone),
-                event = next_event(self.kernel.as_mut()) => self.on_kernel(event).await,
+                event = next_event(self.kernel.as_mut()) => self.on_kernel(event).await?,
                 _ = ticks.tick() => self.on_tick().await,
             }
         }
@@ -108,7 +108,7 @@ impl Applier {
     async fn apply(&mut self, commit: Arc<Commit>) -> Result<(), WorkerGone> {
         let begun = Instant::now();
         let undecoded: Vec<_> = commit.rejected.keys().cloned().collect();
-        self.learn_own_addresses().await;
+        self.learn_device_addresses().await?;
         let rejected = self.plane.apply(&commit.snapshot, &undecoded).await?;
         for rejected in &rejected {
             tracing::warn!(resource = %rejected.key, error = rejected.error, "a resource cannot be used");
@@ -129,11 +129,14 @@ impl Applier {
     }
 
     /// Workers and kernel must agree on what is the node itself.
-    async fn learn_own_addresses(&mut self) {
-        let Some(kernel) = &self.kernel else { return };
-        match kernel.datapath.own_addresses().await {
-            Ok(own) => self.plane.set_own_addresses(own),
-            Err(error) => tracing::error!(error = chain(&error), "the node's own addresses cannot be read"),
+    async fn learn_device_addresses(&mut self) -> Result<(), WorkerGone> {
+        let Some(kernel) = &self.kernel else { return Ok(()) };
+        match kernel.datapath.device_addresses().await {
+            Ok(devices) => self.plane.set_device_addresses(&devices).await,
+            Err(error) => {
+                tracing::error!(error = chain(&error), "the addresses of the node's devices cannot be read");
+                Ok(())
+            }
         }
     }
 
@@ -146,8 +149,11 @@ impl Applier {
         self.ready.ready();
     }
 
-    async fn on_kernel(&mut self, event: KernelChange) {
-        let Some(kernel) = &mut self.kernel else { return };
+    async fn on_kernel(&mut self, event: KernelChange) -> Result<(), WorkerGone> {
+        if matches!(event, KernelChange::Devices) {
+            self.learn_device_addresses().await?;
+        }
+        let Some(kernel) = &mut self.kernel else { return Ok(()) };
         match event {
             KernelChange::Devices => match kernel.datapath.refresh().await {
                 Ok(applied) => kernel.note_unattached(applied.unattached),
@@ -159,6 +165,7 @@ impl Applier {
                 Err(error) => tracing::error!(error = chain(&error), "the kernel's counters cannot be read"),
             },
         }
+        Ok(())
     }
 
     async fn on_tick(&mut self) {

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Makes flows of finished records.
 
-use std::{cell::RefCell, sync::Arc, time::SystemTime};
+use std::{cell::RefCell, net::SocketAddr, sync::Arc, time::SystemTime};
 
 use http::{Method, Version, uri::Authority};
 use weft_ebpf_common::reason::Reason;
 use weft_flow_export::{
     Direction, Event, Flow, FlowEndpoint, FlowProducer, Http, L4, Protocol, TcpFlags, Timestamp, Verdict,
+    enrich,
     flow::{MAX_NAME_BYTES, MAX_PATH_BYTES, bounded},
 };
-use weft_policy::Direction as PolicyDirection;
+use weft_policy::{Direction as PolicyDirection, Party, Place};
 
 use crate::{
-    state::Place,
     upstream::clock,
     worker::{
         access::{ConnectionRecord, Record, RecordSink},
@@ -113,16 +113,16 @@ impl RecordSink for FlowSink {
 
 /// Client and server as flows name them.
 fn both(resolved: &Resolved, ends: Ends, choice: Option<&Choice>) -> (FlowEndpoint, FlowEndpoint) {
-    let directory = resolved.held.state().directory();
-    let client = resolved
-        .flow_client
-        .get_or_init(|| directory.endpoint(ends.client.ip(), ends.client.port(), resolved.client.identity.0));
+    let state = resolved.held.state();
+    let end = |address: SocketAddr, party: &Party| {
+        enrich::endpoint(state.directory(), address.ip(), address.port(), party.identity.0)
+    };
+    let client = resolved.flow_client.get_or_init(|| end(ends.client, &resolved.client));
     let server = match choice {
         Some(choice) => choice
             .flow
             .get_or_init(|| {
-                let mut server =
-                    directory.endpoint(choice.address.ip(), choice.address.port(), choice.peer.identity.0);
+                let mut server = end(choice.address, &choice.peer);
                 if let Some(service) = asked(resolved, ends) {
                     server.service = service;
                 }
@@ -130,9 +130,7 @@ fn both(resolved: &Resolved, ends: Ends, choice: Option<&Choice>) -> (FlowEndpoi
             })
             .clone(),
         None => {
-            let peer = resolved.held.state().peer(ends.destination.ip());
-            let mut server =
-                directory.endpoint(ends.destination.ip(), ends.destination.port(), peer.identity.0);
+            let mut server = end(ends.destination, state.peer(ends.destination.ip()));
             server.service = asked(resolved, ends).unwrap_or_default();
             server
         }
@@ -143,7 +141,7 @@ fn both(resolved: &Resolved, ends: Ends, choice: Option<&Choice>) -> (FlowEndpoi
 /// The Service that the client asked for.
 fn asked(resolved: &Resolved, ends: Ends) -> Option<Arc<str>> {
     let directory = resolved.held.state().directory();
-    directory.service(ends.destination.ip(), ends.destination.port(), Protocol::TCP).cloned()
+    directory.service(ends.destination.ip(), ends.destination.port(), Protocol::TCP.0).cloned()
 }
 
 impl Texts {

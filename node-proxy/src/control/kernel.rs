@@ -113,7 +113,7 @@ fn flow(state: &MeshState, event: KernelEvent) -> Flow {
             (Verdict::Translated, None, Some((service.ip(), service.port())))
         }
     };
-    state.directory().flow(enrich::KernelEvent {
+    let event = enrich::KernelEvent {
         time: Timestamp::from(SystemTime::now()),
         event: what(&event),
         verdict,
@@ -129,7 +129,8 @@ fn flow(state: &MeshState, event: KernelEvent) -> Flow {
         flags: TcpFlags(event.tcp_flags),
         is_reply: Some(false),
         policies: state.policies().rule(event.verdict.rule).map(|rule| rule.policy).into_iter().collect(),
-    })
+    };
+    enrich::flow(state.directory(), event)
 }
 
 fn what(event: &KernelEvent) -> Event {

@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     io,
-    net::{IpAddr, TcpListener},
+    net::{IpAddr, SocketAddr, TcpListener},
     ops::RangeInclusive,
     sync::Arc,
     thread::JoinHandle,
@@ -129,23 +129,45 @@ impl Plane {
         &self.captured
     }
 
-    /// Makes addresses of the node's own devices the node's, from the next state on.
-    pub(crate) fn set_own_addresses(&mut self, own: Vec<IpAddr>) {
-        self.compiler.set_own_addresses(own);
+    /// Makes addresses of the node's devices the node's, in later states too.
+    ///
+    /// # Errors
+    /// When a worker has ended.
+    pub(crate) async fn set_device_addresses(&mut self, devices: &[IpAddr]) -> Result<(), WorkerGone> {
+        if let Some(state) = self.compiler.set_device_addresses(devices) {
+            // The listeners are those of the last state, whose failures are known.
+            self.serve(&state).await?;
+        }
+        Ok(())
     }
 
     /// Compiles a snapshot and has every worker serve it from its next request on. Yields what of it
     /// cannot be used. `undecoded` names resources that this node could not read.
+    ///
+    /// # Errors
+    /// When a worker has ended.
     pub async fn apply(
         &mut self,
         snapshot: &Snapshot,
         undecoded: &[ResourceKey],
     ) -> Result<Vec<Rejected>, WorkerGone> {
         let (state, mut rejected) = self.compiler.compile(snapshot, undecoded);
+        for failure in self.serve(&state).await?.into_values() {
+            reject_listeners(snapshot, &failure, &mut rejected);
+        }
+        self.rejected.clone_from(&rejected);
+        Ok(rejected)
+    }
+
+    /// Has every worker serve a state from its next request on; yields the addresses on which it cannot.
+    async fn serve(
+        &mut self,
+        state: &Arc<MeshState>,
+    ) -> Result<BTreeMap<SocketAddr, ListenFailure>, WorkerGone> {
         let mut answers = Vec::with_capacity(self.workers.len());
         for (index, worker) in self.workers.iter().enumerate() {
             let (done, answer) = oneshot::channel();
-            let command = Command::Apply(Arc::clone(&state), done);
+            let command = Command::Apply(Arc::clone(state), done);
             worker.commands.send(command).await.map_err(|_closed| WorkerGone(index))?;
             answers.push(answer);
         }
@@ -154,13 +176,9 @@ impl Plane {
             let failed = answer.await.map_err(|_closed| WorkerGone(index))?;
             failures.extend(failed.into_iter().map(|failure| (failure.address, failure)));
         }
-        for failure in failures.into_values() {
-            reject_listeners(snapshot, &failure, &mut rejected);
-        }
         // States that no request uses any more are freed here, off the data path.
         while self.retired.try_recv().is_ok() {}
-        self.rejected.clone_from(&rejected);
-        Ok(rejected)
+        Ok(failures)
     }
 
     /// Waits until a worker has ended. Safe to cancel.

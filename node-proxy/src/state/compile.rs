@@ -4,13 +4,12 @@
 //! The compiler remembers what the last state was made of, and which part of it each resource went into: a
 //! change compiles again what it names, and the rest is shared with the last state. The order is that of
 //! dependence: limits, rules of routes (they hold limits), Services (they have rules attached), listeners
-//! (they, too).
+//! (they, too). Policies, with who is behind an address, follow each change by themselves.
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
-use weft_flow_export::enrich::Directory;
 use weft_ir::{BackendService, Changes, ObjectName, RateLimitTarget, ResourceKey, Route, Snapshot};
-use weft_policy::{PolicySet, capture::Services};
+use weft_policy::capture::Services;
 
 use self::{
     limits::Limits,
@@ -18,7 +17,7 @@ use self::{
     rules::{CompiledRoute, Rules},
     services::{Parts, Targets},
 };
-use super::{MeshState, Peers};
+use super::MeshState;
 use crate::route::slots::Slots;
 
 mod limits;
@@ -38,7 +37,6 @@ pub struct Rejected {
 /// Turns snapshots into states.
 #[derive(Debug)]
 pub struct Compiler {
-    node: Arc<str>,
     snapshot: Snapshot,
     state: Arc<MeshState>,
     slots: Slots<BackendService>,
@@ -46,8 +44,6 @@ pub struct Compiler {
     rules: Rules,
     targets: Targets,
     listeners: Listeners,
-    own: Vec<IpAddr>,
-    own_changed: bool,
 }
 
 impl Compiler {
@@ -57,32 +53,23 @@ impl Compiler {
         Compiler {
             snapshot: Snapshot::default(),
             state: Arc::new(MeshState::empty(&node)),
-            node,
             slots: Slots::default(),
             limits: Limits::default(),
             rules: Rules::default(),
             targets: Targets::default(),
             listeners: Listeners::new(listen_addresses),
-            own: Vec::new(),
-            own_changed: false,
         }
     }
 
-    /// Makes addresses of the node's own devices the node's, from the next state on.
-    pub(crate) fn set_own_addresses(&mut self, own: Vec<IpAddr>) {
-        if self.own != own {
-            self.own = own;
-            self.own_changed = true;
+    /// Makes addresses of the node's devices the node's, in later states too; yields the last state with
+    /// them, where they are not what they were.
+    pub(crate) fn set_device_addresses(&mut self, devices: &[IpAddr]) -> Option<Arc<MeshState>> {
+        if self.state.directory().has_device_addresses(devices) {
+            return None;
         }
-    }
-
-    fn compile_policies(&mut self, snapshot: &Snapshot, undecoded: &[ResourceKey]) -> PolicySet {
-        let policies = self.state.policies.next(snapshot, undecoded);
-        // Later sets keep the addresses.
-        match std::mem::take(&mut self.own_changed) {
-            true => policies.with_own_addresses(&self.own),
-            false => policies,
-        }
+        let policies = Arc::new(self.state.policies.with_device_addresses(devices));
+        self.state = Arc::new(MeshState { policies, ..MeshState::clone(&self.state) });
+        Some(Arc::clone(&self.state))
     }
 
     /// The last state.
@@ -130,22 +117,13 @@ impl Compiler {
         services: Services,
         undecoded: &[ResourceKey],
     ) -> (Arc<MeshState>, Vec<Rejected>) {
-        let moved = changes.workloads().next().is_some()
-            || changes.nodes().next().is_some()
-            || changes.mesh_defaults().is_some();
-        let peers = match moved {
-            true => Arc::new(Peers::of(snapshot, &self.node)),
-            false => Arc::clone(&self.state.peers),
-        };
         let state = MeshState {
             position: snapshot.position(),
-            peers,
             services,
             targets: self.targets.by_address().clone(),
             clusters: self.targets.clusters().clone(),
             listen_points: Arc::clone(self.listeners.points()),
-            policies: Arc::new(self.compile_policies(snapshot, undecoded)),
-            directory: Arc::new(Directory::build(snapshot, &self.node)),
+            policies: Arc::new(self.state.policies.next(snapshot, changes, undecoded)),
         };
         self.snapshot = snapshot.clone();
         self.state = Arc::new(state);

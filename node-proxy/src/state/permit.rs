@@ -17,10 +17,10 @@ use weft_ebpf_common::{
 };
 use weft_ir::Protocol;
 use weft_policy::{
-    Decision, Direction, EndpointPolicy, HttpDecision, HttpRequest, L7Policy, capture::Capture,
+    Decision, Direction, EndpointPolicy, HttpDecision, HttpRequest, L7Policy, Party, Place, capture::Capture,
 };
 
-use crate::state::{MeshState, Peer, Place};
+use crate::state::MeshState;
 
 /// Both ends allow what was asked. Needed to connect and to relay; holds the policies that allowed it.
 #[derive(Clone, Debug)]
@@ -63,14 +63,14 @@ pub(crate) struct Verdicts {
 
 /// The policy under which a client sends: its own where it is a pod of this node, none where its node
 /// has decided already or where it is no pod.
-pub(crate) fn client_policy(state: &MeshState, client: &Peer) -> Option<Arc<EndpointPolicy>> {
+pub(crate) fn client_policy(state: &MeshState, client: &Party) -> Option<Arc<EndpointPolicy>> {
     match client.place {
         Place::LocalPod => Some(workload_policy(state, client)),
         Place::RemotePod | Place::Host | Place::OtherNode | Place::Outside | Place::Unknown => None,
     }
 }
 
-fn workload_policy(state: &MeshState, peer: &Peer) -> Arc<EndpointPolicy> {
+fn workload_policy(state: &MeshState, peer: &Party) -> Arc<EndpointPolicy> {
     let ports = peer.workload.as_ref().map(|workload| workload.ports.as_slice()).unwrap_or_default();
     state.policies().endpoint(peer.identity, ports)
 }
@@ -79,9 +79,9 @@ impl Verdicts {
     /// Looks up what both ends say. Compiles policies that were not needed before: keep the result.
     pub(crate) fn find(
         state: &MeshState,
-        client: &Peer,
+        client: &Party,
         client_policy: Option<&EndpointPolicy>,
-        endpoint: &Peer,
+        endpoint: &Party,
         address: SocketAddr,
     ) -> Verdicts {
         let tcp = Protocol::Tcp.number();

@@ -3,12 +3,14 @@ use std::time::Duration;
 
 use http::{Method, uri::PathAndQuery};
 use weft_codec::message::RequestHead;
+use weft_ebpf_common::identity;
 use weft_ir::{
     AppProtocol, BackendService, Endpoint, EndpointPort, Endpoints, Listener, ListenerParent,
     ListenerParentKind, MeshDefaults, ObjectName, PathMatch, Protocol, RateLimit, RateLimitTarget, Resource,
     Route, RouteAction, RouteBackend, RouteKind, RouteMatch, RouteParent, RouteTimeouts, Service,
     ServicePort, Snapshot,
 };
+use weft_policy::Place;
 
 use super::{compile::Compiler, *};
 
@@ -178,7 +180,7 @@ fn an_unknown_address_of_a_pod_network_is_never_world() {
 fn an_address_of_the_nodes_own_bridge_is_the_node() {
     let mut compiler = Compiler::new("node-a".into(), vec![]);
     let bridge = IpAddr::from([10, 1, 0, 1]);
-    compiler.set_own_addresses(vec![bridge]);
+    compiler.set_device_addresses(&[bridge]);
     let defaults = MeshDefaults { pod_cidrs: vec!["10.0.0.0/8".parse().expect("a prefix")] };
     for revision in 1..3 {
         let resources = vec![Resource::MeshDefaults(defaults.clone())];

@@ -44,6 +44,7 @@ pub(crate) fn ground() -> Snapshot {
         name: name.into(),
         addresses: vec![IpAddr::from([192, 168, 0, last])],
         ingress_addresses: vec![],
+        pod_cidrs: vec![],
     };
     snapshot.insert(Resource::Node(node(NODE, 1)));
     snapshot.insert(Resource::Node(node("two", 2)));

@@ -10,12 +10,12 @@ use std::{
 
 use weft_ebpf_common::reason::Reason;
 use weft_flow_export::FlowEndpoint;
-use weft_policy::EndpointPolicy;
+use weft_policy::{EndpointPolicy, Party, Place};
 
 use crate::{
     route::ratelimit::RateLimiter,
     state::{
-        Held, ListenPoint, MeshState, Peer, Place, ServiceTarget,
+        Held, ListenPoint, MeshState, ServiceTarget,
         permit::{Verdicts, client_policy},
     },
     upstream::pool::Pool,
@@ -50,7 +50,7 @@ pub(crate) struct Resolved {
     /// The state.
     pub(crate) held: Rc<Held>,
     /// Who the client is.
-    pub client: Peer,
+    pub client: Party,
     /// Where requests may go.
     pub(crate) target: Target,
     pub(crate) flow_client: OnceCell<FlowEndpoint>,
@@ -76,7 +76,7 @@ pub(crate) struct Choice {
     /// Where it listens.
     pub(crate) address: SocketAddr,
     /// Who it is.
-    pub(crate) peer: Peer,
+    pub(crate) peer: Party,
     /// What the policies of both ends say.
     pub(crate) verdicts: Verdicts,
     /// The address to connect from; nothing for the node's own.
@@ -92,12 +92,12 @@ impl Resolved {
         let state = held.state();
         let (client, target) = match ends.entrance {
             Entrance::Redirected => {
-                let client = state.peer(ends.client.ip());
+                let client = state.peer(ends.client.ip()).clone();
                 let target = redirected(state, &client, ends.destination);
                 (client, target)
             }
             Entrance::Gateway(point) => (
-                Peer::ingress(),
+                Party::ingress(),
                 match state.listen_points().get(&point) {
                     Some(point) => Target::Listener(Arc::clone(point)),
                     // The listener is gone, the connection is about to be.
@@ -116,7 +116,7 @@ impl Resolved {
             return Rc::clone(known);
         }
         let state = self.held.state();
-        let peer = state.peer(address.ip());
+        let peer = state.peer(address.ip()).clone();
         let verdicts = Verdicts::find(state, &self.client, self.policy.as_deref(), &peer, address);
         let from = if transparent { source(state, ends, address) } else { None };
         let choice = Rc::new(Choice {
@@ -152,7 +152,7 @@ impl std::fmt::Debug for Choice {
 }
 
 /// What a redirected connection is for. One of its ends is on this node, or it should not be here.
-fn redirected(state: &MeshState, client: &Peer, destination: SocketAddr) -> Target {
+fn redirected(state: &MeshState, client: &Party, destination: SocketAddr) -> Target {
     if state.position.revision == 0 {
         return Target::Refused(Reason::NoState);
     }
@@ -182,10 +182,10 @@ fn redirected(state: &MeshState, client: &Peer, destination: SocketAddr) -> Targ
 fn source(state: &MeshState, ends: Ends, endpoint: SocketAddr) -> Option<IpAddr> {
     let ipv6 = endpoint.is_ipv6();
     match ends.entrance {
-        Entrance::Gateway(_) => state.ingress_address(ipv6),
+        Entrance::Gateway(_) => state.directory().ingress_address(ipv6),
         // A connection of an address to itself would never leave the pod: it comes from the node instead.
-        Entrance::Redirected if ends.client.ip() == endpoint.ip() => state.node_address(ipv6),
+        Entrance::Redirected if ends.client.ip() == endpoint.ip() => state.directory().node_address(ipv6),
         Entrance::Redirected if ends.client.is_ipv6() == ipv6 => Some(ends.client.ip()),
-        Entrance::Redirected => state.node_address(ipv6),
+        Entrance::Redirected => state.directory().node_address(ipv6),
     }
 }

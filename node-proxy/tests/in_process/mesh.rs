@@ -192,6 +192,7 @@ fn shop(v1: SocketAddr, v2: SocketAddr, node_of_v2: &str) -> Vec<Resource> {
         name: "node-a".into(),
         addresses: vec![[192, 168, 0, 1].into()],
         ingress_addresses: vec![],
+        pod_cidrs: vec![],
     })];
     resources.push(Resource::MeshDefaults(MeshDefaults {
         pod_cidrs: vec!["10.0.0.0/16".parse().expect("a prefix")],

@@ -53,6 +53,7 @@ fn any_resource() -> impl Strategy<Value = Resource> {
             name: name(number).name,
             addresses: vec![[10, 0, 0, value].into()],
             ingress_addresses: Vec::new(),
+            pod_cidrs: Vec::new(),
         }),
         2 => Resource::Identity(Identity {
             number: IdentityNumber(number.into()),

@@ -106,7 +106,7 @@ pub struct PolicyRule {
 }
 
 /// Whom a rule speaks about.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Peer {
     /// Anybody at all.
     Any,
@@ -145,14 +145,14 @@ pub enum Entity {
 }
 
 /// Labels that must all match.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Selector {
     /// All of these must hold; everything matches when empty.
     pub requirements: Vec<Requirement>,
 }
 
 /// One condition on a label.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Requirement {
     /// `source:key`; the source `any` matches every source.
     pub key: Arc<str>,
@@ -161,7 +161,7 @@ pub struct Requirement {
 }
 
 /// What is asked of a label.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Operator {
     /// It has one of these values.
     In(Vec<Arc<str>>),

@@ -55,6 +55,8 @@ pub struct Node {
     pub addresses: Vec<IpAddr>,
     /// Addresses that its proxy uses for traffic that entered through a Gateway (identity `ingress`).
     pub ingress_addresses: Vec<IpAddr>,
+    /// `spec.podCIDRs`: where its pods' addresses are from, unless the CNI has networks of its own.
+    pub pod_cidrs: Vec<ipnet::IpNet>,
 }
 
 impl Node {

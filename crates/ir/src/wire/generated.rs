@@ -250,7 +250,7 @@ pub struct NamedPort {
     #[prost(enumeration = "Protocol", tag = "3")]
     pub protocol: i32,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Node {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
@@ -258,6 +258,8 @@ pub struct Node {
     pub addresses: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
     #[prost(bytes = "bytes", repeated, tag = "3")]
     pub ingress_addresses: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    #[prost(message, repeated, tag = "4")]
+    pub pod_cidrs: ::prost::alloc::vec::Vec<Cidr>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Identity {

@@ -88,9 +88,11 @@ fn workload() -> impl Strategy<Value = Resource> {
 }
 
 fn node() -> impl Strategy<Value = Resource> {
-    (subdomain(), addresses(), addresses()).prop_map(|(name, addresses, ingress_addresses)| {
-        Resource::Node(Node { name, addresses, ingress_addresses })
-    })
+    (subdomain(), addresses(), addresses(), vec(cidr(), 0..3)).prop_map(
+        |(name, addresses, ingress_addresses, pod_cidrs)| {
+            Resource::Node(Node { name, addresses, ingress_addresses, pod_cidrs })
+        },
+    )
 }
 
 fn identity() -> impl Strategy<Value = Resource> {

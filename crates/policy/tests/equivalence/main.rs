@@ -4,13 +4,14 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod reference;
+mod sequence;
 mod world;
 
 use proptest::prelude::*;
 use weft_ir::IdentityNumber;
 use weft_policy::{
-    Decision, Direction, DirectionPolicy, EndpointPolicy, HttpDecision, HttpRequest, HttpRules, KernelEntry,
-    L7Policy, Peer, PolicySet, Ports, Protocol,
+    Decision, Direction, DirectionPolicy, HttpDecision, HttpRequest, HttpRules, KernelEntry, L7Policy, Peer,
+    PolicySet, Ports, Protocol,
 };
 
 use reference::{Answer, Question};
@@ -96,7 +97,7 @@ fn check(world: &World) {
             let entries = policy.kernel_entries();
             no_overlaps(&entries);
             for address in ADDRESSES.iter().map(|text| text.parse().unwrap()) {
-                let peer = set.identity_of(address);
+                let peer = set.directory().find(address).identity;
                 for (protocol, port) in
                     PROTOCOLS.iter().flat_map(|p| PORTS.iter().map(move |port| (*p, *port)))
                 {
@@ -156,27 +157,9 @@ proptest! {
         check(&world);
     }
 
-    /// A set that was compiled after another one decides as a fresh one does.
+    /// Whatever changes, and in whatever order: a state that follows another is what it gives from scratch.
     #[test]
-    fn the_next_state_decides_as_a_fresh_one(before in world::world(), after in world::world()) {
-        let next = PolicySet::compile(&before.snapshot, NODE).next(&after.snapshot, &[]);
-        let fresh = PolicySet::compile(&after.snapshot, NODE);
-        for workload in &after.workloads {
-            let (one, other) = (
-                next.endpoint(workload.identity, &workload.ports),
-                fresh.endpoint(workload.identity, &workload.ports),
-            );
-            for direction in [Direction::Ingress, Direction::Egress] {
-                for address in ADDRESSES.iter().map(|text| text.parse().unwrap()) {
-                    for port in PORTS {
-                        let verdict = |set: &PolicySet, policy: &EndpointPolicy| {
-                            let found = policy.direction(direction).l4(set.identity_of(address), 6, *port);
-                            (found.verdict.precedence, found.policy)
-                        };
-                        prop_assert_eq!(verdict(&next, &one), verdict(&fresh, &other));
-                    }
-                }
-            }
-        }
+    fn what_follows_a_state_is_what_it_gives_from_scratch(batches in sequence::sequence()) {
+        sequence::check(&batches);
     }
 }

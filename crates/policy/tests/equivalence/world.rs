@@ -109,6 +109,7 @@ pub(crate) fn build(policies: Vec<Policy>) -> World {
         name: name.into(),
         addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
         ingress_addresses: ingress.iter().map(|text| text.parse().unwrap()).collect(),
+        pod_cidrs: Vec::new(),
     };
     let endpoint = |text: &str| Endpoint {
         address: text.parse().unwrap(),
@@ -142,18 +143,11 @@ pub(crate) fn build(policies: Vec<Policy>) -> World {
 }
 
 pub(crate) fn world() -> impl Strategy<Value = World> {
-    vec((selector(), level(), section(), section()), 0..5).prop_map(|policies| {
-        let numbered = policies.into_iter().enumerate();
-        let numbered = numbered.map(|(index, (subject, (tier, priority), ingress, egress))| Policy {
-            kind: PolicyKind::CiliumNetworkPolicy,
-            name: ObjectName::new("a", &format!("p{index}")),
-            index: 0,
-            tier,
-            priority,
-            subject,
-            ingress,
-            egress,
-        });
+    vec(policy(0), 0..5).prop_map(|policies| {
+        let numbered = policies
+            .into_iter()
+            .enumerate()
+            .map(|(index, policy)| Policy { name: ObjectName::new("a", &format!("p{index}")), ..policy });
         build(numbered.collect())
     })
 }
@@ -162,6 +156,21 @@ pub(crate) fn world() -> impl Strategy<Value = World> {
 fn level() -> impl Strategy<Value = (Tier, u16)> {
     let other = (select(vec![Tier::Admin, Tier::Normal, Tier::Baseline]), select(vec![0, 1, 1000]));
     prop_oneof![2 => Just((Tier::Normal, 0)), 1 => other]
+}
+
+pub(crate) fn policy(index: u32) -> impl Strategy<Value = Policy> {
+    (selector(), level(), section(), section()).prop_map(
+        move |(subject, (tier, priority), ingress, egress)| Policy {
+            kind: PolicyKind::CiliumNetworkPolicy,
+            name: ObjectName::new("a", &format!("p{index}")),
+            index: 0,
+            tier,
+            priority,
+            subject,
+            ingress,
+            egress,
+        },
+    )
 }
 
 fn section() -> impl Strategy<Value = PolicyDirection> {
@@ -191,11 +200,11 @@ fn peer() -> impl Strategy<Value = Peer> {
         1 => Just(Peer::Any),
         4 => selector().prop_map(Peer::Selector),
         2 => select(entities).prop_map(Peer::Entity),
-        2 => (cidr(), vec(cidr(), 0..2)).prop_map(|(cidr, except)| Peer::Cidr { cidr, except }),
+        2 => (prefix(), vec(prefix(), 0..2)).prop_map(|(cidr, except)| Peer::Cidr { cidr, except }),
     ]
 }
 
-fn cidr() -> impl Strategy<Value = ipnet::IpNet> {
+pub(crate) fn prefix() -> impl Strategy<Value = ipnet::IpNet> {
     let texts = [
         "0.0.0.0/0",
         "10.0.0.0/8",
