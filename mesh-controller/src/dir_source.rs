@@ -3,11 +3,15 @@
 //!
 //! A change is told a few milliseconds after the last of those that come together: what is being written is
 //! waited for, and so is what follows at once. Now and then the whole directory is to be looked at, so that
-//! lost events cannot leave it behind. Links are not watched: what is behind one is seen then.
+//! lost events cannot leave it behind. Links are not watched: what is behind one is seen then. The directory
+//! itself may be deleted, renamed or be a link that is swapped: its parent is watched too, and what has its
+//! name then is followed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::{Path, PathBuf},
+    fs, mem,
+    os::unix::fs::MetadataExt,
+    path::{self, Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -81,7 +85,12 @@ pub struct DirWatch {
     /// with others does not come alone.
     quiet: Duration,
     rescan: Instant,
-    _watcher: RecommendedWatcher,
+    root: PathBuf,
+    /// What is watched: the directory, or that to which it is a link.
+    target: Arc<Mutex<PathBuf>>,
+    /// Device and inode of the directory that is watched; nothing where it is gone.
+    watched: Option<(u64, u64)>,
+    watcher: RecommendedWatcher,
 }
 
 /// The events since the last change was told.
@@ -90,6 +99,8 @@ struct Seen {
     /// Whether each is being written.
     paths: BTreeMap<PathBuf, bool>,
     everything: bool,
+    /// Another directory may have the name of the one that is watched.
+    moved: bool,
     /// The first and the last event.
     times: Option<(Instant, Instant)>,
 }
@@ -101,19 +112,70 @@ impl DirWatch {
     /// When the directory does not exist, may not be read, or the kernel has no watches left.
     pub fn start(root: &Path) -> Result<DirWatch, WatchError> {
         let failed = |source| WatchError { path: root.to_owned(), source };
+        // As the events name it.
+        let root_there = path::absolute(root).map_err(|error| failed(error.into()))?;
+        let root_path = root_there.clone();
         let (seen, wake) = (Arc::new(Mutex::new(Seen::default())), Arc::new(Notify::new()));
         let (seen_there, wake_there) = (seen.clone(), wake.clone());
-        let notice = move |event| {
-            if seen_there.lock().unwrap_or_else(PoisonError::into_inner).add(event, Instant::now()) {
+        let target = Arc::new(Mutex::new(target(root_path.clone())));
+        let target_there = target.clone();
+        let notice = move |mut event: notify::Result<Event>| {
+            if let Ok(event) = &mut event {
+                let target = target_there.lock().unwrap_or_else(PoisonError::into_inner);
+                event.paths.iter_mut().for_each(|path| rename(path, &target, &root_there));
+            }
+            if seen_there.lock().unwrap_or_else(PoisonError::into_inner).add(
+                event,
+                &root_there,
+                Instant::now(),
+            ) {
                 wake_there.notify_one();
             }
         };
         // Links in a circle would be watched over and over.
         let config = Config::default().with_follow_symlinks(false);
         let mut watcher = RecommendedWatcher::new(notice, config).map_err(failed)?;
-        watcher.watch(root, RecursiveMode::Recursive).map_err(failed)?;
+        if let Some(parent) = root_path.parent()
+            && let Err(error) = watcher.watch(parent, RecursiveMode::NonRecursive)
+        {
+            tracing::debug!(%error, "a source that is replaced is noticed late: its parent cannot be watched");
+        }
+        let watched = identity(&root_path);
+        let path = target.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        watcher.watch(&path, RecursiveMode::Recursive).map_err(failed)?;
         let rescan = Instant::now() + RESCAN;
-        Ok(DirWatch { seen, wake, told: None, quiet: QUIET, rescan, _watcher: watcher })
+        Ok(DirWatch {
+            seen,
+            wake,
+            told: None,
+            quiet: QUIET,
+            rescan,
+            root: root_path,
+            target,
+            watched,
+            watcher,
+        })
+    }
+
+    /// Watches what has the name of the directory now.
+    fn follow(&mut self) {
+        let target = target(self.root.clone());
+        let old =
+            mem::replace(&mut *self.target.lock().unwrap_or_else(PoisonError::into_inner), target.clone());
+        // Whatever was watched may be gone, and its watch with it.
+        drop(self.watcher.unwatch(&old));
+        self.watched = identity(&target);
+        if self.watched.is_some()
+            && let Err(error) = self.watcher.watch(&target, RecursiveMode::Recursive)
+        {
+            // Tried again when everything is looked at.
+            tracing::warn!(%error, "the source cannot be followed");
+            self.watched = None;
+        }
+        self.lock(|seen| {
+            seen.everything = true;
+            seen.at(Instant::now());
+        });
     }
 
     /// Waits until the directory may have changed and is quiet again. Cancel safe.
@@ -126,6 +188,9 @@ impl DirWatch {
             }
         }
         loop {
+            if self.lock(|seen| mem::take(&mut seen.moved)) {
+                self.follow();
+            }
             let due = self.lock(|seen| seen.due(self.quiet)).unwrap_or(self.rescan);
             tokio::select! {
                 () = self.wake.notified() => {}
@@ -133,11 +198,14 @@ impl DirWatch {
                 () = sleep_until(due) => {
                     let now = Instant::now();
                     if now >= self.rescan {
-                        self.lock(std::mem::take);
+                        if identity(&self.root) != self.watched {
+                            self.follow();
+                        }
+                        self.lock(mem::take);
                         return self.tell(Changed::Everything);
                     }
                     if self.lock(|seen| seen.due(self.quiet)).is_some_and(|due| now >= due) {
-                        let seen = self.lock(std::mem::take);
+                        let seen = self.lock(mem::take);
                         return self.tell(seen.changed());
                     }
                 }
@@ -157,7 +225,7 @@ impl DirWatch {
 
 impl Seen {
     /// Takes an event, and tells whether something may have changed.
-    fn add(&mut self, event: notify::Result<Event>, now: Instant) -> bool {
+    fn add(&mut self, event: notify::Result<Event>, root: &Path, now: Instant) -> bool {
         let Ok(event) = event else {
             self.everything = true;
             self.at(now);
@@ -168,6 +236,15 @@ impl Seen {
         if event.kind.is_access() && event.kind != closed {
             return false;
         }
+        let others = !event.paths.is_empty() && event.paths.iter().all(|path| !path.starts_with(root));
+        if others && !event.need_rescan() {
+            // Of the parent, which is watched for one name only.
+            return false;
+        }
+        let names = event.kind.is_create()
+            || event.kind.is_remove()
+            || matches!(event.kind, EventKind::Modify(ModifyKind::Name(_)));
+        self.moved |= names && event.paths.iter().any(|path| path == root);
         self.everything |= event.need_rescan() || event.paths.is_empty();
         let writing = matches!(
             event.kind,
@@ -207,13 +284,29 @@ impl Seen {
     }
 }
 
+/// What is to be watched for this directory. A link is not followed by a watch.
+fn target(root: PathBuf) -> PathBuf {
+    match root.is_symlink() {
+        true => root.canonicalize().unwrap_or(root),
+        false => root,
+    }
+}
+
+/// Names a path below the target as it is below the directory.
+fn rename(path: &mut PathBuf, target: &Path, root: &Path) {
+    if let Ok(below) = path.strip_prefix(target) {
+        *path = if below.as_os_str().is_empty() { root.to_owned() } else { root.join(below) };
+    }
+}
+
+/// Device and inode of what is there, links followed.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
+}
+
 #[cfg(test)]
 mod tests {
-    use std::{
-        fs::{self, File},
-        io::Write,
-        os::unix::fs::symlink,
-    };
+    use std::{fs::File, io::Write, os::unix::fs::symlink};
 
     use tokio::time::timeout;
 
@@ -265,16 +358,17 @@ mod tests {
         let moved = EventKind::Modify(ModifyKind::Any);
         let mut now = start;
         while now < start + LONGEST {
-            seen.add(event(moved, "a.yaml"), now);
+            seen.add(event(moved, "/s/a.yaml"), Path::new("/s"), now);
             assert!(seen.due(QUIET) <= Some(start + LONGEST));
             now += QUIET / 2;
         }
         let data = EventKind::Modify(ModifyKind::Data(notify::event::DataChange::Any));
-        seen.add(event(data, "b.log"), now);
+        seen.add(event(data, "/s/b.log"), Path::new("/s"), now);
         assert_eq!(seen.due(QUIET), Some(start + LONGEST), "what is no manifest keeps nobody waiting");
-        seen.add(event(data, "b.yaml"), now);
+        seen.add(event(data, "/s/b.yaml"), Path::new("/s"), now);
         assert_eq!(seen.due(QUIET), Some(now + LONG_QUIET));
-        seen.add(event(EventKind::Access(AccessKind::Close(AccessMode::Write)), "b.yaml"), now);
+        let closed = EventKind::Access(AccessKind::Close(AccessMode::Write));
+        seen.add(event(closed, "/s/b.yaml"), Path::new("/s"), now);
         assert_eq!(seen.due(QUIET), Some(start + LONGEST));
     }
 
@@ -283,12 +377,89 @@ mod tests {
         let mut seen = Seen::default();
         for number in 0..=MAX_PATHS {
             assert!(!seen.everything);
-            seen.add(event(EventKind::Any, &number.to_string()), Instant::now());
+            seen.add(event(EventKind::Any, &format!("/s/{number}")), Path::new("/s"), Instant::now());
         }
         assert_eq!(seen.changed(), Changed::Everything);
         let mut seen = Seen::default();
-        seen.add(Ok(Event::new(EventKind::Other).set_flag(notify::event::Flag::Rescan)), Instant::now());
+        seen.add(
+            Ok(Event::new(EventKind::Other).set_flag(notify::event::Flag::Rescan)),
+            Path::new("/s"),
+            Instant::now(),
+        );
         assert_eq!(seen.changed(), Changed::Everything);
+    }
+
+    /// What happens to the directory is noticed, and so is what happens in it afterwards.
+    async fn is_followed(watch: &mut DirWatch, source: &Path) {
+        for name in ["c.yaml", "d.yaml"] {
+            timeout(RESCAN / 2, watch.changed()).await.expect("an event, not the rescan");
+            while timeout(LONG_QUIET * 2, watch.changed()).await.is_ok() {}
+            fs::write(source.join(name), "c").unwrap();
+        }
+        timeout(RESCAN / 2, watch.changed()).await.expect("an event, not the rescan");
+    }
+
+    #[tokio::test]
+    async fn a_source_that_is_deleted_and_made_again_is_followed_at_once() {
+        let home = tempfile::tempdir().unwrap();
+        let source = home.path().join("source");
+        fs::create_dir(&source).unwrap();
+        fs::write(source.join("a.yaml"), "a").unwrap();
+        let mut watch = DirWatch::start(&source).unwrap();
+        fs::remove_dir_all(&source).unwrap();
+        timeout(RESCAN / 2, watch.changed()).await.expect("an event, not the rescan");
+        while timeout(LONG_QUIET * 2, watch.changed()).await.is_ok() {}
+        fs::create_dir(&source).unwrap();
+        is_followed(&mut watch, &source).await;
+    }
+
+    #[tokio::test]
+    async fn a_source_that_is_renamed_away_and_replaced_is_followed_at_once() {
+        let home = tempfile::tempdir().unwrap();
+        let [source, next, old] = ["source", "next", "old"].map(|name| home.path().join(name));
+        for directory in [&source, &next] {
+            fs::create_dir(directory).unwrap();
+            fs::write(directory.join("a.yaml"), "a").unwrap();
+        }
+        let mut watch = DirWatch::start(&source).unwrap();
+        fs::rename(&source, &old).unwrap();
+        fs::rename(&next, &source).unwrap();
+        is_followed(&mut watch, &source).await;
+        while timeout(LONG_QUIET * 2, watch.changed()).await.is_ok() {}
+        fs::write(old.join("b.yaml"), "b").unwrap();
+        fs::write(home.path().join("other"), "b").unwrap();
+        assert!(timeout(LONG_QUIET * 3, watch.changed()).await.is_err(), "the old one is left alone");
+    }
+
+    #[tokio::test]
+    async fn a_link_to_the_source_that_is_swapped_is_followed_at_once() {
+        let home = tempfile::tempdir().unwrap();
+        let [source, one, two, new] = ["source", "one", "two", "new"].map(|name| home.path().join(name));
+        for directory in [&one, &two] {
+            fs::create_dir(directory).unwrap();
+        }
+        symlink(&one, &source).unwrap();
+        let mut watch = DirWatch::start(&source).unwrap();
+        symlink(&two, &new).unwrap();
+        fs::rename(&new, &source).unwrap();
+        is_followed(&mut watch, &two).await;
+    }
+
+    /// As kubelet does it: files are links through `..data`, a link that is swapped.
+    #[tokio::test]
+    async fn a_config_map_that_is_swapped_is_noticed_at_once() {
+        let home = tempfile::tempdir().unwrap();
+        let at = |name: &str| home.path().join(name);
+        for version in ["..1", "..2"] {
+            fs::create_dir(at(version)).unwrap();
+            fs::write(at(version).join("a.yaml"), version).unwrap();
+        }
+        symlink("..1", at("..data")).unwrap();
+        symlink("..data/a.yaml", at("a.yaml")).unwrap();
+        let mut watch = DirWatch::start(home.path()).unwrap();
+        symlink("..2", at("..data_tmp")).unwrap();
+        fs::rename(at("..data_tmp"), at("..data")).unwrap();
+        timeout(RESCAN / 2, watch.changed()).await.expect("an event, not the rescan");
     }
 
     #[tokio::test]
