@@ -129,8 +129,7 @@ const NAMES: [&str; 27] = [
 ];
 
 /// The event kinds that `type` takes, besides `l7` for every request and response.
-const EVENTS: [&str; 7] =
-    ["http-request", "http-response", "policy-verdict", "drop", "open", "close", "service-translation"];
+const EVENTS: [&str; 6] = ["http-request", "http-response", "drop", "open", "close", "service-translation"];
 
 /// Every value that `type` takes.
 pub fn event_names() -> impl Iterator<Item = &'static str> {

@@ -155,8 +155,6 @@ pub enum Event {
     HttpRequest,
     /// A request was answered.
     HttpResponse,
-    /// A new connection was decided.
-    PolicyVerdict,
     /// A packet or a connection was refused.
     Drop,
     /// A connection began.
@@ -184,7 +182,6 @@ impl Event {
         match self {
             Event::HttpRequest => "http-request",
             Event::HttpResponse => "http-response",
-            Event::PolicyVerdict => "policy-verdict",
             Event::Drop => "drop",
             Event::Open => "open",
             Event::Close { .. } => "close",

@@ -9,17 +9,17 @@
 //! makes lines of flows.
 
 pub mod enrich;
-pub mod filter;
+mod filter;
 pub mod flow;
 pub mod print;
-pub mod ring;
+mod ring;
 pub mod serve;
-pub mod time;
+mod time;
 
-pub use filter::{Filter, FilterError};
+pub use filter::{Filter, FilterError, event_names};
 pub use flow::{Direction, Event, Flow, FlowEndpoint, Http, L4, Protocol, TcpFlags, Verdict};
-pub use ring::{FlowProducer, FlowQueue, FlowReader, FlowRing, Read};
+pub use ring::{DEFAULT_CAPACITY, FlowProducer, FlowQueue, FlowReader, FlowRing, Read};
 pub use serve::{FlowQuery, QueryError};
-pub use time::Timestamp;
+pub use time::{Timestamp, TimestampError};
 pub use weft_ebpf_common::reason::Reason;
 pub use weft_ir::stream::Position;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use weft_ebpf_common::reason::Reason;
 
-use crate::{Direction, Event, Flow, FlowEndpoint, Protocol, Timestamp, Verdict, enrich::reserved_name};
+use crate::{Direction, Event, Flow, FlowEndpoint, Protocol, Verdict, enrich::reserved_name};
 
 const CYAN: &str = "36";
 const YELLOW: &str = "33";
@@ -53,11 +53,6 @@ impl Compact {
         line
     }
 
-    /// The line that says that flows are missing.
-    pub fn lost_line(&self, time: Timestamp, count: u64) -> String {
-        format!("{} EVENTS LOST: HUBBLE_RING_BUFFER {count}", time.stamp())
-    }
-
     fn end(&self, end: &FlowEndpoint) -> String {
         let identity = match reserved_name(end.identity) {
             Some(name) => format!("({name})"),
@@ -73,11 +68,7 @@ impl Compact {
     }
 
     fn verdict(&self, flow: &Flow) -> String {
-        let text = match (flow.event, flow.verdict) {
-            (Event::PolicyVerdict, Verdict::Forwarded | Verdict::Redirected) => "ALLOWED",
-            (Event::PolicyVerdict, Verdict::Dropped | Verdict::Error) => "DENIED",
-            (_, verdict) => verdict.name(),
-        };
+        let text = flow.verdict.name();
         let color = match flow.verdict {
             Verdict::Forwarded | Verdict::Redirected => GREEN,
             Verdict::Dropped | Verdict::Error => RED,
@@ -110,7 +101,6 @@ fn kind(flow: &Flow) -> String {
     match flow.event {
         Event::HttpRequest => "http-request".to_owned(),
         Event::HttpResponse => "http-response".to_owned(),
-        Event::PolicyVerdict => format!("policy-verdict {}", flow.direction.name()),
         Event::Drop => flow.reason.map_or_else(|| "dropped".to_owned(), drop_text),
         Event::Open if flow.direction == Direction::Ingress => "to-endpoint".to_owned(),
         Event::Open => "from-endpoint".to_owned(),

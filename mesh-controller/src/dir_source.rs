@@ -36,7 +36,7 @@ const LONGEST: Duration = Duration::from_millis(250);
 /// How long files that are being written can put off a change.
 const LONGEST_WRITING: Duration = Duration::from_secs(2);
 /// When everything is looked at all the same, at the soonest: links may point to where no event comes from.
-pub const RESCAN: Duration = Duration::from_secs(5);
+pub(crate) const RESCAN: Duration = Duration::from_secs(5);
 /// Looking at everything takes at most this part of the time.
 const RESCAN_SHARE: u32 = 200;
 /// With more changes than this, everything is looked at.
@@ -67,7 +67,7 @@ fn hint(error: &notify::Error) -> String {
 
 /// What is to be looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Changed {
+pub(crate) enum Changed {
     /// Anything may have changed.
     Everything,
     /// These may have changed, have come or are gone.
@@ -76,7 +76,7 @@ pub enum Changed {
 
 /// Tells what may have changed in a directory.
 #[derive(Debug)]
-pub struct DirWatch {
+pub(crate) struct DirWatch {
     seen: Arc<Mutex<Seen>>,
     wake: Arc<Notify>,
     /// When the last change was told, and whether it was everything.
@@ -110,7 +110,7 @@ impl DirWatch {
     ///
     /// # Errors
     /// When the directory does not exist, may not be read, or the kernel has no watches left.
-    pub fn start(root: &Path) -> Result<DirWatch, WatchError> {
+    pub(crate) fn start(root: &Path) -> Result<DirWatch, WatchError> {
         let failed = |source| WatchError { path: root.to_owned(), source };
         // As the events name it.
         let root_there = path::absolute(root).map_err(|error| failed(error.into()))?;
@@ -179,7 +179,7 @@ impl DirWatch {
     }
 
     /// Waits until the directory may have changed and is quiet again. Cancel safe.
-    pub async fn changed(&mut self) -> Changed {
+    pub(crate) async fn changed(&mut self) -> Changed {
         if let Some((told, everything)) = self.told.take() {
             let took = told.elapsed();
             self.quiet = took.clamp(QUIET, LONG_QUIET);

@@ -56,7 +56,7 @@ pub enum IdentityFileError {
 
 /// The file, which nobody else writes as long as this lives.
 #[derive(Debug)]
-pub struct IdentityFile {
+pub(crate) struct IdentityFile {
     path: PathBuf,
     log: File,
     /// The records in it.
@@ -71,7 +71,7 @@ impl IdentityFile {
     ///
     /// # Errors
     /// When the file cannot be read or written, is damaged, or another controller has it.
-    pub fn open(path: &Path) -> Result<(IdentityFile, Identities), IdentityFileError> {
+    pub(crate) fn open(path: &Path) -> Result<(IdentityFile, Identities), IdentityFileError> {
         let lock = lock(path)?;
         let log = options().read(true).open(path).map_err(|source| failed("open", path, source))?;
         let bytes = fs::read(path).map_err(|source| failed("read", path, source))?;
@@ -93,7 +93,7 @@ impl IdentityFile {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn append(
+    pub(crate) fn append(
         &mut self,
         records: &[IdentityRecord],
         identities: &Identities,

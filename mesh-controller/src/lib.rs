@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `weft-controller`: reads objects, translates them, and serves the state to every node.
 //!
-//! Read [`dir_source`], [`reconcile`], [`serve_ir`] in this order: that is the way of a change.
+//! Read `dir_source`, [`reconcile`], [`serve_ir`] in this order: that is the way of a change.
 
 pub mod admin;
 pub mod args;
-pub mod dir_source;
+mod dir_source;
 pub mod dry_run;
-pub mod identity_file;
-pub mod metrics;
+mod identity_file;
+mod metrics;
 pub mod observed;
 pub mod open_files;
 pub mod reconcile;
 pub mod serve_ir;
-pub mod status;
+mod status;
+
+pub use dir_source::WatchError;
+pub use identity_file::IdentityFileError;

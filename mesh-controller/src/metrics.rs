@@ -28,7 +28,7 @@ struct ControllerMetrics {
 }
 
 /// A registry with all metrics of the controller.
-pub fn registry(nodes: &IrHandle, observed: &Observed) -> Registry {
+pub(crate) fn registry(nodes: &IrHandle, observed: &Observed) -> Registry {
     let mut registry = Registry::default();
     supervise::register(&mut registry);
     registry.register_with_unit(

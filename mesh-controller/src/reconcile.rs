@@ -221,6 +221,7 @@ impl Reconciler {
     async fn publish(&mut self, mut delta: Delta) -> Result<(), ReconcileError> {
         let mut change = std::mem::take(&mut delta.change);
         change.versions = Versions::of(FILES, self.source.as_ref().map_or(0, Manifests::version));
+        self.book.nodes_changed(&change);
         let (changed, gone) = (change.upserts.len(), change.removes.len());
         let revision = self.handle.publish(change).await?;
         if revision != self.revision {

@@ -30,7 +30,7 @@ use rejected::Rejections;
 
 /// Knows every status as it was said, so that every change is said once.
 #[derive(Debug)]
-pub struct StatusBook {
+pub(crate) struct StatusBook {
     /// How long a node may take to acknowledge.
     patience: Duration,
     /// The nodes that the source names.
@@ -45,7 +45,7 @@ pub struct StatusBook {
 
 impl StatusBook {
     /// A book without statuses. A node that takes longer than this to acknowledge is not waited for.
-    pub fn new(patience: Duration) -> StatusBook {
+    pub(crate) fn new(patience: Duration) -> StatusBook {
         StatusBook {
             patience,
             known: BTreeSet::new(),
@@ -57,7 +57,7 @@ impl StatusBook {
     }
 
     /// Takes the nodes that the source names, from a change before it is published.
-    pub fn nodes_changed(&mut self, change: &Change) {
+    pub(crate) fn nodes_changed(&mut self, change: &Change) {
         for key in &change.removes {
             if let ResourceKey::Node(node) = key {
                 self.known.remove(node);
@@ -72,7 +72,7 @@ impl StatusBook {
 
     /// Takes what is different of a translation that was published as this revision, and returns a line for
     /// each object whose status reads different now.
-    pub fn translated(&mut self, delta: &Delta, revision: u64, nodes: &IrReport) -> Vec<String> {
+    pub(crate) fn translated(&mut self, delta: &Delta, revision: u64, nodes: &IrReport) -> Vec<String> {
         let mut touched = delta.renewed.clone();
         for (object, status) in &delta.statuses {
             touched.insert(object.clone());
@@ -97,7 +97,7 @@ impl StatusBook {
 
     /// Takes what the nodes have answered, and returns a line for each object whose status reads different
     /// now.
-    pub fn answered(&mut self, nodes: &IrReport) -> Vec<String> {
+    pub(crate) fn answered(&mut self, nodes: &IrReport) -> Vec<String> {
         let voters = Voters { report: nodes, known: &self.known, patience: self.patience };
         let now = Rejections::new(&voters);
         let before = std::mem::replace(&mut self.rejections, now);
@@ -108,7 +108,7 @@ impl StatusBook {
     }
 
     /// When [`StatusBook::answered`] is to be asked again although no node has said anything.
-    pub fn due(&self) -> Option<Instant> {
+    pub(crate) fn due(&self) -> Option<Instant> {
         let waited = self.gateways().filter_map(|(_, (_, progress))| progress.due(self.patience));
         waited.chain(self.rejections.due()).min()
     }
@@ -119,7 +119,7 @@ impl StatusBook {
     }
 
     /// The status of every object, with what the nodes have answered.
-    pub fn statuses(&self) -> &OrdMap<ObjectKey, Arc<Status>> {
+    pub(crate) fn statuses(&self) -> &OrdMap<ObjectKey, Arc<Status>> {
         &self.answered
     }
 
@@ -152,7 +152,7 @@ impl StatusBook {
     }
 
     /// The problems that were not there before, and those that are no more.
-    pub fn problem_news(&mut self, problems: &Arc<Vec<Problem>>) -> ProblemNews {
+    pub(crate) fn problem_news(&mut self, problems: &Arc<Vec<Problem>>) -> ProblemNews {
         let before = std::mem::replace(&mut self.problems, problems.clone());
         if Arc::ptr_eq(&before, problems) {
             return ProblemNews::default();
@@ -168,16 +168,16 @@ impl StatusBook {
 
 /// How the problems are different from before.
 #[derive(Debug, Default)]
-pub struct ProblemNews {
+pub(crate) struct ProblemNews {
     /// They were not there before.
-    pub new: Vec<Problem>,
+    pub(crate) new: Vec<Problem>,
     /// They are there no more.
-    pub gone: Vec<Problem>,
+    pub(crate) gone: Vec<Problem>,
 }
 
 impl ProblemNews {
     /// A line for each.
-    pub fn lines(&self) -> impl Iterator<Item = String> {
+    pub(crate) fn lines(&self) -> impl Iterator<Item = String> {
         let new = self.new.iter().map(|problem| format!("Problem  {problem}"));
         new.chain(self.gone.iter().map(|problem| format!("Solved  {problem}")))
     }
@@ -334,7 +334,7 @@ pub(super) mod tests {
             ingress_addresses: vec![],
             pod_cidrs: vec![],
         };
-        let source = Change { upserts: vec![weft_ir::Resource::Node(node).into()], ..Change::default() };
+        let source = Change { upserts: vec![weft_ir::Resource::Node(node)], ..Change::default() };
         book.nodes_changed(&source);
         let mut invented = nodes(&[None, None, None]);
         invented.nodes.remove("n0");

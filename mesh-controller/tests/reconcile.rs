@@ -245,3 +245,34 @@ async fn a_written_file_is_all_that_its_change_sends_and_the_node_answers_for_it
     run.abort();
     server.shutdown().await;
 }
+
+const GATEWAY: &str = "apiVersion: gateway.networking.k8s.io/v1\nkind: GatewayClass\nmetadata: {name: weft}\n\
+    spec: {controllerName: weft.dev/gateway-controller}\n---\n\
+    apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: g, namespace: default}\n\
+    spec: {gatewayClassName: weft, listeners: [{name: http, protocol: HTTP, port: 8080}]}\n";
+
+#[tokio::test]
+async fn a_node_that_the_source_does_not_name_programs_no_gateway() {
+    let running = Running::start().await;
+    fs::write(running.file("gateway.yaml"), GATEWAY).unwrap();
+    let node = "---\napiVersion: v1\nkind: Node\nmetadata: {name: real}\n";
+    fs::write(running.file("node.yaml"), node).unwrap();
+    let says =
+        |text: &'static str| move |objects: &Objects| serde_json::to_string(objects).unwrap().contains(text);
+    running.stands(says("no node is connected")).await;
+    let token = Registrar::open(&running.root.path().join("state"), NODE_LIFETIME).unwrap().token().clone();
+    let address = running.server.address();
+    for (name, then) in [
+        ("invented", "no node of the source is connected, only invented, which it has not"),
+        ("real", "the connected nodes serve it"),
+    ] {
+        let member = Member::join(address, &token, name).await.unwrap();
+        let mut subscriber = Subscriber::new(name.into());
+        let mut stream = Stream::open(address, &member, subscriber.hello()).await.unwrap();
+        let commit = stream.commit(&mut subscriber).await;
+        stream.apply(&mut subscriber, commit.position).await;
+        let objects = running.stands(says(then)).await;
+        assert!(says("lastTransitionTime")(&objects));
+    }
+    running.end().await;
+}

@@ -6,8 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum, ValueHint, builder::PossibleValuesParser};
 use weft_flow_export::{
-    FlowQuery, Reason, Timestamp, Verdict,
-    filter::event_names,
+    FlowQuery, Reason, Timestamp, Verdict, event_names,
     serve::{DEFAULT_LAST, encode},
 };
 

@@ -83,7 +83,7 @@ type Handler = Arc<dyn Fn(AdminRequest) -> Answer + Send + Sync>;
 /// The paths of an admin endpoint and who answers them.
 #[derive(Clone)]
 pub struct AdminRoutes {
-    handlers: BTreeMap<&'static str, (Method, Handler)>,
+    handlers: BTreeMap<&'static str, Handler>,
 }
 
 impl std::fmt::Debug for AdminRoutes {
@@ -121,21 +121,14 @@ impl AdminRoutes {
     }
 
     /// Adds a path that is asked with GET. The last handler of a path counts.
-    pub fn get<H, F>(self, path: &'static str, handler: H) -> AdminRoutes
+    pub fn get<H, F>(mut self, path: &'static str, handler: H) -> AdminRoutes
     where
         H: Fn(AdminRequest) -> F + Send + Sync + 'static,
         F: Future<Output = AdminResponse> + Send + 'static,
     {
-        self.add(Method::GET, path, handler)
-    }
-
-    /// Adds a path that is asked with POST, for what changes something.
-    pub fn post<H, F>(self, path: &'static str, handler: H) -> AdminRoutes
-    where
-        H: Fn(AdminRequest) -> F + Send + Sync + 'static,
-        F: Future<Output = AdminResponse> + Send + 'static,
-    {
-        self.add(Method::POST, path, handler)
+        let handler: Handler = Arc::new(move |request| Box::pin(handler(request)));
+        self.handlers.insert(path, handler);
+        self
     }
 
     /// Adds a path that shows a value as JSON, asked for at each request.
@@ -150,23 +143,10 @@ impl AdminRoutes {
         })
     }
 
-    fn add<H, F>(mut self, method: Method, path: &'static str, handler: H) -> AdminRoutes
-    where
-        H: Fn(AdminRequest) -> F + Send + Sync + 'static,
-        F: Future<Output = AdminResponse> + Send + 'static,
-    {
-        let handler: Handler = Arc::new(move |request| Box::pin(handler(request)));
-        self.handlers.insert(path, (method, handler));
-        self
-    }
-
     async fn answer(&self, request: AdminRequest) -> AdminResponse {
         match self.handlers.get(request.path.as_str()) {
-            Some((method, handler)) if *method == request.method => handler(request).await,
-            Some((method, _)) => {
-                let text = format!("use {method}\n");
-                AdminResponse::text(StatusCode::METHOD_NOT_ALLOWED, text)
-            }
+            Some(handler) if request.method == Method::GET => handler(request).await,
+            Some(_) => AdminResponse::text(StatusCode::METHOD_NOT_ALLOWED, "use GET\n"),
             None => {
                 let paths: Vec<&str> = self.handlers.keys().copied().collect();
                 let text = format!("no such path; there are:\n{}\n", paths.join("\n"));

@@ -48,8 +48,6 @@ fn a_dropped_packet_has_hubbles_words_and_the_reason() {
     );
     flow.reason = Some(Reason::ProxyUnavailable);
     assert!(line(&flow).contains(" proxy unavailable DROPPED "));
-    flow.event = Event::PolicyVerdict;
-    assert!(line(&flow).contains(" policy-verdict EGRESS DENIED "));
 }
 
 #[test]

@@ -13,6 +13,7 @@ use clap::Parser;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use weft_ebpf_redirect::Attachment;
+use weft_flow_export::DEFAULT_CAPACITY;
 use weft_runtime::{
     admin::{AdminAddress, AdminAddressError},
     telemetry::{LogFormat, TelemetryError},
@@ -266,7 +267,7 @@ impl RawConfig {
             listen_addresses: self.listen_address,
             connect_timeout: Duration::from_millis(connect as u64),
             drain_timeout: Duration::from_millis(drain as u64),
-            flows: within("flows", self.flows.unwrap_or(4095), 1, 1 << 24)?,
+            flows: within("flows", self.flows.unwrap_or(DEFAULT_CAPACITY), 1, 1 << 24)?,
         })
     }
 }
