@@ -45,7 +45,7 @@ const MAGIC: &[u8; 8] = b"weft-ir\x01";
 pub fn encode(commit: &Commit) -> Vec<u8> {
     let resources = commit.snapshot.resources.iter().map(|(key, resource)| Upsert {
         key: key.clone(),
-        min_schema: wire::min_schema(resource),
+        min_schema: SCHEMA,
         resource: wire::encode(resource),
     });
     let rejected = commit.rejected.iter();

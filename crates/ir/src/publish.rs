@@ -12,22 +12,19 @@ use std::{
     sync::Arc,
 };
 
-use bytes::Bytes;
-
 use crate::{
     Branch, Digest, Resource, ResourceKey,
     digest::{self, Tree},
-    stream::{
-        Ack, Base, Batch, Hello, MAX_REJECTIONS, MAX_RESOURCE_BYTES, Position, Rejection, Upsert, Versions,
-    },
-    wire,
+    stream::{Ack, Base, Batch, Hello, MAX_REJECTIONS, Position, Rejection, Versions},
 };
 
 mod frames;
 mod log;
+mod schema;
 
 use frames::Frames;
 use log::Log;
+use schema::{Entry, Schemas};
 
 /// The most nodes that are remembered: twice the 5,000 nodes that Kubernetes supports in a cluster.
 pub const MAX_NODES: usize = 10_000;
@@ -69,6 +66,9 @@ pub enum PublishError {
     /// The name is empty or too long.
     #[error("a node's name has 1 to {MAX_NODE_NAME_BYTES} bytes, not {0}")]
     NodeName(usize),
+    /// The node reads nothing that is written here.
+    #[error("the node reads schema {0}, which is older than any that this controller writes: upgrade it")]
+    Schema(u32),
     /// Too many nodes are connected.
     #[error("{MAX_NODES} nodes are connected already")]
     TooManyNodes,
@@ -91,22 +91,21 @@ pub struct Publisher {
     epoch: u64,
     revision: u64,
     versions: Versions,
+    schemas: Schemas,
     entries: BTreeMap<ResourceKey, Entry>,
-    tree: Tree,
+    /// What nodes of each schema hold.
+    trees: BTreeMap<u32, Tree>,
+    /// What nodes of an older schema have a stand-in of, or nothing.
+    lost: BTreeMap<u32, BTreeSet<ResourceKey>>,
     log: Log,
     nodes: BTreeMap<Arc<str>, Cursor>,
-}
-
-/// A resource, encoded once for all nodes.
-#[derive(Debug)]
-struct Entry {
-    min_schema: u32,
-    bytes: Bytes,
 }
 
 #[derive(Debug, Default)]
 struct Cursor {
     report: NodeReport,
+    /// The schema of what it is sent.
+    schema: u32,
     /// The revision that the node holds; nothing means that it needs a snapshot.
     held: Option<u64>,
     /// What was sent and is not yet acknowledged.
@@ -131,12 +130,18 @@ struct InFlight {
 impl Publisher {
     /// An empty publisher. The epoch names this run: no other run may have used it.
     pub fn new(epoch: u64) -> Publisher {
+        Publisher::with_schemas(epoch, Schemas::default())
+    }
+
+    fn with_schemas(epoch: u64, schemas: Schemas) -> Publisher {
         Publisher {
             epoch,
             revision: 0,
             versions: Versions::default(),
             entries: BTreeMap::new(),
-            tree: Tree::default(),
+            trees: schemas.numbers().map(|number| (number, Tree::default())).collect(),
+            lost: schemas.older.iter().map(|older| (older.number, BTreeSet::new())).collect(),
+            schemas,
             log: Log::default(),
             nodes: BTreeMap::new(),
         }
@@ -175,6 +180,7 @@ impl Publisher {
         if length == 0 || length > MAX_NODE_NAME_BYTES {
             return Err(PublishError::NodeName(length));
         }
+        let schema = self.schemas.of_node(hello.schema).ok_or(PublishError::Schema(hello.schema))?;
         if !self.nodes.contains_key(&hello.node) && self.nodes.len() >= MAX_NODES {
             self.nodes.retain(|_, cursor| cursor.report.connected);
             if self.nodes.len() >= MAX_NODES {
@@ -184,6 +190,7 @@ impl Publisher {
         let resume = hello.resume.filter(|at| at.epoch == self.epoch && at.revision <= self.revision);
         let cursor = self.nodes.entry(hello.node.clone()).or_default();
         cursor.report.connected = true;
+        cursor.schema = schema;
         cursor.held = resume.map(|at| at.revision);
         cursor.in_flight = None;
         cursor.greeted = false;
@@ -221,6 +228,11 @@ impl Publisher {
         // A key that is gone meanwhile concerns nobody any more, and the others were never sent.
         report.rejected.retain(|rejection| self.entries.contains_key(&rejection.key));
         report.unknown = listed.saturating_sub(count(report.rejected.len()));
+        for key in self.lost.get(&cursor.schema).into_iter().flatten() {
+            let loss = self.entries.get(key).and_then(|entry| entry.loss(cursor.schema));
+            let lost = loss.map(|loss| Rejection { key: key.clone(), message: loss.into() });
+            report.rejected.extend(lost);
+        }
         let over = count(report.rejected.len().saturating_sub(MAX_REJECTIONS));
         report.rejected.truncate(MAX_REJECTIONS);
         report.omitted = ack.omitted.saturating_add(over);
@@ -239,7 +251,8 @@ impl Publisher {
         if self.revision == 0 || cursor.in_flight.is_some() || up_to_date {
             return Ok(Vec::new());
         }
-        let digest = self.tree.digest();
+        let tree = &self.trees[&cursor.schema];
+        let digest = tree.digest();
         cursor.report.ahead = cursor.ahead_of(&self.versions, digest);
         if cursor.report.ahead.is_some() {
             return Ok(Vec::new());
@@ -250,21 +263,13 @@ impl Publisher {
         let branches = cursor.branches.take();
         let base = match cursor.held.filter(|held| self.log.reaches(*held)) {
             Some(held) => Base::Revision(held),
-            None => branches.as_ref().map_or(Base::Nothing, |branches| self.differences(branches)),
+            None => branches.as_ref().map_or(Base::Nothing, |branches| differences(tree, branches)),
         };
-        Ok(self.batch(base, branches.as_deref().unwrap_or_default(), digest))
+        let schema = cursor.schema;
+        Ok(self.batch(schema, base, branches.as_deref().unwrap_or_default(), digest))
     }
 
-    /// What differs from what a node holds; where that is most of it, everything.
-    fn differences(&self, held: &[Branch]) -> Base {
-        let branches = self.tree.differences(held);
-        match branches.len() > held.len() / 2 {
-            true => Base::Nothing,
-            false => Base::Hello { branches },
-        }
-    }
-
-    fn batch(&self, base: Base, held: &[Branch], digest: Digest) -> Vec<Batch> {
+    fn batch(&self, schema: u32, base: Base, held: &[Branch], digest: Digest) -> Vec<Batch> {
         let mut frames = Frames::new(Batch {
             position: Position { epoch: self.epoch, revision: self.revision },
             base: base.clone(),
@@ -277,14 +282,16 @@ impl Publisher {
         });
         match base {
             Base::Nothing => {
-                self.entries.iter().for_each(|(key, entry)| frames.upsert(entry.upsert(key)));
+                let all = self.entries.iter().filter_map(|(key, entry)| entry.upsert_for(schema, key));
+                all.for_each(|upsert| frames.upsert(upsert));
             }
-            Base::Revision(base) => self.add_delta(base, &mut frames),
+            Base::Revision(base) => self.add_delta(schema, base, &mut frames),
             Base::Hello { branches } if branches.is_empty() => {}
             Base::Hello { branches } => {
                 let within = digest::Within::new(held, &branches);
                 let touched = self.entries.iter().filter(|(key, _)| within.contains(key));
-                touched.for_each(|(key, entry)| frames.upsert(entry.upsert(key)));
+                let touched = touched.filter_map(|(key, entry)| entry.upsert_for(schema, key));
+                touched.for_each(|upsert| frames.upsert(upsert));
             }
         }
         frames.finish()
@@ -308,22 +315,32 @@ impl Publisher {
     }
 
     fn upsert(&mut self, key: ResourceKey, resource: &Resource, touched: &mut BTreeSet<ResourceKey>) {
-        let mut bytes = wire::encode(resource);
-        if bytes.len() > MAX_RESOURCE_BYTES {
-            bytes = Bytes::new();
-        }
-        if self.entries.get(&key).is_some_and(|old| old.bytes == bytes) {
+        let entry = self.schemas.entry(resource);
+        if self.entries.get(&key).is_some_and(|old| old.bytes == entry.bytes) {
             return;
         }
-        self.tree.insert(&key, digest::of_bytes(&bytes));
-        let entry = Entry { min_schema: wire::min_schema(resource), bytes };
+        for (schema, tree) in &mut self.trees {
+            match entry.bytes_for(*schema) {
+                Some(bytes) => tree.insert(&key, digest::of_bytes(bytes)),
+                None => tree.remove(&key),
+            }
+        }
+        for (schema, lost) in &mut self.lost {
+            match entry.loss(*schema) {
+                Some(_) => lost.insert(key.clone()),
+                None => lost.remove(&key),
+            };
+        }
         self.entries.insert(key.clone(), entry);
         touched.insert(key);
     }
 
     fn remove(&mut self, key: ResourceKey, touched: &mut BTreeSet<ResourceKey>) {
         if self.entries.remove(&key).is_some() {
-            self.tree.remove(&key);
+            self.trees.values_mut().for_each(|tree| tree.remove(&key));
+            for lost in self.lost.values_mut() {
+                lost.remove(&key);
+            }
             touched.insert(key);
         }
     }
@@ -336,11 +353,11 @@ impl Publisher {
         self.revision
     }
 
-    fn add_delta(&self, base: u64, frames: &mut Frames) {
+    fn add_delta(&self, schema: u32, base: u64, frames: &mut Frames) {
         let touched: BTreeSet<&ResourceKey> = self.log.since(base).collect();
         for key in touched {
-            match self.entries.get(key) {
-                Some(entry) => frames.upsert(entry.upsert(key)),
+            match self.entries.get(key).and_then(|entry| entry.upsert_for(schema, key)) {
+                Some(upsert) => frames.upsert(upsert),
                 None => frames.remove(key.clone()),
             }
         }
@@ -356,9 +373,12 @@ impl Cursor {
     }
 }
 
-impl Entry {
-    fn upsert(&self, key: &ResourceKey) -> Upsert {
-        Upsert { key: key.clone(), min_schema: self.min_schema, resource: self.bytes.clone() }
+/// What differs from what a node holds; where that is most of it, everything.
+fn differences(own: &Tree, held: &[Branch]) -> Base {
+    let branches = own.differences(held);
+    match branches.len() > held.len() / 2 {
+        true => Base::Nothing,
+        false => Base::Hello { branches },
     }
 }
 

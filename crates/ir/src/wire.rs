@@ -101,11 +101,5 @@ pub fn decode(bytes: &[u8]) -> Result<Resource, WireError> {
     resource::from_wire(generated::Resource::decode(bytes)?)
 }
 
-/// The oldest schema that can read a resource. Every resource there is was in the first one; who adds
-/// a variant or a field that changes a meaning raises [`crate::stream::SCHEMA`] and returns it here.
-pub fn min_schema(_resource: &Resource) -> u32 {
-    1
-}
-
 #[cfg(test)]
 mod tests;

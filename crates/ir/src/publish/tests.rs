@@ -3,7 +3,8 @@
 use super::*;
 use crate::{
     Identity, IdentityNumber,
-    stream::{Held, MAX_BRANCHES, MAX_FRAME_BYTES},
+    stream::{Held, MAX_BRANCHES, MAX_FRAME_BYTES, MAX_RESOURCE_BYTES},
+    wire,
 };
 
 fn identity(number: u32, padding: usize) -> Resource {
@@ -122,7 +123,7 @@ fn names_are_checked_and_absent_nodes_make_room() {
 /// What a node is sent first that holds this, as the kind of the batch and the resources in it.
 fn first_batch(publisher: &mut Publisher, held: &Publisher, versions: Versions) -> Vec<Batch> {
     let node: Arc<str> = "a".into();
-    let held = Held { digest: held.tree.digest(), branches: held.tree.branches(MAX_BRANCHES) };
+    let held = Held { digest: held.trees[&1].digest(), branches: held.trees[&1].branches(MAX_BRANCHES) };
     let hello = Hello { versions, held: Some(held), ..hello(&node, None) };
     publisher.on_hello(hello).unwrap();
     publisher.next_batch(&node).unwrap()
