@@ -67,6 +67,54 @@ fn a_path_that_is_not_there_is_named() {
     assert!(stdout.starts_with("/nowhere/at-all: cannot be read: No such file"), "{stdout}");
 }
 
+/// Texts that are small and stand for much.
+fn hostile() -> Vec<(&'static str, String)> {
+    let mut laughs = String::from("a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n");
+    for level in 1..10 {
+        let before = format!("*a{},", level - 1).repeat(10);
+        laughs.push_str(&format!("a{level}: &a{level} [{before}]\n"));
+    }
+    let (anchors, values) = ((0..50).map(|n| format!("&a{n} [")).collect::<String>(), "1,".repeat(50_000));
+    vec![
+        ("aliases", format!("{SERVICE}a: &a {}\nb: [{}]\n", "x".repeat(1 << 19), "*a,".repeat(20_000))),
+        ("laughs", format!("{SERVICE}{laughs}")),
+        ("anchors", format!("{SERVICE}a: {anchors}{values}{}\n", "]".repeat(50))),
+        ("name", SERVICE.replace("name: a", &format!("name: {}", "a".repeat(1 << 20)))),
+        ("key", format!("{SERVICE}? {}\n: 1\n", "k".repeat(4 << 20))),
+        ("kind", SERVICE.replace("Service", &"K".repeat(1 << 20))),
+        ("depth", format!("{SERVICE}a: {}", "[".repeat(1 << 20))),
+        ("documents", "a: b\n---\n".repeat(20_000)),
+        ("items", format!("apiVersion: v1\nkind: List\nitems:\n{}", "- {a: b}\n".repeat(10_000))),
+    ]
+}
+
+#[test]
+fn small_texts_that_stand_for_much_are_refused_within_bounds() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("a.yaml");
+    // A gigabyte of addresses: a text like the first took 19.5.
+    let run = |text: &str| {
+        fs::write(&file, text).unwrap();
+        let script = "ulimit -v 1000000 && exec \"$0\" translate -o text -f \"$1\"";
+        let mut command = Command::new("sh");
+        command.args(["-c", script, env!("CARGO_BIN_EXE_weft")]).arg(&file).output().unwrap()
+    };
+    for (name, text) in hostile() {
+        let output = run(&text);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        // Of many problems the first hundred are named.
+        let rejected = if name == "documents" { 101 } else { 1 };
+        assert_eq!(
+            (output.status.code(), &*stderr),
+            (Some(1), &*format!("weft: {rejected} rejected\n")),
+            "{name}"
+        );
+    }
+    // What is none of Weft's business costs a look.
+    let foreign = format!("apiVersion: v1\nkind: ConfigMap\ndata: [{}]\n", "1,".repeat(1 << 17));
+    assert!(run(&foreign).status.success());
+}
+
 #[test]
 fn standard_input_and_pipes_are_read() {
     let mut weft = Command::new(env!("CARGO_BIN_EXE_weft"))

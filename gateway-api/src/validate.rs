@@ -11,6 +11,7 @@ use weft_api::{
     },
     object::DecodeError,
 };
+use weft_ir::is_subdomain;
 use weft_matching::hostname;
 
 use crate::selector;
@@ -22,7 +23,7 @@ pub fn validate_gateway(gateway: &Gateway) -> Result<(), DecodeError> {
     require((1..=64).contains(&spec.listeners.len()), "spec.listeners", "needs 1 to 64 listeners")?;
     for (index, listener) in spec.listeners.iter().enumerate() {
         let path = format!("spec.listeners[{index}].name");
-        require(!listener.name.is_empty(), &path, "is required")?;
+        require(is_subdomain(&listener.name), &path, "must be a DNS subdomain (RFC 1123)")?;
         let unique = spec.listeners[..index].iter().all(|earlier| earlier.name != listener.name);
         require(unique, &path, "another listener has this name")?;
     }

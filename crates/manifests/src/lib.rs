@@ -134,7 +134,7 @@ impl Manifests {
 
     /// Looks at everything, and tells what is different from what was read before. Blocks on the disk.
     pub fn scan(&mut self) -> Scan {
-        let found = walk::walk(&self.roots, |below| self.has_below(below));
+        let found = walk::walk(&self.roots, MAX_ENTRIES, |below| self.has_below(below));
         let mut scan = Scan::default();
         let now = SystemTime::now();
         self.links = found.links;

@@ -161,13 +161,73 @@ fn a_file_that_is_too_large_is_named_and_changes_nothing() {
 }
 
 #[test]
-fn a_pipe_is_no_manifest_and_keeps_nobody_waiting() {
-    let mut place = Place::new(&[("a.yaml", "a")]);
-    let pipe = place.path("pipe.yaml");
-    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-    assert_eq!(place.scan(), (texts(&["a.yaml"]), vec![], vec![]));
+fn what_is_no_file_is_named_keeps_nobody_waiting_and_leaves_what_was_there() {
+    let mut place = Place::new(&[("a.yaml", "a"), ("b.yaml", "b"), ("c.yaml", "c")]);
+    place.scan();
+    let _socket = ["a.yaml", "b.yaml", "c.yaml", "ignored.txt"].map(|name| {
+        let path = place.path(name);
+        fs::remove_file(&path).ok();
+        match name {
+            "b.yaml" => symlink("/dev/zero", &path).unwrap(),
+            "c.yaml" => drop(std::os::unix::net::UnixListener::bind(&path).unwrap()),
+            _ => assert!(Command::new("mkfifo").arg(&path).status().unwrap().success()),
+        }
+    });
+    let faults =
+        ["a.yaml", "b.yaml", "c.yaml"].map(|name| format!("{name}: is neither a file nor a directory"));
+    assert_eq!(place.scan(), (vec![], vec![], faults.to_vec()));
     // As when a file becomes a pipe between the listing and the reading.
-    assert_eq!(read::read(&pipe), Ok(None));
+    assert_eq!(read::read(&place.path("a.yaml")), Ok(None));
+    assert_eq!(Manifests::new([place.path("a.yaml")]).scan().faults.len(), 1);
+    for name in ["a.yaml", "b.yaml", "c.yaml"] {
+        fs::remove_file(place.path(name)).unwrap();
+    }
+    assert_eq!(place.scan(), (vec![], texts(&["a.yaml", "b.yaml", "c.yaml"]), vec![]));
+}
+
+#[test]
+fn a_directory_of_too_many_files_is_named_and_keeps_what_was_read() {
+    let place = Place::new(&[("a.yaml", ""), ("b.yaml", ""), ("sub/c.yaml", ""), ("sub/d.yaml", "")]);
+    let roots = [place.directory.path().to_owned()];
+    let found = walk::walk(&roots, 5, |_| true);
+    assert_eq!((found.files.len(), found.faults.len()), (4, 0));
+    let found = walk::walk(&roots, 4, |_| true);
+    let reason = "holds more than 4 files and directories: give a smaller one";
+    assert_eq!(found.faults, [Fault::new(&roots[0], 0, reason)]);
+    assert_eq!(found.unknown, roots, "nothing below it counts as gone");
+}
+
+#[test]
+fn files_that_come_change_and_go_during_scans_are_seen_as_they_are_in_the_end() {
+    let mut place = Place::new(&[]);
+    let root = place.directory.path().to_owned();
+    let writer = std::thread::spawn(move || {
+        for round in 0..400_usize {
+            let path = root.join(format!("{}.yaml", round % 7));
+            match round % 5 {
+                0 => drop(fs::remove_file(&path)),
+                1 => fs::write(&path, "x".repeat(round * 1_000)).unwrap(),
+                2 => fs::rename(&path, root.join("moved.yaml")).unwrap_or_default(),
+                3 => drop(fs::create_dir(root.join(format!("{}.d", round % 7)))),
+                _ => drop(fs::remove_dir_all(root.join(format!("{}.d", round % 7)))),
+            }
+        }
+    });
+    let mut known = BTreeMap::new();
+    let mut follow = |place: &mut Place| {
+        let scan = place.manifests.scan();
+        known.extend(scan.changed);
+        known.retain(|name, _| !scan.removed.contains(name));
+        (known.clone(), scan.faults)
+    };
+    while !writer.is_finished() {
+        follow(&mut place);
+    }
+    writer.join().unwrap();
+    let (seen, faults) = follow(&mut place);
+    let fresh: BTreeMap<_, _> =
+        Manifests::new([place.directory.path().to_owned()]).scan().changed.into_iter().collect();
+    assert!(seen == fresh && !fresh.is_empty() && faults.is_empty(), "{faults:?}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Fault, MAX_ENTRIES, stamp::Stamp};
+use crate::{Fault, stamp::Stamp};
 
 /// What is there.
 #[derive(Debug, Default)]
@@ -33,6 +33,7 @@ struct Walk<K> {
     /// the real one is used, and a link to a parent goes nowhere.
     links: VecDeque<PathBuf>,
     entries: usize,
+    most: usize,
 }
 
 /// Whether a file of this name is read where its directory is.
@@ -40,28 +41,32 @@ pub fn is_manifest(path: &Path) -> bool {
     path.extension().is_some_and(|end| end == "yaml" || end == "yml")
 }
 
-/// Lists every root. `is_known` tells whether something was read at or below a path before.
-pub(crate) fn walk(roots: &[PathBuf], is_known: impl Fn(&Path) -> bool) -> Found {
-    let mut walk =
-        Walk { found: Found::default(), is_known, seen: BTreeMap::new(), links: VecDeque::new(), entries: 0 };
+/// Lists every root, up to this many files and directories. `is_known` tells whether something was read at
+/// or below a path before.
+pub(crate) fn walk(roots: &[PathBuf], most: usize, is_known: impl Fn(&Path) -> bool) -> Found {
+    let mut walk = Walk {
+        found: Found::default(),
+        is_known,
+        seen: BTreeMap::new(),
+        links: VecDeque::new(),
+        entries: 0,
+        most,
+    };
     for root in roots {
         walk.found.links |= root.is_symlink();
         match fs::metadata(root) {
             Ok(found) if found.is_dir() => walk.tree(root),
-            Ok(found) => {
-                let stamp = Stamp::new(&found);
-                walk.found.changed = walk.found.changed.max(stamp.changed());
-                walk.found.files.insert(root.clone(), stamp);
-            }
+            Ok(found) if found.is_file() => walk.file(root.clone(), Stamp::new(&found)),
+            Ok(_) => walk.special(root),
             Err(error) => walk.unreadable(root, &error),
         }
     }
     while let Some(link) = walk.links.pop_front() {
         walk.tree(&link);
     }
-    if walk.entries > MAX_ENTRIES {
+    if walk.entries > most {
         for root in roots {
-            let reason = format!("holds more than {MAX_ENTRIES} files and directories: give a smaller one");
+            let reason = format!("holds more than {most} files and directories: give a smaller one");
             walk.unknown(root, reason);
         }
     }
@@ -91,7 +96,7 @@ impl<K: Fn(&Path) -> bool> Walk<K> {
         let mut paths = Vec::new();
         for entry in fs::read_dir(directory)? {
             self.entries += 1;
-            if self.entries > MAX_ENTRIES {
+            if self.entries > self.most {
                 return Ok(());
             }
             let entry = entry?;
@@ -113,6 +118,7 @@ impl<K: Fn(&Path) -> bool> Walk<K> {
             Ok(found) if found.is_dir() && is_link => self.links.push_back(path),
             Ok(found) if found.is_dir() => open.push(path),
             Ok(found) if found.is_file() && is_manifest => self.file(path, Stamp::new(&found)),
+            Ok(found) if !found.is_file() && is_manifest => self.special(&path),
             Ok(_) => {}
             // Gone since it was listed.
             Err(error) if error.kind() == io::ErrorKind::NotFound && !is_link => {}
@@ -128,6 +134,11 @@ impl<K: Fn(&Path) -> bool> Walk<K> {
         } else {
             self.found.files.insert(path, stamp);
         }
+    }
+
+    /// A pipe, socket or device, which might keep a reader waiting for ever.
+    fn special(&mut self, path: &Path) {
+        self.unknown(path, "is neither a file nor a directory".to_owned());
     }
 
     fn unreadable(&mut self, path: &Path, error: &io::Error) {

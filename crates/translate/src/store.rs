@@ -22,6 +22,7 @@ mod problems;
 use documents::Source;
 pub use good::Good;
 pub(crate) use good::Meaning;
+pub(crate) use name::MAX_SHOWN;
 use problems::ProblemSet;
 pub use problems::{Problem, Severity};
 
@@ -138,7 +139,7 @@ impl Store {
         }
         let Some(text) = text else { return };
         let mut new = Source::read(&name, text, &self.objects);
-        if new.unrecognized {
+        if new.unrecognized > 0 {
             new.keep(old);
         }
         self.problems.add(&new.problems);

@@ -2,15 +2,18 @@
 //! What an object must satisfy by itself to be taken into the store. On Kubernetes the API server
 //! has checked most of it.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
-use weft_api::object::{DecodeError, Decoded, Kind, Object, decode};
+use weft_api::{
+    core::{EndpointSlice, Service},
+    object::{DecodeError, Decoded, Kind, Object, decode},
+};
 use weft_gateway_api::{validate_gateway, validate_route};
-use weft_ir::{Policy, Resource};
+use weft_ir::{Policy, Resource, is_label, is_subdomain};
 
 use crate::{
     nodes, policy, ratelimit,
-    store::{Good, Meaning},
+    store::{Good, MAX_SHOWN, Meaning},
 };
 
 /// Reads an object and checks it, unless it is the same as before. The error names the first field that
@@ -47,29 +50,43 @@ fn check(decoded: &Decoded<Object>) -> Result<Meaning, DecodeError> {
             return ratelimit::translate(&policy).map(Meaning::RateLimit);
         }
         Object::ReferenceGrant(_) => policy::refuse_unknown(&unknown),
-        Object::Service(service) => {
-            let wrong = nodes::cluster_ips(service)
-                .into_iter()
-                .find(|text| text.parse::<std::net::IpAddr>().is_err());
-            match wrong {
-                Some(text) => Err(DecodeError::new("spec.clusterIPs", format!("`{text}` is no IP address"))),
-                None => Ok(()),
-            }
+        Object::Service(service) => check_service(service),
+        Object::EndpointSlice(slice) => check_slice(slice),
+        Object::Pod(pod) => {
+            let node = &pod.spec.node_name;
+            require(node.is_empty() || is_subdomain(node), "spec.nodeName", node, "no name of a node")
         }
-        Object::EndpointSlice(slice) => {
-            let fqdn = &*slice.address_type == "FQDN";
-            for (at, endpoint) in slice.endpoints.iter().enumerate() {
-                let first = endpoint.addresses.first().map(AsRef::as_ref).unwrap_or("");
-                if !fqdn && first.parse::<std::net::IpAddr>().is_err() {
-                    let path = format!("endpoints[{at}].addresses[0]");
-                    return Err(DecodeError::new(path, format!("`{first}` is no IP address")));
-                }
-            }
-            Ok(())
-        }
-        Object::Namespace(_) | Object::Node(_) | Object::Pod(_) | Object::GatewayClass(_) => Ok(()),
+        Object::Namespace(_) | Object::Node(_) | Object::GatewayClass(_) => Ok(()),
     };
     plain.map(|()| Meaning::Plain)
+}
+
+fn check_service(service: &Service) -> Result<(), DecodeError> {
+    for address in nodes::cluster_ips(service) {
+        require(address.parse::<IpAddr>().is_ok(), "spec.clusterIPs", &address, "no IP address")?;
+    }
+    Ok(())
+}
+
+fn check_slice(slice: &EndpointSlice) -> Result<(), DecodeError> {
+    if let Some(service) = slice.metadata.labels.get(nodes::SERVICE_NAME) {
+        let path = format!("metadata.labels[{}]", nodes::SERVICE_NAME);
+        require(is_label(service), &path, service, "no name of a Service")?;
+    }
+    if &*slice.address_type == "FQDN" {
+        return Ok(());
+    }
+    for (at, endpoint) in slice.endpoints.iter().enumerate() {
+        let first = endpoint.addresses.first().map(AsRef::as_ref).unwrap_or("");
+        let path = format!("endpoints[{at}].addresses[0]");
+        require(first.parse::<IpAddr>().is_ok(), &path, first, "no IP address")?;
+    }
+    Ok(())
+}
+
+fn require(holds: bool, path: &str, text: &str, what: &str) -> Result<(), DecodeError> {
+    let shown: String = text.chars().take(MAX_SHOWN).collect();
+    if holds { Ok(()) } else { Err(DecodeError::new(path, format!("`{}` is {what}", shown.escape_debug()))) }
 }
 
 fn policies(policies: Vec<Policy>) -> Meaning {

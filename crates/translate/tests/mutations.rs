@@ -11,7 +11,7 @@ use std::{
 
 use proptest::{collection::vec, prelude::*, sample::Index};
 use serde_json::{Value, json};
-use weft_translate::{Severity, report};
+use weft_translate::{Problem, Severity, Store, report};
 
 #[path = "support/mesh.rs"]
 mod mesh;
@@ -263,5 +263,84 @@ proptest! {
     ) {
         let good = at.get::<String>(&MANIFESTS);
         check(good, &edited(good, &edits), other.get::<String>(&MANIFESTS))?;
+    }
+}
+
+/// What means something to a reader of YAML, and what does not.
+const PIECES: [&str; 44] = [
+    "apiVersion: v1\n",
+    "kind: Service\n",
+    "kind: List\n",
+    "kind: ServiceList\n",
+    "items:\n",
+    "- ",
+    "  ",
+    "\n",
+    "metadata: {name: a}\n",
+    "metadata:\n  name: a\n",
+    "spec: ",
+    "---\n",
+    "...\n",
+    "--- ",
+    "---\r\n",
+    "\r",
+    "\t",
+    "&a ",
+    "*a ",
+    "*a\n",
+    "<<: ",
+    "!!str ",
+    "!x ",
+    "? ",
+    ": ",
+    "[",
+    "]",
+    "{",
+    "}",
+    ",",
+    "|\n",
+    ">-\n",
+    "'",
+    "\"",
+    "# c\n",
+    "%YAML 1.2\n",
+    "\u{feff}",
+    "\u{0}",
+    "\u{2028}",
+    "é",
+    "\\u0000",
+    "~",
+    "5",
+    "@`",
+];
+
+proptest! {
+    #![proptest_config(config(4_000))]
+
+    #[test]
+    fn any_text_is_read_or_refused(
+        pieces in vec(any::<Index>(), 0..60),
+        bytes in vec(any::<u8>(), 0..40),
+        at in any::<Index>(),
+    ) {
+        let mut text: Vec<&str> = pieces.iter().map(|piece| *piece.get::<&str>(&PIECES)).collect();
+        let bytes = String::from_utf8_lossy(&bytes);
+        text.insert(at.index(text.len() + 1), &bytes);
+        let text = text.concat();
+        let (mut once, mut twice) = (Store::default(), Store::default());
+        once.apply("a.yaml", &text);
+        twice.apply("a.yaml", "apiVersion: v1\nkind: Service\nmetadata: {name: kept}\n");
+        twice.apply("a.yaml", &text);
+        let is_unrecognized = |problem: &Problem| problem.severity == Severity::Unrecognized;
+        let lines = u32::try_from(text.split(['\n', '\r']).count()).unwrap();
+        for problem in once.problems() {
+            prop_assert!((1..=lines + 1).contains(&problem.line), "{problem} of {lines} lines");
+        }
+        if !once.problems().any(is_unrecognized) {
+            let all = |store: &Store| format!("{:?} {:?}", store.objects(), store.problems().collect::<Vec<_>>());
+            prop_assert_eq!(all(&once), all(&twice));
+        } else {
+            prop_assert!(twice.objects().keys().any(|key| &*key.name == "kept" || &*key.name == "a"));
+        }
     }
 }

@@ -15,6 +15,10 @@ use crate::{
     yaml::{self, Budget, Chunk, Located, MAX_DOCUMENTS, Shape, YamlError},
 };
 
+/// After how many documents that are not recognised the rest of a text is not read: whoever mends it reads
+/// the first few.
+const MAX_UNRECOGNIZED: usize = 100;
+
 /// What a source holds.
 #[derive(Debug, Default)]
 pub(super) struct Source {
@@ -23,8 +27,8 @@ pub(super) struct Source {
     pub(super) problems: Vec<Problem>,
     /// How many objects there are of each kind that is none of Weft's business, by `apiVersion` and kind.
     pub(super) foreign: BTreeMap<(Arc<str>, Arc<str>), usize>,
-    /// Nobody can tell what a part of the text names.
-    pub(super) unrecognized: bool,
+    /// Of how many documents nobody can tell what they name.
+    pub(super) unrecognized: usize,
 }
 
 /// An object of a text.
@@ -43,9 +47,13 @@ impl Source {
         let mut source = Source::default();
         let mut budget = Budget::default();
         for (number, chunk) in yaml::chunks(text).into_iter().enumerate() {
-            if number == MAX_DOCUMENTS {
-                let message = format!("has more than {MAX_DOCUMENTS} documents: split the file");
-                source.unrecognized(name, chunk.line, message);
+            let stop = match source.unrecognized {
+                _ if number == MAX_DOCUMENTS => Some(format!("has more than {MAX_DOCUMENTS} documents")),
+                MAX_UNRECOGNIZED => Some(format!("has more than {MAX_UNRECOGNIZED} such documents")),
+                _ => None,
+            };
+            if let Some(message) = stop {
+                source.unrecognized(name, chunk.line, format!("{message}: what follows is not read"));
                 break;
             }
             let mut reading = Reading { name, objects, source: Source::default() };
@@ -71,7 +79,7 @@ impl Source {
     /// A part of which nobody can tell what it names.
     fn unrecognized(&mut self, name: &Arc<str>, line: u32, message: String) {
         self.problems.push(Problem::unread(name, line, &message));
-        self.unrecognized = true;
+        self.unrecognized += 1;
     }
 
     /// Keeps the objects of an earlier text that this one does not name.

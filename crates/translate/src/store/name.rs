@@ -8,7 +8,7 @@ use weft_api::object::{Kind, ObjectKey};
 use weft_ir::{is_label, is_subdomain};
 
 /// How much of a name that is none is shown.
-pub(super) const MAX_SHOWN: usize = 64;
+pub(crate) const MAX_SHOWN: usize = 64;
 
 /// Kind, namespace and name of an object. The error says what is wrong with them, so that nobody can tell
 /// which object it is.

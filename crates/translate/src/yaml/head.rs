@@ -29,14 +29,17 @@ pub(crate) struct Head {
 /// When what was looked at is no YAML, is more than one document, or does not say its `apiVersion` and kind.
 pub(crate) fn head(chunk: Chunk<'_>, enough: impl Fn(&str, &str) -> bool) -> Result<Option<Head>, YamlError> {
     let mut skim = Skim::default();
+    let mut asked = false;
     for event in chunk.events() {
         let (event, span) = event.map_err(|error| chunk.error(&error))?;
         let line = chunk.line(span.start.line());
         skim.event(&event, line).map_err(|message| YamlError { line, message })?;
-        if let (Some(api_version), Some(kind)) = (&skim.api_version, &skim.kind)
-            && enough(api_version, kind)
-        {
-            break;
+        // Asked once: a large document has many events.
+        if let (false, Some(api_version), Some(kind)) = (asked, &skim.api_version, &skim.kind) {
+            asked = true;
+            if enough(api_version, kind) {
+                break;
+            }
         }
     }
     let Some(line) = skim.line else { return Ok(None) };
@@ -44,7 +47,11 @@ pub(crate) fn head(chunk: Chunk<'_>, enough: impl Fn(&str, &str) -> bool) -> Res
         (Some(api_version), Some(kind)) if !api_version.is_empty() && !kind.is_empty() => {
             Ok(Some(Head { line, api_version, kind, namespace: skim.namespace, name: skim.name }))
         }
-        _ => Err(YamlError { line, message: "apiVersion and kind are required, each as a text".into() }),
+        _ => {
+            let message = "apiVersion and kind are required, each as a text; what is no object of Kubernetes \
+                           does not belong here";
+            Err(YamlError { line, message: message.into() })
+        }
     }
 }
 

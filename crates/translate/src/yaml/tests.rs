@@ -228,4 +228,8 @@ fn a_head_is_read_no_further_than_needed() {
     let text = "apiVersion: v1\nkind: Pod\nspec: [\n";
     let head = head(chunks(text)[0], |_, kind| kind == "Pod").unwrap().unwrap();
     assert_eq!((&*head.kind, head.name), ("Pod", None));
+    let asked = std::cell::Cell::new(0);
+    let text = format!("kind: X\napiVersion: v1\ndata: [{}]\n", "1,".repeat(1_000));
+    super::head(chunks(&text)[0], |_, _| asked.replace(asked.get() + 1) > 9).unwrap();
+    assert_eq!(asked.get(), 1, "however large it is");
 }
