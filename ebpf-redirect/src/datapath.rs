@@ -16,19 +16,23 @@ use weft_ebpf_common::{
     },
 };
 use weft_ir::Snapshot;
-use weft_policy::{Directory, PolicySet};
+use weft_policy::{PolicySet, capture::Services};
 
 use crate::{
-    config::{ConfigError, DEVICE, DEVICE_PEER, DatapathConfig},
+    config::{ConfigError, DatapathConfig},
     desired::{Desired, ServiceName},
     events::{self, Events, EventsError, FlowDirection, KernelEvent},
-    firewall::{self, Exempt, FirewallError},
+    firewall::{self, FirewallError},
     load::{DeviceHook, LoadError, Programs, detach_all, maps_directory},
     maps::Maps,
-    network::{Link, Network, NetworkError},
+    network::{Network, NetworkError},
     probe::{self, Report},
-    sync::{Changes, Known, Numbers, Place, SyncError, synchronise},
+    sync::{Changes, ServiceNumbers, SyncError},
 };
+
+mod bring;
+
+use bring::Brought;
 
 /// Shortest time between two equal drop events.
 const DROP_INTERVAL_MS: u32 = 1_000;
@@ -130,13 +134,12 @@ pub struct Datapath {
     programs: Programs,
     maps: Maps,
     network: Network,
-    desired: Option<(Desired, Directory)>,
-    /// What is in the tables; nothing where they are to be read.
-    known: Option<Known>,
+    desired: Desired,
+    /// What the kernel has; nothing before the first state and after a failure, where it is to be read.
+    brought: Option<Brought>,
     /// The hooks that have this process's programs.
     attached: BTreeSet<(DeviceHook, u32)>,
-    numbers: Numbers,
-    exempt: Option<Exempt>,
+    numbers: ServiceNumbers,
 }
 
 impl Datapath {
@@ -161,15 +164,14 @@ impl Datapath {
         programs.attach_device(DeviceHook::Bounced, device)?;
         programs.attach_cgroup(&config.cgroup)?;
         Ok(Datapath {
+            desired: Desired::empty(&config.node),
             config,
             programs,
             maps,
             network,
-            desired: None,
-            known: None,
+            brought: None,
             attached: BTreeSet::new(),
-            numbers: Numbers::default(),
-            exempt: None,
+            numbers: ServiceNumbers::new(),
         })
     }
 
@@ -191,15 +193,22 @@ impl Datapath {
         Ok(())
     }
 
-    /// Brings the kernel to a state.
+    /// Brings the kernel to a state, of whose revision the services and policies are too. The cost is that of
+    /// what differs from the last one.
     ///
     /// # Errors
     /// Names the part; the kernel then has some of the old and some of the new, each of them whole, and
     /// the next call goes on from there.
-    pub async fn apply(&mut self, snapshot: &Snapshot, policy: &PolicySet) -> Result<Applied, DatapathError> {
-        let desired = Desired::compile(snapshot, &self.config.node, policy);
-        self.desired = Some((desired, policy.directory().clone()));
-        self.refresh().await
+    pub async fn apply(
+        &mut self,
+        snapshot: &Snapshot,
+        services: &Services,
+        policy: &PolicySet,
+    ) -> Result<Applied, DatapathError> {
+        let mut desired = self.desired.next(snapshot, services, policy);
+        let done = self.bring(&mut desired, false).await;
+        self.desired = desired;
+        done
     }
 
     /// Waits until devices, addresses, routes or neighbours changed; then [`Datapath::refresh`] is due.
@@ -213,85 +222,13 @@ impl Datapath {
     /// # Errors
     /// As [`Datapath::apply`].
     pub async fn refresh(&mut self) -> Result<Applied, DatapathError> {
-        let Some((mut desired, mut directory)) = self.desired.take() else {
+        let mut desired = self.desired.clone();
+        if desired.revision() == 0 {
             return Ok(Applied { revision: 0, changes: Changes::default(), unattached: Vec::new() });
-        };
-        let done = self.bring(&mut desired, &mut directory).await;
-        self.desired = Some((desired, directory));
+        }
+        let done = self.bring(&mut desired, true).await;
+        self.desired = desired;
         done
-    }
-
-    async fn bring(
-        &mut self,
-        desired: &mut Desired,
-        directory: &mut Directory,
-    ) -> Result<Applied, DatapathError> {
-        let links = self.network.links().await?;
-        let own = self.network.addresses().await?;
-        if !directory.has_device_addresses(&own) {
-            *directory = directory.with_device_addresses(&own);
-            desired.set_identities(directory);
-        }
-        let mut known = match self.known.take() {
-            Some(known) => known,
-            None => Known::read(&self.maps)?,
-        };
-        let before = known.devices().collect();
-        let places = self.network.places(desired.workloads.keys().copied(), &links, &before).await?;
-        let exempt = Exempt { cluster: desired.cluster.clone(), kept: desired.kept_ports() };
-        if self.exempt.as_ref() != Some(&exempt) {
-            firewall::apply(&self.config, &exempt).await?;
-            self.exempt = Some(exempt);
-        }
-        self.network.route_kept(&desired.kept_addresses, &own, &desired.node_addresses).await?;
-        let (changes, numbers) = synchronise(&self.maps, &mut known, desired, &places)?;
-        self.known = Some(known);
-        self.numbers = numbers;
-        self.attach_devices(&links, &places)?;
-        let unattached =
-            desired.workloads.keys().filter(|address| !places.contains_key(address)).copied().collect();
-        Ok(Applied { revision: desired.revision, changes, unattached })
-    }
-
-    /// Each device gets the hooks of its role: new ones before old ones go.
-    fn attach_devices(
-        &mut self,
-        links: &BTreeMap<u32, Link>,
-        places: &BTreeMap<IpAddr, Place>,
-    ) -> Result<(), LoadError> {
-        let pods: BTreeSet<u32> = places.values().map(|place| place.ifindex).collect();
-        let bridges: BTreeSet<u32> = places.values().filter_map(|place| place.bridge).collect();
-        let is_port = |link: &Link| link.controller.is_some_and(|bridge| bridges.contains(&bridge));
-        let mut wanted = BTreeSet::new();
-        for (index, link) in links {
-            if link.name == DEVICE {
-                wanted.insert((DeviceHook::Bounced, *index));
-            } else if pods.contains(index) {
-                wanted.insert((DeviceHook::FromPod, *index));
-                wanted.insert((DeviceHook::ToPod, *index));
-            } else if is_port(link) {
-                wanted.insert((DeviceHook::FromPort, *index));
-                wanted.insert((DeviceHook::ToPort, *index));
-            } else if !link.loopback && link.name != DEVICE_PEER {
-                wanted.insert((DeviceHook::FromNetdev, *index));
-            }
-        }
-        // Each attachment waits for the kernel's readers: one per hook and process, not one per change.
-        // What others took away in the meantime (a filter, a queueing discipline) comes back.
-        let there = self.programs.attached()?;
-        let done = |hook: &(DeviceHook, u32)| self.attached.contains(hook) && there.contains(hook);
-        for (hook, index) in wanted.iter().filter(|hook| !done(hook)) {
-            match self.programs.attach_device(*hook, *index) {
-                // It went away since we looked; that is a change of its own.
-                Err(LoadError::Attach { source, .. }) if source.raw_os_error() == Some(libc::ENODEV) => {}
-                done => done?,
-            }
-        }
-        for (hook, index) in there.difference(&wanted) {
-            self.programs.detach_device(*hook, *index)?;
-        }
-        self.attached = wanted;
-        Ok(())
     }
 
     /// The addresses of the node's own devices, which the tables call the node's where nothing else is
@@ -309,11 +246,6 @@ impl Datapath {
     /// Where the ring buffer cannot be opened.
     pub fn events(&self) -> Result<Events, DatapathError> {
         Ok(Events::open(&maps_directory(&self.config.bpffs))?)
-    }
-
-    /// The names of services in events, by their number.
-    pub fn service_names(&self) -> &BTreeMap<u32, ServiceName> {
-        &self.numbers.services
     }
 
     /// The counters as they are now.
@@ -339,7 +271,7 @@ impl Datapath {
                 bytes: sum.bytes,
             });
         }
-        for (id, name) in &self.numbers.services {
+        for (id, name) in &self.numbers {
             let values = self.maps.service_counters.lookup(id)?.unwrap_or_default();
             let sum = values.iter().fold(ServiceCounters::default(), |sum, value| ServiceCounters {
                 translated: sum.translated + value.translated,

@@ -1,25 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the tables should hold for a state: plain values, computed without a look at the kernel.
+//!
+//! The tables are persistent maps. Those of the next state share with the last ones what a change does not
+//! touch, so that computing them, and comparing them with what the kernel was brought to, costs what the
+//! change costs.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     sync::Arc,
 };
 
+use imbl::{OrdMap, OrdSet};
 use ipnet::IpNet;
-use weft_ebpf_common::Verdict;
-use weft_ebpf_common::layout::{
-    ANY_IDENTITY, Address, EGRESS, Endpoint, INGRESS, POLICY_PREFIX, PolicyKey, ServiceKey,
-    WORKLOAD_EGRESS_OPEN, WORKLOAD_INGRESS_OPEN,
+use weft_ebpf_common::{
+    Verdict,
+    layout::{Address, Endpoint, ServiceKey},
 };
-use weft_ir::{ObjectName, Service, ServicePort, Snapshot, Workload};
+use weft_ir::{
+    Changes, IdentityNumber, ObjectName, Protocol, Resource, ResourceKey, Service, ServicePort, Snapshot,
+    Workload,
+};
 use weft_policy::{
-    DirectionPolicy, Directory, Party, Peer, PolicySet,
+    EndpointPolicy, PolicySet,
     capture::{self, ServiceView, Services},
 };
 
 use crate::bpf::Prefix;
+
+mod policy;
+
+pub use policy::PolicyEntries;
 
 /// A port of a service, whose connections are counted together.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,11 +54,8 @@ pub struct DesiredService {
     pub kept: bool,
 }
 
-/// Entries of one set: the key without the set's number, and the verdict.
-pub type PolicyEntries = BTreeMap<Prefix<PolicyKey>, Verdict>;
-
 /// A workload of this node.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct DesiredWorkload {
     /// Namespace and name.
     pub name: ObjectName,
@@ -61,51 +69,170 @@ pub struct DesiredWorkload {
     pub egress: Verdict,
     /// What holds for what it receives where no entry says more.
     pub ingress: Verdict,
+    /// What the policy was made from.
+    source: Arc<EndpointPolicy>,
 }
 
 /// The tables of a node.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Desired {
-    /// The state's revision.
-    pub revision: u64,
-    /// Services by address and port.
-    pub services: BTreeMap<ServiceKey, DesiredService>,
-    /// Addresses of services, whatever the port.
-    pub service_addresses: BTreeSet<IpAddr>,
-    /// Addresses with a port whose connections go to the proxy.
-    pub kept_addresses: BTreeSet<IpAddr>,
+    /// Services by address and port; nothing for an address itself, whatever the port.
+    pub services: OrdMap<ServiceKey, Option<Arc<DesiredService>>>,
+    /// Addresses and TCP ports whose connections go to the proxy.
+    pub kept: OrdSet<(IpAddr, u16)>,
     /// Workloads of this node by address.
     pub workloads: BTreeMap<IpAddr, DesiredWorkload>,
     /// Identities of addresses and prefixes.
-    pub identities: BTreeMap<Prefix<Address>, u32>,
-    /// Prefixes inside of the cluster, where the client's own address needs no translation.
-    pub cluster: BTreeSet<IpNet>,
-    /// The node's addresses as the state has them.
-    pub node_addresses: Vec<IpAddr>,
+    pub identities: OrdMap<Prefix<Address>, u32>,
+    /// The workloads of this node.
+    local: OrdMap<ResourceKey, Arc<Resource>>,
+    snapshot: Snapshot,
+    views: Services,
+    policies: PolicySet,
+}
+
+impl DesiredWorkload {
+    /// Whether both have the same policy, as one object.
+    pub(crate) fn has_policy_of(&self, other: &DesiredWorkload) -> bool {
+        Arc::ptr_eq(&self.policy, &other.policy)
+    }
 }
 
 impl Desired {
-    /// Computes the tables of a node.
-    pub fn compile(snapshot: &Snapshot, node: &str, policy: &PolicySet) -> Desired {
-        let mut desired = Desired { revision: snapshot.revision, ..Desired::default() };
-        services(snapshot, &mut desired);
-        workloads(snapshot, node, policy, &mut desired);
-        desired.set_identities(policy.directory());
-        desired.cluster.extend(policy.directory().cluster());
-        desired.node_addresses.extend(policy.directory().node_addresses());
-        desired
+    /// The tables of a node of which nothing is known.
+    pub fn empty(node: &str) -> Desired {
+        let policies = PolicySet::empty(node);
+        let identities =
+            policies.directory().identities().map(|(prefix, number)| (address_prefix(prefix), number.0));
+        Desired {
+            services: OrdMap::new(),
+            kept: OrdSet::new(),
+            workloads: BTreeMap::new(),
+            identities: identities.collect(),
+            local: OrdMap::new(),
+            snapshot: Snapshot::default(),
+            views: Services::default(),
+            policies,
+        }
     }
 
-    /// Addresses and ports whose connections go to the proxy.
-    pub fn kept_ports(&self) -> BTreeSet<(IpAddr, u16)> {
-        let kept = self.services.iter().filter(|(_, service)| service.kept);
-        kept.map(|(key, _)| (key.address.ip(), u16::from_be(key.port_be))).collect()
+    /// The tables for a state, whose parts are all of one revision.
+    #[must_use]
+    pub fn next(&self, snapshot: &Snapshot, services: &Services, policies: &PolicySet) -> Desired {
+        let mut next = self.clone();
+        next.snapshot = snapshot.clone();
+        next.views = services.clone();
+        next.policies = policies.clone();
+        next.follow_identities(&self.policies);
+        for name in services.changed_since(&self.views) {
+            let of = |views: &Services| views.find(&name).and_then(ServiceView::service).map(keys);
+            let touched: BTreeSet<ServiceKey> =
+                of(&self.views).into_iter().chain(of(services)).flatten().collect();
+            touched.into_iter().for_each(|key| next.settle_service(key));
+        }
+        next.follow_workloads(&Changes::between(&self.snapshot, snapshot));
+        next
     }
 
-    /// Takes over who has which address.
-    pub fn set_identities(&mut self, directory: &Directory) {
-        let identities = directory.identities();
-        self.identities = identities.map(|(prefix, number)| (address_prefix(prefix), number.0)).collect();
+    /// The revision of the state.
+    pub fn revision(&self) -> u64 {
+        self.snapshot.revision
+    }
+
+    /// Prefixes inside of the cluster, where the client's own address needs no translation.
+    pub fn cluster(&self) -> impl Iterator<Item = IpNet> {
+        self.policies.directory().cluster()
+    }
+
+    /// Whether those are the same as in other tables. May say no where they are.
+    pub fn has_cluster_of(&self, other: &Desired) -> bool {
+        self.policies.directory().has_cluster_of(other.policies.directory())
+    }
+
+    /// The node's addresses as the state has them.
+    pub fn node_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.policies.directory().node_addresses()
+    }
+
+    /// Whether connections to a port of the address go to the proxy.
+    pub fn keeps(&self, address: IpAddr) -> bool {
+        self.kept.range((address, 0)..=(address, u16::MAX)).next().is_some()
+    }
+
+    /// Makes addresses of the node's devices the node's, in later tables too.
+    pub fn set_device_addresses(&mut self, devices: &[IpAddr]) {
+        if !self.policies.directory().has_device_addresses(devices) {
+            let policies = self.policies.with_device_addresses(devices);
+            let last = std::mem::replace(&mut self.policies, policies);
+            self.follow_identities(&last);
+        }
+    }
+
+    /// Takes over what the policies' directory says differently from that of the last ones.
+    fn follow_identities(&mut self, last: &PolicySet) {
+        for (prefix, number) in self.policies.directory().changes_since(last.directory()) {
+            let key = address_prefix(prefix);
+            match number {
+                Some(number) => self.identities.insert(key, number.0),
+                None => self.identities.remove(&key),
+            };
+        }
+    }
+
+    /// Enters what is behind a key now.
+    fn settle_service(&mut self, key: ServiceKey) {
+        let address = key.address.ip();
+        if key.port_be == 0 && key.protocol == 0 {
+            match self.views.has_address(address) {
+                true => self.services.insert(key, None),
+                false => self.services.remove(&key),
+            };
+            return;
+        }
+        let port = u16::from_be(key.port_be);
+        let found = self
+            .views
+            .at(address, port, key.protocol)
+            .map(|(view, service, port)| Arc::new(desired_service(view, service, port, address.is_ipv6())));
+        if key.protocol == Protocol::Tcp.number() {
+            match found.as_ref().is_some_and(|service| service.kept) {
+                true => self.kept.insert((address, port)),
+                false => self.kept.remove(&(address, port)),
+            };
+        }
+        match found {
+            Some(service) => self.services.insert(key, Some(service)),
+            None => self.services.remove(&key),
+        };
+    }
+
+    /// The workloads of this node are looked at each time: they are few, and any change can change what
+    /// their policies say.
+    fn follow_workloads(&mut self, changes: &Changes) {
+        let node = Arc::clone(self.policies.directory().node());
+        let is_local = |resource: &Resource| matches!(resource, Resource::Workload(workload) if workload.node == node && !workload.host_network);
+        for changed in changes {
+            match changed.new.as_ref().filter(|new| is_local(new)) {
+                Some(new) => self.local.insert(changed.key.clone(), Arc::clone(new)),
+                None => self.local.remove(&changed.key),
+            };
+        }
+        let last = std::mem::take(&mut self.workloads);
+        for resource in self.local.values() {
+            let Resource::Workload(workload) = resource.as_ref() else { continue };
+            for address in workload.addresses.iter().map(IpAddr::to_canonical) {
+                let party = self.policies.directory().find(address);
+                // What is the node's own is not the pod's.
+                if !party.is_local() {
+                    continue;
+                }
+                // An address that several pods claim has the closed policy of whom nobody knows.
+                let source = self.policies.endpoint(party.identity, &workload.ports);
+                let known = last.get(&address).filter(|known| Arc::ptr_eq(&known.source, &source));
+                let made = desired_workload(workload, party.identity, &source, known);
+                self.workloads.insert(address, made);
+            }
+        }
     }
 }
 
@@ -118,105 +245,46 @@ pub fn address_prefix(prefix: IpNet) -> Prefix<Address> {
     Prefix { length, data: Address::from(prefix.network()) }
 }
 
-fn services(snapshot: &Snapshot, desired: &mut Desired) {
-    for (_, view) in Services::of(snapshot).iter() {
-        let Some(service) = view.service() else { continue };
-        desired.service_addresses.extend(&service.addresses);
-        for port in &service.ports {
-            service_port(service, port, view, desired);
-        }
+/// Every key that stands for a part of a Service.
+fn keys(service: &Service) -> Vec<ServiceKey> {
+    let mut keys = Vec::new();
+    for address in service.addresses.iter().map(IpAddr::to_canonical) {
+        let whole = ServiceKey { address: address.into(), ..ServiceKey::default() };
+        keys.push(whole);
+        keys.extend(service.ports.iter().map(|port| ServiceKey {
+            port_be: port.port.to_be(),
+            protocol: port.protocol.number(),
+            ..whole
+        }));
     }
+    keys
 }
 
-fn service_port(service: &Service, port: &ServicePort, view: &ServiceView, desired: &mut Desired) {
-    let protocol = port.protocol.number();
-    let kept = view.capture(port).is_redirected();
-    for address in &service.addresses {
-        let key = ServiceKey { address: (*address).into(), port_be: port.port.to_be(), protocol, pad: 0 };
-        let name = ServiceName { service: service.name.clone(), port: port.port, protocol };
-        let backends = capture::backends(port, view.slices(), address.is_ipv6());
-        let backends = backends.into_iter().map(backend).collect();
-        desired.services.insert(key, DesiredService { name, backends, kept });
-        if kept {
-            desired.kept_addresses.insert(*address);
-        }
-    }
-}
-
-fn backend(address: SocketAddr) -> Endpoint {
-    Endpoint { address: address.ip().into(), port_be: address.port().to_be(), pad: 0 }
-}
-
-fn workloads(snapshot: &Snapshot, node: &str, policy: &PolicySet, desired: &mut Desired) {
-    let mut sets: BTreeMap<Arc<PolicyEntries>, ()> = BTreeMap::new();
-    for workload in snapshot.workloads() {
-        if *workload.node != *node || workload.host_network {
-            continue;
-        }
-        for address in workload.addresses.iter().map(IpAddr::to_canonical) {
-            let party = policy.directory().find(address);
-            // What is the node's own is not the pod's.
-            if party.is_local() {
-                let made = desired_workload(workload, party, policy, &mut sets);
-                desired.workloads.insert(address, made);
-            }
-        }
-    }
+fn desired_service(view: &ServiceView, service: &Service, port: &ServicePort, ipv6: bool) -> DesiredService {
+    let name =
+        ServiceName { service: service.name.clone(), port: port.port, protocol: port.protocol.number() };
+    let backend = |backend: std::net::SocketAddr| Endpoint {
+        address: backend.ip().into(),
+        port_be: backend.port().to_be(),
+        pad: 0,
+    };
+    let backends = capture::backends(port, view.slices(), ipv6).into_iter().map(backend).collect();
+    DesiredService { name, backends, kept: view.capture(port).is_redirected() }
 }
 
 fn desired_workload(
     workload: &Workload,
-    party: &Party,
-    policy: &PolicySet,
-    sets: &mut BTreeMap<Arc<PolicyEntries>, ()>,
+    identity: IdentityNumber,
+    source: &Arc<EndpointPolicy>,
+    known: Option<&DesiredWorkload>,
 ) -> DesiredWorkload {
-    // An address that several pods claim has the closed policy of whom nobody knows.
-    let endpoint = policy.endpoint(party.identity, &workload.ports);
-    let mut entries = PolicyEntries::new();
-    entries_of(&endpoint.egress, EGRESS, &mut entries);
-    entries_of(&endpoint.ingress, INGRESS, &mut entries);
-    let mut flags = 0;
-    for (direction, open) in
-        [(&endpoint.egress, WORKLOAD_EGRESS_OPEN), (&endpoint.ingress, WORKLOAD_INGRESS_OPEN)]
-    {
-        if direction.is_open() {
-            flags |= open;
-        }
-    }
-    let mut policy = Arc::new(entries);
-    match sets.get_key_value(&policy) {
-        Some((known, ())) => policy = known.clone(),
-        None => {
-            sets.insert(policy.clone(), ());
-        }
-    }
-    DesiredWorkload {
-        name: workload.name.clone(),
-        identity: party.identity.0,
-        flags,
-        policy,
-        egress: endpoint.egress.rest(),
-        ingress: endpoint.ingress.rest(),
-    }
-}
-
-/// Entries as keys of the trie. Entries of one peer and protocol never overlap, so that the longest
-/// prefix is the only one that matches.
-fn entries_of(policy: &DirectionPolicy, direction: u8, entries: &mut PolicyEntries) {
-    for entry in policy.kernel_entries() {
-        let identity = match entry.peer {
-            Peer::Any => ANY_IDENTITY,
-            Peer::Identity(number) => number.0,
-        };
-        let protocol = match entry.protocol {
-            weft_policy::Protocol::Any => 0,
-            weft_policy::Protocol::Number(number) => number,
-        };
-        for (port, bits) in entry.ports.prefixes() {
-            let data = PolicyKey { set: 0, identity, direction, protocol, port_be: port.to_be() };
-            entries.insert(Prefix { length: POLICY_PREFIX + u32::from(bits), data }, entry.verdict);
-        }
-    }
+    let (flags, policy) = match known {
+        Some(known) => (known.flags, Arc::clone(&known.policy)),
+        None => (policy::flags(source), Arc::new(policy::entries(source))),
+    };
+    let (name, source) = (workload.name.clone(), Arc::clone(source));
+    let (egress, ingress) = (source.egress.rest(), source.ingress.rest());
+    DesiredWorkload { name, identity: identity.0, flags, policy, egress, ingress, source }
 }
 
 #[cfg(test)]

@@ -93,6 +93,34 @@ pub async fn apply(config: &DatapathConfig, exempt: &Exempt) -> Result<(), Firew
     run(&script(config, exempt)).await
 }
 
+/// Adds and removes kept ports of the table that is there, in one transaction.
+///
+/// # Errors
+/// Where nft is missing, or where the table is not what it was written as.
+pub(crate) async fn change(
+    added: &BTreeSet<(IpAddr, u16)>,
+    removed: &BTreeSet<(IpAddr, u16)>,
+) -> Result<(), FirewallError> {
+    run(&change_script(added, removed)).await
+}
+
+fn change_script(added: &BTreeSet<(IpAddr, u16)>, removed: &BTreeSet<(IpAddr, u16)>) -> String {
+    let mut text = String::new();
+    for (verb, kept) in [("delete", removed), ("add", added)] {
+        for (version, ipv6) in [(4, false), (6, true)] {
+            let of_family = kept.iter().filter(|(address, _)| address.is_ipv6() == ipv6);
+            let elements: Vec<String> =
+                of_family.map(|(address, port)| format!("{address} . {port}")).collect();
+            if !elements.is_empty() {
+                let elements = elements.join(", ");
+                let _infallible =
+                    writeln!(text, "{verb} element inet {TABLE} kept{version} {{ {elements} }}");
+            }
+        }
+    }
+    text
+}
+
 /// Removes the table, if it is there.
 ///
 /// # Errors
@@ -142,5 +170,14 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part} is missing in {text}");
         }
+    }
+
+    #[test]
+    fn a_change_of_kept_ports_names_only_what_differs() {
+        let kept = |address: &str, port| ([(address.parse().expect("address"), port)]).into();
+        assert_eq!(
+            change_script(&kept("10.96.0.1", 80), &kept("fd00::1", 81)),
+            "delete element inet weft kept6 { fd00::1 . 81 }\nadd element inet weft kept4 { 10.96.0.1 . 80 }\n"
+        );
     }
 }

@@ -26,6 +26,7 @@ use rtnetlink::{
 
 use crate::{
     config::{DEVICE, DEVICE_PEER, DatapathConfig},
+    desired::Desired,
     sync::Place,
 };
 
@@ -393,13 +394,9 @@ impl Network {
     ///
     /// # Errors
     /// Names the route.
-    pub async fn route_kept(
-        &self,
-        kept: &BTreeSet<IpAddr>,
-        own: &[IpAddr],
-        node: &[IpAddr],
-    ) -> Result<(), NetworkError> {
+    pub(crate) async fn route_kept(&self, desired: &Desired, own: &[IpAddr]) -> Result<(), NetworkError> {
         let peer = self.device(DEVICE_PEER).await?.ok_or(NetworkError::NoDevice(DEVICE_PEER))?;
+        let kept: BTreeSet<IpAddr> = desired.kept.iter().map(|(address, _)| *address).collect();
         let mut there = BTreeMap::new();
         for version in [IpVersion::V4, IpVersion::V6] {
             for route in self.routes(version).await? {
@@ -409,15 +406,56 @@ impl Network {
             }
         }
         for address in kept.iter().filter(|address| !there.contains_key(address)) {
-            let source = node
-                .iter()
-                .find(|own_address| own_address.is_ipv4() == address.is_ipv4() && own.contains(own_address));
-            self.add_kept(*address, peer, source.copied()).await?;
+            self.keep(*address, desired, own).await?;
         }
         for (_, route) in there.into_iter().filter(|(address, _)| !kept.contains(address)) {
             self.handle.route().del(route).execute().await.map_err(netlink("old route of a service"))?;
         }
         Ok(())
+    }
+
+    /// Adds the route of one address, or replaces it.
+    ///
+    /// # Errors
+    /// Those of the netlink requests.
+    pub(crate) async fn keep(
+        &self,
+        address: IpAddr,
+        desired: &Desired,
+        own: &[IpAddr],
+    ) -> Result<(), NetworkError> {
+        let source = desired
+            .node_addresses()
+            .find(|node_address| node_address.is_ipv4() == address.is_ipv4() && own.contains(node_address));
+        let mut builder = self.kept_route(address).await?;
+        if let Some(source) = source {
+            builder = builder.pref_source(source).map_err(|_mixed| NetworkError::Route(address))?;
+        }
+        let request = self.handle.route().add(builder.build()).replace();
+        request.execute().await.map_err(netlink("route of a service"))
+    }
+
+    /// Removes the route of one address.
+    ///
+    /// # Errors
+    /// Those of the netlink requests; that it is not there is none.
+    pub(crate) async fn forget_kept(&self, address: IpAddr) -> Result<(), NetworkError> {
+        let route = self.kept_route(address).await?.build();
+        match self.handle.route().del(route).execute().await {
+            Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -libc::ESRCH => Ok(()),
+            done => done.map_err(netlink("old route of a service")),
+        }
+    }
+
+    async fn kept_route(&self, address: IpAddr) -> Result<RouteMessageBuilder<IpAddr>, NetworkError> {
+        let device = self.device(DEVICE_PEER).await?.ok_or(NetworkError::NoDevice(DEVICE_PEER))?;
+        let length = if address.is_ipv4() { 32 } else { 128 };
+        let builder = RouteMessageBuilder::<IpAddr>::new()
+            .destination_prefix(address, length)
+            .map_err(|_mixed| NetworkError::Route(address))?
+            .output_interface(device)
+            .protocol(ROUTE_PROTOCOL);
+        Ok(if address.is_ipv4() { builder.scope(RouteScope::Link) } else { builder })
     }
 
     async fn routes(&self, version: IpVersion) -> Result<Vec<RouteMessage>, NetworkError> {
@@ -426,29 +464,6 @@ impl Network {
             IpVersion::V6 => RouteMessageBuilder::<Ipv6Addr>::new().build(),
         };
         self.handle.route().get(message).execute().try_collect().await.map_err(netlink("list of routes"))
-    }
-
-    async fn add_kept(
-        &self,
-        address: IpAddr,
-        device: u32,
-        source: Option<IpAddr>,
-    ) -> Result<(), NetworkError> {
-        let wrong = |_mixed| NetworkError::Route(address);
-        let length = if address.is_ipv4() { 32 } else { 128 };
-        let mut builder = RouteMessageBuilder::<IpAddr>::new()
-            .destination_prefix(address, length)
-            .map_err(wrong)?
-            .output_interface(device)
-            .protocol(ROUTE_PROTOCOL);
-        if address.is_ipv4() {
-            builder = builder.scope(RouteScope::Link);
-        }
-        if let Some(source) = source {
-            builder = builder.pref_source(source).map_err(wrong)?;
-        }
-        let request = self.handle.route().add(builder.build()).replace();
-        request.execute().await.map_err(netlink("route of a service"))
     }
 
     /// Removes rule, table and device, and restores the sysctls.

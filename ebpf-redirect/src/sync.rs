@@ -4,24 +4,31 @@
 //! First everything is written that something else will point to: identities, new policy sets, new
 //! lists of backends. Then services and workloads are switched over, each by one write of one entry.
 //! What nothing points to any more goes last.
+//!
+//! What is looked at is what differs from the tables that the kernel was brought to last. At the start,
+//! and after a write that failed, the real tables are read, and every entry is compared.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io,
     net::IpAddr,
 };
 
+use imbl::{OrdMap, ordmap::DiffItem};
 use weft_ebpf_common::layout::{Address, SERVICE_KEPT, Service, ServiceKey, WORKLOAD_BRIDGED, Workload};
 
 use crate::{
     bpf::Prefix,
-    desired::{Desired, ServiceName},
-    maps::Maps,
+    desired::{Desired, DesiredService, DesiredWorkload, ServiceName},
 };
 
 mod known;
+mod tables;
 
 pub(crate) use known::Known;
+pub use tables::SyncError;
+pub(crate) use tables::Tables;
+
+use tables::{Write, Writer};
 
 /// Where a workload hangs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,12 +39,8 @@ pub struct Place {
     pub bridge: Option<u32>,
 }
 
-/// Numbers that were given out, as far as user space needs them to read the kernel's records.
-#[derive(Clone, Debug, Default)]
-pub struct Numbers {
-    /// Services by the number in events and counters.
-    pub services: BTreeMap<u32, ServiceName>,
-}
+/// Names of services by the number in events and counters.
+pub type ServiceNumbers = OrdMap<u32, ServiceName>;
 
 /// What a synchronisation did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,153 +53,143 @@ pub struct Changes {
     pub recheck: bool,
 }
 
-/// A table that could not be brought to the desired state.
-#[derive(Debug, thiserror::Error)]
-#[error("kernel table {table}: {source}")]
-pub struct SyncError {
-    table: &'static str,
-    source: io::Error,
-}
-
-fn failed(table: &'static str) -> impl FnOnce(io::Error) -> SyncError {
-    move |source| SyncError { table, source }
-}
-
-/// Numbers of what is in use after the switch.
-type Used = BTreeSet<u32>;
-
-/// Brings the maps to `desired`. Workloads without a place are left out.
+/// Brings the maps to `desired`, from `last`, which they were brought to before; all is compared where
+/// there is none. Workloads without a place are left out.
 ///
 /// # Errors
 /// Names the table; what was written so far is safe to keep. `known` is then to be read anew, and the
 /// next call goes on from there.
-pub(crate) fn synchronise(
-    maps: &Maps,
+pub(crate) fn synchronise<T: Tables>(
+    tables: &T,
     known: &mut Known,
+    last: Option<&Desired>,
     desired: &Desired,
     places: &BTreeMap<IpAddr, Place>,
-) -> Result<(Changes, Numbers), SyncError> {
-    let mut changes = Changes::default();
-    let old_identities = write_identities(maps, known, desired, &mut changes)?;
-    let (lists, numbers) = write_services(maps, known, desired, &mut changes)?;
-    let sets = write_workloads(maps, known, desired, places, &mut changes)?;
+) -> Result<Changes, SyncError> {
+    let mut writer = Writer::new(tables);
+    let prefixes = touched(last.map(|last| &last.identities), &desired.identities, known.identities.keys());
+    let services = touched(last.map(|last| &last.services), &desired.services, known.services.keys());
+    let old_identities = write_identities(&mut writer, known, desired, prefixes)?;
+    write_services(&mut writer, known, desired, services)?;
+    write_workloads(&mut writer, known, last, desired, places)?;
     for key in old_identities {
-        maps.identities.remove(&key).map_err(failed("identities"))?;
+        writer.write(Write::Identity(key, None))?;
         known.identities.remove(&key);
-        changes.removed += 1;
     }
     // After the last change that a decision depends on, or it would be made with what is about to go.
-    if changes.recheck {
-        next_epoch(maps)?;
+    if writer.changes.recheck {
+        writer.write(Write::Epoch)?;
     }
-    known.sets.keep(maps, &sets, &mut changes)?;
-    known.lists.keep(maps, &lists, &mut changes)?;
-    Ok((changes, numbers))
+    known.sweep(&mut writer)?;
+    Ok(writer.changes)
 }
 
-/// Makes every established flow be decided again at its next packet.
-fn next_epoch(maps: &Maps) -> Result<(), SyncError> {
-    let mut config = maps.config.lookup(&0).map_err(failed("config"))?.unwrap_or_default();
-    config.epoch = config.epoch.wrapping_add(1);
-    maps.config.update(&0, &config).map_err(failed("config"))
+/// The keys that may have to be written.
+fn touched<'a, K: Ord + Copy + 'a, V: PartialEq + Clone>(
+    last: Option<&'a OrdMap<K, V>>,
+    desired: &'a OrdMap<K, V>,
+    known: impl Iterator<Item = &'a K>,
+) -> BTreeSet<K> {
+    let key = |item: DiffItem<'_, '_, K, V>| match item {
+        DiffItem::Add(key, _) | DiffItem::Remove(key, _) => *key,
+        DiffItem::Update { new: (key, _), .. } => *key,
+    };
+    match last {
+        Some(last) => last.diff(desired).map(key).collect(),
+        None => desired.keys().chain(known).copied().collect(),
+    }
 }
 
 /// Writes identities; returns those that must go.
-fn write_identities(
-    maps: &Maps,
+fn write_identities<T: Tables>(
+    writer: &mut Writer<'_, T>,
     known: &mut Known,
     desired: &Desired,
-    changes: &mut Changes,
+    touched: BTreeSet<Prefix<Address>>,
 ) -> Result<Vec<Prefix<Address>>, SyncError> {
     let first = known.identities.is_empty();
-    for (key, number) in &desired.identities {
-        if known.identities.get(key) == Some(number) {
+    let mut old = Vec::new();
+    for key in touched {
+        let number = desired.identities.get(&key);
+        if known.identities.get(&key) == number {
             continue;
         }
-        maps.identities.update(key, number).map_err(failed("identities"))?;
-        known.identities.insert(*key, *number);
-        changes.written += 1;
         // An address that was somebody else's, or part of a prefix, must not keep what that one had.
-        changes.recheck |= !first;
+        writer.changes.recheck |= !first;
+        match number {
+            Some(number) => {
+                writer.write(Write::Identity(key, Some(*number)))?;
+                known.identities.insert(key, *number);
+            }
+            None => old.push(key),
+        }
     }
-    let old: Vec<_> =
-        known.identities.keys().filter(|key| !desired.identities.contains_key(key)).copied().collect();
-    changes.recheck |= !old.is_empty();
     Ok(old)
 }
 
-fn write_services(
-    maps: &Maps,
+fn write_services<T: Tables>(
+    writer: &mut Writer<'_, T>,
     known: &mut Known,
     desired: &Desired,
-    changes: &mut Changes,
-) -> Result<(Used, Numbers), SyncError> {
-    let mut used = Used::new();
-    let mut numbers = Numbers::default();
-    for (key, service) in &desired.services {
-        let id = known.ids.number(maps, &service.name, known.services.get(key))?;
-        numbers.services.insert(id, service.name.clone());
-        let list = known.lists.number(maps, &service.backends, changes)?;
-        used.insert(list);
-        let value = Service {
-            id,
-            list,
-            backends: u32::try_from(service.backends.len()).unwrap_or(u32::MAX),
-            flags: if service.kept { SERVICE_KEPT } else { 0 },
-        };
-        put_service(maps, known, key, &value, changes)?;
-    }
-    for address in &desired.service_addresses {
-        let key = ServiceKey { address: (*address).into(), ..ServiceKey::default() };
-        put_service(maps, known, &key, &Service::default(), changes)?;
-    }
-    for (key, _) in known.services.extract_if(.., |key, _| !wants(desired, key)) {
-        maps.services.remove(&key).map_err(failed("services"))?;
-        changes.removed += 1;
-    }
-    known.ids.keep(maps, &numbers.services)?;
-    Ok((used, numbers))
-}
-
-fn wants(desired: &Desired, key: &ServiceKey) -> bool {
-    if key.port_be == 0 && key.protocol == 0 {
-        desired.service_addresses.contains(&key.address.ip())
-    } else {
-        desired.services.contains_key(key)
-    }
-}
-
-fn put_service(
-    maps: &Maps,
-    known: &mut Known,
-    key: &ServiceKey,
-    value: &Service,
-    changes: &mut Changes,
+    touched: BTreeSet<ServiceKey>,
 ) -> Result<(), SyncError> {
-    if known.services.get(key) != Some(value) {
-        maps.services.update(key, value).map_err(failed("services"))?;
-        known.services.insert(*key, *value);
-        changes.written += 1;
+    let mut old = Vec::new();
+    for key in touched {
+        let value = match desired.services.get(&key) {
+            Some(Some(service)) => service_value(writer, known, &key, service)?,
+            Some(None) => Service::default(),
+            None => {
+                old.extend(known.services.contains_key(&key).then_some(key));
+                continue;
+            }
+        };
+        if known.services.get(&key) != Some(&value) {
+            writer.write(Write::Service(key, Some(value)))?;
+            known.enter_service(key, value);
+        }
+    }
+    for key in old {
+        writer.write(Write::Service(key, None))?;
+        known.remove_service(&key);
     }
     Ok(())
 }
 
-fn write_workloads(
-    maps: &Maps,
+/// The entry of a service. Its backends are in their table before it points to them.
+fn service_value<T: Tables>(
+    writer: &mut Writer<'_, T>,
     known: &mut Known,
+    key: &ServiceKey,
+    service: &DesiredService,
+) -> Result<Service, SyncError> {
+    Ok(Service {
+        id: known.ids.number(writer, &service.name, known.services.get(key))?,
+        list: known.lists.number(writer, &service.backends)?,
+        backends: u32::try_from(service.backends.len()).unwrap_or(u32::MAX),
+        flags: if service.kept { SERVICE_KEPT } else { 0 },
+    })
+}
+
+/// Workloads are of this node, and so few that all are looked at.
+fn write_workloads<T: Tables>(
+    writer: &mut Writer<'_, T>,
+    known: &mut Known,
+    last: Option<&Desired>,
     desired: &Desired,
     places: &BTreeMap<IpAddr, Place>,
-    changes: &mut Changes,
-) -> Result<Used, SyncError> {
+) -> Result<(), SyncError> {
     let mut next = known.workloads.values().map(|workload| workload.id).max().unwrap_or(0);
-    let (mut wanted, mut used) = (BTreeSet::new(), Used::new());
+    let mut wanted = BTreeSet::new();
     for (address, workload) in &desired.workloads {
         let Some(place) = places.get(address) else { continue };
         let key = Address::from(*address);
         wanted.insert(key);
         let old = known.workloads.get(&key).copied();
-        let policy = known.sets.number(maps, &workload.policy, changes)?;
-        used.insert(policy);
+        let before = last.and_then(|last| last.workloads.get(address)).zip(old);
+        let policy = match before {
+            Some((before, old)) if before.has_policy_of(workload) => old.policy,
+            _ => known.sets.number(writer, &workload.policy)?,
+        };
         let id = old.map_or_else(
             || {
                 next += 1;
@@ -204,25 +197,33 @@ fn write_workloads(
             },
             |old| old.id,
         );
-        let value = Workload {
-            id,
-            ifindex: place.ifindex,
-            identity: workload.identity,
-            policy,
-            flags: workload.flags | if place.bridge.is_some() { WORKLOAD_BRIDGED } else { 0 },
-            egress: workload.egress,
-            ingress: workload.ingress,
-        };
+        let value = workload_value(workload, place, id, policy);
         if old != Some(value) {
-            maps.workloads.update(&key, &value).map_err(failed("workloads"))?;
-            known.workloads.insert(key, value);
-            changes.written += 1;
-            changes.recheck |= old.is_some();
+            writer.write(Write::Workload(key, Some(value)))?;
+            known.enter_workload(key, value);
+            writer.changes.recheck |= old.is_some();
         }
     }
-    for (key, _) in known.workloads.extract_if(.., |key, _| !wanted.contains(key)) {
-        maps.workloads.remove(&key).map_err(failed("workloads"))?;
-        changes.removed += 1;
+    let old: Vec<Address> = known.workloads.keys().filter(|key| !wanted.contains(key)).copied().collect();
+    for key in old {
+        writer.write(Write::Workload(key, None))?;
+        known.remove_workload(&key);
     }
-    Ok(used)
+    Ok(())
 }
+
+fn workload_value(workload: &DesiredWorkload, place: &Place, id: u32, policy: u32) -> Workload {
+    let bridged = if place.bridge.is_some() { WORKLOAD_BRIDGED } else { 0 };
+    Workload {
+        id,
+        ifindex: place.ifindex,
+        identity: workload.identity,
+        policy,
+        flags: workload.flags | bridged,
+        egress: workload.egress,
+        ingress: workload.ingress,
+    }
+}
+
+#[cfg(test)]
+mod tests;

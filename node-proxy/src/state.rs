@@ -88,8 +88,13 @@ impl MeshState {
     }
 
     /// The policies of the same revision.
-    pub(crate) fn policies(&self) -> &Arc<PolicySet> {
+    pub fn policies(&self) -> &Arc<PolicySet> {
         &self.policies
+    }
+
+    /// The Services of the same revision.
+    pub fn services(&self) -> &Services {
+        &self.services
     }
 
     /// What a port of a Service's address stands for.

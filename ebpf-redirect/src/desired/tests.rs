@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 use weft_ebpf_common::identity;
 use weft_ir::{
-    AppProtocol, EndpointPort, Endpoints, IdentityNumber, Node, PathMatch, Protocol, Resource, Route,
-    RouteAction, RouteKind, RouteMatch, RouteParent, RouteTimeouts,
+    AppProtocol, EndpointPort, Endpoints, IdentityNumber, Node, PathMatch, Route, RouteAction, RouteKind,
+    RouteMatch, RouteParent, RouteTimeouts,
 };
 
 use super::*;
@@ -60,12 +60,13 @@ fn compile(resources: impl IntoIterator<Item = Resource>) -> Desired {
     for resource in resources {
         snapshot.insert(resource);
     }
-    Desired::compile(&snapshot, "one", &PolicySet::compile(&snapshot, "one"))
+    let services = Services::of(&snapshot);
+    Desired::empty("one").next(&snapshot, &services, &PolicySet::compile(&snapshot, "one"))
 }
 
 fn backends(desired: &Desired) -> Vec<Vec<String>> {
     let text = |backend: &Endpoint| format!("{}", backend.address.ip());
-    desired.services.values().map(|service| service.backends.iter().map(text).collect()).collect()
+    desired.services.values().flatten().map(|service| service.backends.iter().map(text).collect()).collect()
 }
 
 #[test]
@@ -77,7 +78,7 @@ fn each_address_of_a_service_gets_backends_of_its_own_family() {
     let mut found = backends(&desired);
     found.sort();
     assert_eq!(found, [["10.0.0.1"], ["fd00::1"]]);
-    assert!(desired.services.values().all(|service| !service.kept));
+    assert!(desired.services.values().flatten().all(|service| !service.kept));
 }
 
 #[test]
@@ -93,7 +94,7 @@ fn ending_endpoints_take_connections_only_when_none_is_ready() {
 fn a_route_keeps_the_address_of_the_port_it_names_only() {
     let kept = |port| {
         let desired = compile([service(&["10.96.0.1"], 80, AppProtocol::Http), route(port)]);
-        desired.services.values().all(|service| service.kept)
+        desired.services.values().flatten().all(|service| service.kept)
     };
     assert!(kept(None));
     assert!(kept(Some(80)));

@@ -25,7 +25,7 @@ use weft_ir::{
     RouteKind, RouteMatch, RouteParent, RouteTimeouts, Selector, Service, ServicePort, Snapshot, Tier,
     Workload,
 };
-use weft_policy::PolicySet;
+use weft_policy::{PolicySet, capture::Services};
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
@@ -439,7 +439,8 @@ impl Running {
 async fn apply(datapath: &mut Datapath, snapshot: &Snapshot) -> Applied {
     let policy = PolicySet::compile(snapshot, "one");
     let deadline = Instant::now() + PATIENCE;
-    let mut applied = datapath.apply(snapshot, &policy).await.unwrap();
+    let services = Services::of(snapshot);
+    let mut applied = datapath.apply(snapshot, &services, &policy).await.unwrap();
     while !applied.unattached.is_empty() {
         assert!(Instant::now() < deadline, "no device for {:?}", applied.unattached);
         let _late = tokio::time::timeout(Duration::from_millis(500), datapath.changed()).await;

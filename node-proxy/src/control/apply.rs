@@ -201,7 +201,7 @@ impl Kernel {
     /// Brings the kernel to the workers' state; false when that failed and is to be tried again.
     async fn apply(&mut self, commit: &Arc<Commit>, state: Arc<MeshState>, ports: &[u16]) -> bool {
         self.states.send_replace(Arc::clone(&state));
-        let done = self.datapath.apply(&commit.snapshot, state.policies()).await;
+        let done = self.datapath.apply(&commit.snapshot, state.services(), state.policies()).await;
         // After the tables, so that a new kernel redirects nothing before it is whole; tables of an
         // earlier process have redirected all the time.
         let done = match done {

@@ -149,11 +149,11 @@ proptest! {
         let worker = worker(&snapshot);
         let held = worker.held();
         let state = held.state();
-        let desired = Desired::compile(&snapshot, NODE, state.policies());
+        let desired = Desired::empty(NODE).next(&snapshot, state.services(), state.policies());
         let clients: Vec<IpAddr> = (1..5).map(world::pod_address).collect();
         for client in clients.iter().filter(|client| desired.workloads.contains_key(client)) {
             for vip in world::vips().flat_map(|vip| PORTS.map(|port| SocketAddr::new(vip, port))) {
-                let Some(service) = desired.services.get(&key(vip)) else { continue };
+                let Some(Some(service)) = desired.services.get(&key(vip)) else { continue };
                 let plan = planned(&worker, *client, vip);
                 let named = state.service(vip).is_some_and(|target| target.capture.is_redirected());
                 prop_assert_eq!(service.kept, named, "{}", vip);

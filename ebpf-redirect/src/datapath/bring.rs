@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Brings the kernel to the desired tables, and devices to their hooks.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use imbl::ordset::DiffItem;
+
+use super::{Applied, Datapath, DatapathError};
+use crate::{
+    config::{DEVICE, DEVICE_PEER},
+    desired::{Desired, DesiredWorkload},
+    firewall::{self, Exempt},
+    load::{DeviceHook, LoadError},
+    network::Link,
+    sync::{Known, Place, synchronise},
+};
+
+/// The node's devices as they were found last.
+#[derive(Clone, Debug)]
+pub(super) struct Devices {
+    links: BTreeMap<u32, Link>,
+    /// The addresses of the node's own.
+    own: Vec<IpAddr>,
+    /// Where workloads hang.
+    places: BTreeMap<IpAddr, Place>,
+}
+
+impl Devices {
+    /// Whether every workload is where one of its name and address was found for the last tables.
+    fn hold(&self, last: Option<&Desired>, desired: &Desired) -> bool {
+        let Some(last) = last else { return false };
+        let same = |(ip, workload): (&IpAddr, &DesiredWorkload)| {
+            self.places.contains_key(ip)
+                && last.workloads.get(ip).is_some_and(|known| known.name == workload.name)
+        };
+        desired.workloads.len() == last.workloads.len() && desired.workloads.iter().all(same)
+    }
+}
+
+/// What the kernel has, as this process wrote it.
+#[derive(Debug)]
+pub(super) struct Brought {
+    pub(super) known: Known,
+    tables: Desired,
+    devices: Devices,
+}
+
+/// Addresses and ports that came to be kept, and those that no longer are.
+#[derive(Debug, Default)]
+struct KeptChange {
+    added: BTreeSet<(IpAddr, u16)>,
+    removed: BTreeSet<(IpAddr, u16)>,
+}
+
+impl Datapath {
+    /// Brings the kernel from what it was brought to last, if that is known, else from what is found.
+    /// `look` says that devices, addresses or routes may not be what they were.
+    pub(super) async fn bring(
+        &mut self,
+        desired: &mut Desired,
+        look: bool,
+    ) -> Result<Applied, DatapathError> {
+        // What fails below leaves nothing that is known.
+        let (known, last, seen) = match self.brought.take() {
+            Some(Brought { known, tables, devices }) => (known, Some(tables), Some(devices)),
+            None => (Known::read(&self.maps)?, None, None),
+        };
+        let (devices, moved) = match seen {
+            Some(devices) if !look && devices.hold(last.as_ref(), desired) => (devices, false),
+            _ => (self.find_devices(desired, &known).await?, true),
+        };
+        desired.set_device_addresses(&devices.own);
+        self.exempt(last.as_ref(), desired).await?;
+        match &last {
+            Some(last) if !moved => self.route_changed(last, desired, &devices.own).await?,
+            _ => self.network.route_kept(desired, &devices.own).await?,
+        }
+        let mut known = known;
+        let changes = synchronise(&self.maps, &mut known, last.as_ref(), desired, &devices.places)?;
+        self.numbers = known.service_numbers().clone();
+        if moved {
+            self.attach_devices(&devices.links, &devices.places)?;
+        }
+        let unattached = desired.workloads.keys().filter(|ip| !devices.places.contains_key(ip)).copied();
+        let applied = Applied { revision: desired.revision(), changes, unattached: unattached.collect() };
+        self.brought = Some(Brought { known, tables: desired.clone(), devices });
+        Ok(applied)
+    }
+
+    async fn find_devices(&self, desired: &Desired, known: &Known) -> Result<Devices, DatapathError> {
+        let links = self.network.links().await?;
+        let own = self.network.addresses().await?;
+        let before = known.devices().collect();
+        let places = self.network.places(desired.workloads.keys().copied(), &links, &before).await?;
+        Ok(Devices { links, own, places })
+    }
+
+    /// The firewall's table: only its elements where nothing but kept ports changed.
+    async fn exempt(&self, last: Option<&Desired>, desired: &Desired) -> Result<(), DatapathError> {
+        if let Some(last) = last
+            && desired.has_cluster_of(last)
+        {
+            let KeptChange { added, removed } = kept_change(last, desired);
+            let nothing = added.is_empty() && removed.is_empty();
+            // Where somebody else removed the table, it is written anew.
+            if nothing || firewall::change(&added, &removed).await.is_ok() {
+                return Ok(());
+            }
+        }
+        let exempt =
+            Exempt { cluster: desired.cluster().collect(), kept: desired.kept.iter().copied().collect() };
+        Ok(firewall::apply(&self.config, &exempt).await?)
+    }
+
+    async fn route_changed(
+        &self,
+        last: &Desired,
+        desired: &Desired,
+        own: &[IpAddr],
+    ) -> Result<(), DatapathError> {
+        let KeptChange { added, removed } = kept_change(last, desired);
+        let touched: BTreeSet<IpAddr> =
+            added.into_iter().chain(removed).map(|(address, _)| address).collect();
+        for address in touched.into_iter().filter(|address| last.keeps(*address) != desired.keeps(*address)) {
+            match desired.keeps(address) {
+                true => self.network.keep(address, desired, own).await?,
+                false => self.network.forget_kept(address).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Each device gets the hooks of its role: new ones before old ones go.
+    fn attach_devices(
+        &mut self,
+        links: &BTreeMap<u32, Link>,
+        places: &BTreeMap<IpAddr, Place>,
+    ) -> Result<(), LoadError> {
+        let pods: BTreeSet<u32> = places.values().map(|place| place.ifindex).collect();
+        let bridges: BTreeSet<u32> = places.values().filter_map(|place| place.bridge).collect();
+        let is_port = |link: &Link| link.controller.is_some_and(|bridge| bridges.contains(&bridge));
+        let mut wanted = BTreeSet::new();
+        for (index, link) in links {
+            if link.name == DEVICE {
+                wanted.insert((DeviceHook::Bounced, *index));
+            } else if pods.contains(index) {
+                wanted.insert((DeviceHook::FromPod, *index));
+                wanted.insert((DeviceHook::ToPod, *index));
+            } else if is_port(link) {
+                wanted.insert((DeviceHook::FromPort, *index));
+                wanted.insert((DeviceHook::ToPort, *index));
+            } else if !link.loopback && link.name != DEVICE_PEER {
+                wanted.insert((DeviceHook::FromNetdev, *index));
+            }
+        }
+        // Each attachment waits for the kernel's readers: one per hook and process, not one per change.
+        // What others took away in the meantime (a filter, a queueing discipline) comes back.
+        let there = self.programs.attached()?;
+        let done = |hook: &(DeviceHook, u32)| self.attached.contains(hook) && there.contains(hook);
+        for (hook, index) in wanted.iter().filter(|hook| !done(hook)) {
+            match self.programs.attach_device(*hook, *index) {
+                // It went away since we looked; that is a change of its own.
+                Err(LoadError::Attach { source, .. }) if source.raw_os_error() == Some(libc::ENODEV) => {}
+                done => done?,
+            }
+        }
+        for (hook, index) in there.difference(&wanted) {
+            self.programs.detach_device(*hook, *index)?;
+        }
+        self.attached = wanted;
+        Ok(())
+    }
+}
+
+fn kept_change(last: &Desired, desired: &Desired) -> KeptChange {
+    let mut change = KeptChange::default();
+    for item in last.kept.diff(&desired.kept) {
+        match item {
+            DiffItem::Add(new) => change.added.insert(*new),
+            DiffItem::Remove(old) => change.removed.insert(*old),
+        };
+    }
+    change
+}
