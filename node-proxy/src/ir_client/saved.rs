@@ -7,7 +7,7 @@ use std::{
     io::Write,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -22,6 +22,9 @@ use weft_ir::{
 
 /// A write costs the whole state, so there is at most one in this time; the newest state wins.
 const PAUSE: Duration = Duration::from_secs(2);
+
+/// And a write takes at most one part in this many of the time, however large the state is.
+const SHARE: u32 = 50;
 
 /// Makes the directory and returns the path of the state.
 pub(super) fn prepare(directory: &Path) -> io::Result<PathBuf> {
@@ -54,6 +57,7 @@ pub(super) async fn keep(
 ) -> Result<(), Infallible> {
     loop {
         let closed = states.changed().await.is_err();
+        let begun = Instant::now();
         let state = states.borrow_and_update().clone();
         if let Some(state) = state.filter(|_| !closed) {
             let target = path.clone();
@@ -68,13 +72,14 @@ pub(super) async fn keep(
             done.send(()).unwrap_or_default();
             return Ok(());
         }
+        let pause = PAUSE.max(begun.elapsed() * SHARE);
         // Ends early when the sender goes; what came meanwhile is seen by the next turn.
         let gone = async {
             while states.has_changed().is_ok() {
                 tokio::time::sleep(PAUSE / 20).await
             }
         };
-        drop(timeout(PAUSE, gone).await);
+        drop(timeout(pause, gone).await);
     }
 }
 
