@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 //! One request through the proxy, as plain code in one written order:
 //!
-//! 1. normalise: the host in lower case, without its port;
-//! 2. match the route;
-//! 3. pick backend and endpoint ([`exchange`]);
-//! 4. decide the client's egress, on the request as received, for that endpoint;
-//! 5. filters;
-//! 6. decide the ingress of a local endpoint, on the request as it will be sent;
-//! 7. rate limits, so that only what is allowed counts;
-//! 8. send, with timeouts and retries; each try picks and decides again;
-//! 9. respond.
+//! 1. say to the endpoint who the client of a Gateway is;
+//! 2. normalise: the host in lower case, without its port;
+//! 3. match the route; a redirect takes tokens of the limits and answers here;
+//! 4. pick the backend, by weight;
+//! 5. filters, on a copy;
+//! 6. pick an endpoint of the backend ([`exchange`]);
+//! 7. decide the client's egress, for that endpoint, on the request as received;
+//! 8. decide the ingress of a local endpoint, on the request as it will be sent;
+//! 9. rate limits, so that only what is allowed counts;
+//! 10. send, with timeouts and retries; each try picks an endpoint and decides again;
+//! 11. respond, with the filters of backend and rule.
+//!
+//! A test holds the steps to this order: what fails at several is refused by the first.
 
 mod connection;
 mod deadline;

@@ -31,8 +31,8 @@ use weft_ebpf_common::reason::Reason;
 use weft_ir::{
     AppProtocol, Endpoint, EndpointPort, Endpoints, HeaderChanges, HttpRule, Identity, IdentityNumber,
     L7Rules, MeshDefaults, Node, Operator, PathChange, Peer, Policy, PolicyDirection, PolicyKind, PolicyPort,
-    PolicyRule, PortRule, Protocol, Requirement, Resource, Rewrite, RouteFilter, RouteParent, Selector,
-    Service, ServicePort, Snapshot, Tier, Workload,
+    PolicyRule, PortRule, Protocol, RateLimit, RateLimitTarget, Requirement, Resource, Rewrite, RouteFilter,
+    RouteParent, Selector, Service, ServicePort, Snapshot, Tier, Workload,
 };
 use weft_node_proxy::{
     Compiler, Connection, ConnectionRecord, DialConfig, Dialer, Ends, Entrance, Pools, Record, RecordSink,
@@ -467,5 +467,69 @@ fn a_switched_stream_ends_when_its_request_is_no_longer_allowed() {
         publish(3, "/other");
         assert_eq!(client.read(&mut echo).await.expect("an end"), 0);
         serving.await.expect("no panic");
+    });
+}
+
+/// What is wrong for each step of a request, in the order of request.rs, and the reason that it gives.
+const STEPS: [(&str, Reason); 8] = [
+    ("no rule matches", Reason::NoRoute),
+    ("the rule has a filter that is not understood", Reason::InvalidBackend),
+    ("no backend has a weight", Reason::NoWeight),
+    ("the backend has no endpoints", Reason::NoServiceBackend),
+    ("the client may not send it", Reason::HttpPolicyDenied),
+    ("the endpoint may not receive it as it is sent", Reason::HttpPolicyDenied),
+    ("the limit is used up", Reason::RateLimited),
+    ("nobody listens", Reason::UpstreamConnectFailed),
+];
+
+/// A mesh in which the first of the steps are right, and all others wrong.
+fn mesh_with(right: usize, listening: SocketAddr, silent: SocketAddr) -> Mesh {
+    let wrong = |step: usize| step >= right;
+    let endpoint = if wrong(7) { silent } else { listening };
+    let mut resources = shop(endpoint, ([127, 0, 0, 26], 1).into(), "node-b");
+    if wrong(3) {
+        resources.retain(|resource| !matches!(resource, Resource::Endpoints(_)));
+    }
+    let mut rule_of = route("r", "/", vec![backend("v1", u32::from(!wrong(2)))]);
+    rule_of.matches[0].path = weft_ir::PathMatch::Prefix(if wrong(0) { "/other" } else { "/out" }.into());
+    let rewrite = Rewrite { hostname: None, path: Some(PathChange::Prefix("/in".into())) };
+    rule_of.action.filters = vec![RouteFilter::Rewrite(rewrite)];
+    rule_of.action.filters.extend(wrong(1).then_some(RouteFilter::Invalid));
+    resources.push(to_service(rule_of));
+    let egress = if wrong(4) { "/in" } else { "/out" };
+    resources.push(policy("out", "client", false, "v1", Some(vec![rule("GET", egress)])));
+    let ingress = if wrong(5) { "/out" } else { "/in" };
+    resources.push(policy("in", "v1", true, "client", Some(vec![rule("GET", ingress)])));
+    resources.push(Resource::RateLimit(RateLimit {
+        name: name("limit"),
+        target: RateLimitTarget::Service(name("web")),
+        requests: u32::from(!wrong(6)),
+        interval: Duration::from_secs(3600),
+        burst: 1,
+        per_client: false,
+    }));
+    Mesh::new(resources)
+}
+
+#[test]
+fn the_steps_of_a_request_refuse_in_their_written_order() {
+    local(async {
+        let listening = pod_origin(25).await;
+        let closed = TcpListener::bind("127.0.0.25:0").await.expect("a free port");
+        let silent = closed.local_addr().expect("an address");
+        drop(closed);
+        for (right, (wrong, reason)) in STEPS.into_iter().enumerate() {
+            let mesh = mesh_with(right, listening, silent);
+            let answer = mesh.get("/out").await;
+            let (refused, by) = mesh.last();
+            assert_eq!(refused, Some(reason), "{wrong}: {answer:?}");
+            match right {
+                4 => assert_eq!(by.as_deref(), Some("shop/out")),
+                5 => assert_eq!(by.as_deref(), Some("shop/in")),
+                _ => {}
+            }
+        }
+        let mesh = mesh_with(STEPS.len(), listening, silent);
+        assert_eq!(mesh.get("/out").await, (200, "25 GET /in".into()));
     });
 }
