@@ -15,6 +15,7 @@ use weft_api::object::{DecodeError, Kind, ObjectKey};
 use weft_gateway_api::Item;
 
 mod documents;
+mod found;
 mod good;
 mod name;
 mod problems;
@@ -235,11 +236,9 @@ fn used(
     claims: &[Arc<str>],
     key: &ObjectKey,
 ) -> (Option<Entry>, Vec<Problem>) {
-    let of_source = |name| sources.get(name).and_then(|source| Some((name, source.found.get(key)?)));
-    let mut found = claims
-        .iter()
-        .filter_map(of_source)
-        .flat_map(|(name, found)| found.iter().map(move |one| (name, one)));
+    let of_sources = claims.iter().filter_map(|name| Some((name, sources.get(name)?)));
+    let mut found =
+        of_sources.flat_map(|(name, source)| source.found.of(key).map(move |found| (name, found)));
     let Some((source, first)) = found.next() else { return (None, Vec::new()) };
     let problem = |source: &Arc<str>, line: u32, message: Arc<str>, severity| Problem {
         source: source.clone(),

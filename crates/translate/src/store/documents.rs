@@ -9,7 +9,11 @@ use weft_api::{
     recognize::{Recognition, recognize},
 };
 
-use super::{Content, Entry, Problem, Refused, Severity, name};
+use super::{
+    Entry, Problem, Refused, Severity,
+    found::{Found, Objects},
+    name,
+};
 use crate::{
     ineffective, validate,
     yaml::{self, Budget, Chunk, Located, MAX_DOCUMENTS, Shape, YamlError},
@@ -22,22 +26,13 @@ const MAX_UNRECOGNIZED: usize = 100;
 /// What a source holds.
 #[derive(Debug, Default)]
 pub(super) struct Source {
-    /// Its objects, each once or, wrongly, several times.
-    pub(super) found: BTreeMap<ObjectKey, Vec<Found>>,
+    /// Its objects.
+    pub(super) found: Objects,
     pub(super) problems: Vec<Problem>,
     /// How many objects there are of each kind that is none of Weft's business, by `apiVersion` and kind.
     pub(super) foreign: BTreeMap<(Arc<str>, Arc<str>), usize>,
     /// Of how many documents nobody can tell what they name.
     pub(super) unrecognized: usize,
-}
-
-/// An object of a text.
-#[derive(Debug)]
-pub(super) struct Found {
-    pub(super) line: u32,
-    pub(super) content: Content,
-    /// What of it has no effect, and the line.
-    pub(super) note: Option<(u32, Arc<str>)>,
 }
 
 impl Source {
@@ -63,13 +58,12 @@ impl Source {
                 Err(error) => source.unrecognized(name, error.line, error.message),
             }
         }
+        source.found.sort();
         source
     }
 
     fn add(&mut self, part: Source) {
-        for (key, mut found) in part.found {
-            self.found.entry(key).or_default().append(&mut found);
-        }
+        self.found.append(part.found);
         self.problems.extend(part.problems);
         for (kind, count) in part.foreign {
             *self.foreign.entry(kind).or_default() += count;
@@ -84,14 +78,11 @@ impl Source {
 
     /// Keeps the objects of an earlier text that this one does not name.
     pub(super) fn keep(&mut self, old: Source) {
-        let kept = old.found.into_iter().filter(|(key, _)| !self.found.contains_key(key));
-        let kept: Vec<(ObjectKey, Vec<Found>)> = kept.collect();
-        if !kept.is_empty() {
+        if self.found.keep(old.found) {
             for problem in self.problems.iter_mut().filter(|one| one.severity == Severity::Unrecognized) {
                 problem.message = format!("{}; what was read before stays", problem.message).into();
             }
         }
-        self.found.extend(kept);
     }
 }
 
@@ -169,7 +160,7 @@ impl Reading<'_> {
             let line = located.line_of(&error.path).max(line);
             Arc::new(Refused { value: located.value, error, line })
         });
-        self.source.found.entry(key).or_default().push(Found { line, content, note });
+        self.source.found.push(key, Found { line, content, note });
     }
 
     /// An object of a kind that is not read.
