@@ -112,7 +112,8 @@ async fn changes(cluster: Cluster, kind: Changed, source: &Path, stream: &mut St
     let mut delays = Vec::new();
     let mut cpus = Vec::new();
     for change in 0..CHANGES {
-        let (path, text) = cluster.file(kind, 1_000 + change * 7, 1 + change);
+        // Seven apart, so that no two of the five kinds change one file.
+        let (path, text) = cluster.file(kind, 1_000 + kind as u32 + change * 7, 1 + change);
         let new = source.join("new");
         fs::write(&new, text).unwrap();
         tokio::time::sleep(PAUSE).await;

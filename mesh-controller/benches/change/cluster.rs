@@ -155,7 +155,6 @@ impl Cluster {
     }
 
     fn slice(self, number: u32, version: u32) -> String {
-        let ready = version.is_multiple_of(2);
         let mut text = format!(
             "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: s{number}-a\n  namespace: ns{}\n\
              \x20 labels: {{kubernetes.io/service-name: s{number}}}\naddressType: IPv4\n\
@@ -169,7 +168,7 @@ impl Cluster {
                 "- {{addresses: [{}], nodeName: n{}, conditions: {{ready: {}}}}}",
                 address(pod),
                 pod % self.nodes(),
-                ready || endpoint > 0,
+                version == 0 || endpoint > 0,
             )
             .unwrap();
         }
