@@ -417,3 +417,77 @@ fn a_policy_is_compiled_again_only_where_a_change_touches_it() {
     assert!(!same, "an identity that is gone");
     assert_eq!((&*says(&set, CLIENT), &*says(&set, 301)), ("allow by shop/p", "policy_denied by shop/p"));
 }
+
+fn at(tier: Tier, priority: u16, policy: Policy) -> Policy {
+    Policy { tier, priority, ..policy }
+}
+
+fn allows(name: &str, ports: Vec<PortRule>) -> Policy {
+    ingress(
+        name,
+        PolicyDirection { allow: vec![rule(select("client"), ports)], ..PolicyDirection::default() },
+    )
+}
+
+fn denies(name: &str, ports: Vec<PortRule>) -> Policy {
+    ingress(name, PolicyDirection { deny: vec![rule(select("client"), ports)], ..PolicyDirection::default() })
+}
+
+#[test]
+fn a_higher_tier_decides_whatever_a_lower_one_says() {
+    let policy = server(vec![
+        at(Tier::Admin, 7, allows("admin", vec![port(80)])),
+        denies("normal", vec![port(80), port(81)]),
+        ingress("l7", closed(vec![rule(select("client"), vec![http(80, vec![get("/a")])])], Vec::new())),
+        at(Tier::Baseline, 0, allows("baseline", vec![port(81), port(82)])),
+    ]);
+    assert_eq!(says(&policy, CLIENT, 80), "allow by shop/admin");
+    assert_eq!(says(&policy, CLIENT, 81), "denied_by_rule by shop/normal");
+    assert_eq!(says(&policy, CLIENT, 82), "policy_denied by shop/l7", "the tier before has closed");
+    let open = server(vec![at(Tier::Baseline, 0, denies("baseline", vec![port(82)]))]);
+    assert_eq!(says(&open, CLIENT, 82), "denied_by_rule by shop/baseline");
+    assert_eq!(says(&open, CLIENT, 83), "allow");
+}
+
+#[test]
+fn within_a_tier_the_lower_priority_decides_and_its_l7_rules_are_all_there_is() {
+    let policy = server(vec![
+        at(Tier::Admin, 2, denies("second", vec![PortRule { port: PolicyPort::Range(80, 90), ..port(80) }])),
+        at(Tier::Admin, 1, allows("first", vec![port(85)])),
+        at(
+            Tier::Admin,
+            0,
+            ingress("l7", closed(vec![rule(select("client"), vec![http(88, vec![get("/a")])])], Vec::new())),
+        ),
+    ]);
+    assert_eq!(says(&policy, CLIENT, 85), "allow by shop/first");
+    assert_eq!(says(&policy, CLIENT, 86), "denied_by_rule by shop/second");
+    assert_eq!(says(&policy, CLIENT, 88), "GET /a");
+}
+
+#[test]
+fn the_local_host_is_let_in_behind_administrators_and_in_front_of_the_baseline() {
+    let host = |tier, name| {
+        let deny = vec![rule(vec![Peer::Entity(Entity::Host)], Vec::new())];
+        at(tier, 0, ingress(name, PolicyDirection { deny, ..PolicyDirection::default() }))
+    };
+    let says = |policy| says(&server(vec![policy]), identity::HOST, 80);
+    assert_eq!(says(host(Tier::Admin, "admin")), "denied_by_rule by shop/admin");
+    assert_eq!(says(host(Tier::Normal, "normal")), "denied_by_rule by shop/normal");
+    assert_eq!(says(host(Tier::Baseline, "baseline")), "allow by allow-localhost");
+}
+
+#[test]
+fn one_rule_that_asks_who_the_peer_is_asks_for_all_of_its_level() {
+    let asked = |ports| PolicyRule { authenticate: true, ..rule(select("client"), ports) };
+    let plain = rule(vec![Peer::Any], vec![port(80)]);
+    let policy = server(vec![ingress("p", closed(vec![plain.clone(), asked(vec![port(80)])], Vec::new()))]);
+    assert_eq!(says(&policy, CLIENT, 80), "ask who it is by shop/p");
+    assert_eq!(says(&policy, OTHER, 80), "allow by shop/p");
+    let l7 = asked(vec![http(80, vec![get("/a")])]);
+    let policy = server(vec![ingress("p", closed(vec![l7], Vec::new()))]);
+    assert_eq!(says(&policy, CLIENT, 80), "GET /a, and ask who it is");
+    let entries = policy.ingress.kernel_entries();
+    let client = weft_policy::Peer::Identity(IdentityNumber(CLIENT));
+    assert!(entries.iter().any(|entry| entry.peer == client && entry.verdict.authenticate()));
+}

@@ -202,3 +202,31 @@ fn combined<'a>(head: &'a RequestHead, name: &str) -> Option<Cow<'a, [u8]>> {
     let all: Vec<&[u8]> = head.headers.get_all(&name).collect();
     if all.len() == 1 { Some(Cow::Borrowed(first)) } else { Some(Cow::Owned(all.join(&b","[..]))) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEVEL: Level = Level::new(200, 0);
+
+    fn decision(verdict: Verdict) -> Decision {
+        Decision { verdict, policy: Some("shop/checkout".into()), l7: None }
+    }
+
+    #[test]
+    fn a_peer_that_has_to_prove_who_it_is_is_denied() {
+        let verdicts = Verdicts { egress: not_asked(), ingress: decision(Verdict::authenticated(LEVEL, 7)) };
+        let denial = verdicts.permit_bytes().unwrap_err();
+        assert_eq!((denial.reason, denial.direction), (Reason::AuthenticationRequired, Direction::Ingress));
+        assert_eq!(denial.decided.policy.as_deref(), Some("shop/checkout"));
+        assert_eq!((denial.decided.verdict.action(), denial.decided.verdict.rule), (Action::Deny, 7));
+    }
+
+    #[test]
+    fn what_nobody_decided_is_denied() {
+        for verdict in [Verdict::NONE, Verdict::redirect(LEVEL, 7)] {
+            let verdicts = Verdicts { egress: decision(verdict), ingress: not_asked() };
+            assert_eq!(verdicts.permit_bytes().unwrap_err().reason, Reason::NoPolicyConfig);
+        }
+    }
+}
