@@ -35,7 +35,10 @@ impl Source {
         if name == "tests.rs" || self.path.contains("/tests/") {
             return "";
         }
-        match self.text.find("\n#[cfg(test)]\nmod ") {
+        // Tests that lend their values to those of a submodule are `pub(super)`.
+        let ends =
+            ["\n#[cfg(test)]\nmod ", "\n#[cfg(test)]\npub(super) mod "].map(|start| self.text.find(start));
+        match ends.into_iter().flatten().min() {
             Some(end) => &self.text[..end],
             None => &self.text,
         }
