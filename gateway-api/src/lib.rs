@@ -2,14 +2,14 @@
 //! Gateway API and GAMMA objects, translated to the IR and to statuses.
 //!
 //! The crate is pure: objects in, resources and statuses out, with no I/O, no clock and no order of
-//! events. What it cannot translate it never drops: a rule that it refuses is programmed to answer
-//! 500, and a condition names the field.
+//! events. A part that it cannot translate is closed alone: a rule that it refuses answers 500 to what it
+//! would have matched, and a condition names the field (ADR 0014).
 //!
 //! One function translates one object of a kind ([`translate_class`], [`translate_gateway`],
 //! [`translate_route`]) and asks a [`World`] for the others that it needs; no function looks at all
 //! objects, so that results can be kept as long as the answers stay the same.
 //!
-//! Read [`world`] first, then `gateway`, `httproute` and `rules`.
+//! Read [`world`] first, then `gateway`, `httproute`, `rules` and `matches`.
 
 mod filters;
 mod gateway;

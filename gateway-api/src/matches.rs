@@ -34,7 +34,8 @@ pub(crate) fn translate(at: &str, wanted: &HttpRouteMatch, wrong: &Wrong<'_>) ->
     let path = reader.path(&format!("{at}.path"), wanted.path.as_ref());
     let told = path.as_ref().is_some_and(|path| !is_everything(path));
     let matched = RouteMatch {
-        path: path.unwrap_or(PathMatch::Prefix("/".into())),
+        // An expression, as it was or may have been, since a prefix would lose against the other ones.
+        path: path.unwrap_or_else(|| PathMatch::Regex(ANYTHING.into())),
         method: wanted.method.map(|method| method.as_str().into()),
         headers: reader.values(&format!("{at}.headers"), &wanted.headers, true),
         query: reader.values(&format!("{at}.queryParams"), &wanted.query_params, false),

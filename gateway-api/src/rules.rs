@@ -75,7 +75,9 @@ pub(crate) fn translate(
     };
     let so = match (matches.is_empty(), untold) {
         (false, false) => "requests that match it are answered with 500",
-        (false, true) => "requests that are known to match it are answered with 500",
+        (false, true) => {
+            "requests that are known to match it are answered with 500, it cannot be told which others do"
+        }
         (true, false) => "no request can match it",
         (true, true) => "it cannot be told which requests match it, and other rules get them",
     };

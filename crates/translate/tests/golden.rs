@@ -80,11 +80,6 @@ fn run(directory: &Path) -> usize {
 }
 
 #[test]
-fn gateway_api_objects_become_what_the_golden_files_say() {
-    assert!(run(&directory("../../gateway-api/tests/golden")) >= 15);
-}
-
-#[test]
 fn policies_and_workloads_become_what_the_golden_files_say() {
     assert!(run(&directory("tests/golden")) >= 10);
 }

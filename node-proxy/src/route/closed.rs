@@ -28,7 +28,7 @@ fn closed_match(wanted: &RouteMatch) -> Option<RouteMatch> {
     };
     let told = path.is_some();
     let closed = RouteMatch {
-        path: path.unwrap_or(PathMatch::Prefix("/".into())),
+        path: path.unwrap_or_else(|| PathMatch::Regex(ANYTHING.into())),
         method: wanted.method.clone(),
         headers: wanted.headers.iter().map(closed_value).collect(),
         query: wanted.query.iter().map(closed_value).collect(),
