@@ -138,7 +138,7 @@ fn direction(
         }
     }
     let says = |policy: &&CompiledPolicy| policy.section(direction).says_anything();
-    if direction == Direction::Ingress && selecting.iter().any(|policy| says(policy)) {
+    if direction == Direction::Ingress && selecting.iter().any(says) {
         effects.add_allow_localhost();
     }
     let Effects { found, warnings: mut said, .. } = effects;
