@@ -78,12 +78,12 @@ impl MeshState {
     }
 
     /// Who is behind an address.
-    pub(crate) fn peer(&self, address: IpAddr) -> &Party {
+    pub fn peer(&self, address: IpAddr) -> &Party {
         self.directory().find(address)
     }
 
     /// Who is behind which address, with names for flows.
-    pub(crate) fn directory(&self) -> &Directory {
+    pub fn directory(&self) -> &Directory {
         self.policies.directory()
     }
 

@@ -166,6 +166,11 @@ impl Directory {
         self.networks.is_same(&old.networks)
     }
 
+    /// The pods whose network is a guess, if there are any.
+    pub fn guess(&self) -> Option<Guess> {
+        self.networks.guess()
+    }
+
     /// The service (`namespace/name`) at an address and port; the protocol is an IP protocol number.
     pub fn service(&self, address: IpAddr, port: u16, protocol: u8) -> Option<&Arc<str>> {
         self.services.find(address.to_canonical(), port, protocol)

@@ -18,6 +18,7 @@ use tokio::{
 use weft_ebpf_redirect::Datapath;
 use weft_flow_export::FlowRing;
 use weft_ir::{stream::Rejection, subscribe::Commit};
+use weft_policy::Guess;
 use weft_runtime::{readiness::ReadinessHandle, supervise::chain};
 
 use crate::{
@@ -109,7 +110,11 @@ impl Applier {
         let begun = Instant::now();
         let undecoded: Vec<_> = commit.rejected.keys().cloned().collect();
         self.learn_device_addresses().await?;
+        let guessed = self.plane.state().directory().guess().is_some();
         let rejected = self.plane.apply(&commit.snapshot, &undecoded).await?;
+        if let Some(guess) = self.plane.state().directory().guess().filter(|_| !guessed) {
+            warn_of_guess(&guess);
+        }
         for rejected in &rejected {
             tracing::warn!(resource = %rejected.key, error = rejected.error, "a resource cannot be used");
         }
@@ -178,6 +183,17 @@ impl Applier {
             self.acknowledge(&commit, rejected).await;
         }
     }
+}
+
+/// Where the pods' network is not known, a pod that is not known yet may count as the outside.
+fn warn_of_guess(guess: &Guess) {
+    let network = guess.network.map_or_else(|| "unknown".to_owned(), |network| network.to_string());
+    tracing::warn!(
+        pod = %guess.pod,
+        pods = guess.pods,
+        network,
+        "nobody named the network of these pods: start weft-controller with --pod-cidr"
+    );
 }
 
 /// What the control loop hears from the kernel's side.

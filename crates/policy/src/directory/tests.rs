@@ -286,12 +286,12 @@ fn only_configured_networks_count_where_there_are_any() {
     let learnt = directory(resources());
     assert_eq!(identity_of(&learnt, "10.8.1.99"), identity::UNKNOWN);
     assert_eq!(identity_of(&learnt, "10.9.1.6"), identity::UNKNOWN);
-    assert_eq!(learnt.networks.guess().map(|guess| guess.network), Some("10.9.1.0/26".parse().ok()));
+    assert_eq!(learnt.guess().map(|guess| guess.network), Some("10.9.1.0/26".parse().ok()));
     let configured = directory(resources().into_iter().chain([defaults(&["10.7.0.0/16"])]));
     assert_eq!(identity_of(&configured, "10.7.0.1"), identity::UNKNOWN);
     assert_eq!(identity_of(&configured, "10.8.1.99"), identity::WORLD);
     assert_eq!(identity_of(&configured, "10.9.1.6"), identity::WORLD);
-    assert_eq!(configured.networks.guess(), None);
+    assert_eq!(configured.guess(), None);
 }
 
 #[test]
@@ -314,7 +314,7 @@ fn nothing_is_learnt_where_machines_have_addresses_around_the_pods() {
     for machine in [node("n1", "10.9.200.1", "192.168.0.2"), apiserver(&["10.9.200.1"])] {
         let directory = directory([pod("a", "10.9.1.5", 258), pod("b", "10.9.1.7", 258), machine]);
         assert_eq!(identity_of(&directory, "10.9.1.6"), identity::WORLD);
-        let guess = directory.networks.guess().unwrap();
+        let guess = directory.guess().unwrap();
         assert_eq!((guess.pod, guess.pods, guess.network), ("10.9.1.5".parse().unwrap(), 2, None));
     }
 }
@@ -326,7 +326,7 @@ fn pods_inside_of_their_nodes_networks_are_no_guess() {
         pod("a", "10.8.1.5", 258),
         pod("b", "fd00:8:0:1::5", 258),
     ]);
-    assert_eq!(directory.networks.guess(), None);
+    assert_eq!(directory.guess(), None);
     assert_eq!(identity_of(&directory, "fd00:8:0:1::6"), identity::UNKNOWN);
 }
 
