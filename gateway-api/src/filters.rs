@@ -6,7 +6,7 @@ use std::sync::Arc;
 use weft_api::httproute::{
     HeaderModifier, HttpHeader, HttpRouteFilter, PathModifier, RequestRedirect, UrlRewrite,
 };
-use weft_ir::{HeaderChanges, PathChange, Redirect, Rewrite, RouteFilter};
+use weft_ir::{HeaderChanges, Hostname, PathChange, Redirect, RedirectStatus, Rewrite, RouteFilter, Scheme};
 use weft_matching::hostname;
 
 use crate::validate;
@@ -121,20 +121,26 @@ fn header_changes(changes: &HeaderModifier) -> HeaderChanges {
 }
 
 fn translate_redirect(redirect: &RequestRedirect) -> Result<Redirect, String> {
+    let scheme = |text: &Arc<str>| Scheme::parse(text).ok_or(format!("scheme {text} is not supported"));
+    let status = |code: u16| RedirectStatus::try_from(code).map_err(|wrong| format!("statusCode {wrong}"));
     Ok(Redirect {
-        scheme: redirect.scheme.clone(),
-        hostname: redirect.hostname.clone(),
+        scheme: redirect.scheme.as_ref().map(scheme).transpose()?,
+        hostname: redirect.hostname.as_ref().map(exact_hostname).transpose()?,
         path: redirect.path.as_ref().map(path_change).transpose()?,
         port: redirect.port,
-        status: redirect.status_code.unwrap_or(302),
+        status: redirect.status_code.map_or(Ok(RedirectStatus::Found), status)?,
     })
 }
 
 fn translate_rewrite(rewrite: &UrlRewrite) -> Result<Rewrite, String> {
     Ok(Rewrite {
-        hostname: rewrite.hostname.clone(),
+        hostname: rewrite.hostname.as_ref().map(exact_hostname).transpose()?,
         path: rewrite.path.as_ref().map(path_change).transpose()?,
     })
+}
+
+fn exact_hostname(text: &Arc<str>) -> Result<Hostname, String> {
+    Hostname::new(text).ok_or(format!("`{text}` is no exact hostname"))
 }
 
 fn path_change(change: &PathModifier) -> Result<PathChange, String> {

@@ -26,7 +26,7 @@ use crate::{
         upgrade::Upgraded,
     },
     route::{
-        Matched, filter,
+        Matched,
         ratelimit::RateLimiter,
         rule::{Backend, Rule},
         slots::Slot,
@@ -178,7 +178,7 @@ impl Exchange<'_> {
         let mut head = Box::new(self.received.clone());
         rule.request.apply_to_request(&mut head);
         if let Some(rewrite) = &rule.rewrite
-            && !filter::rewrite(rewrite, matched.prefix, &mut head)
+            && !rewrite.apply(matched.prefix, &mut head)
         {
             return Err(Reason::InvalidBackend.into());
         }

@@ -11,11 +11,15 @@ use weft_codec::{
     headers::Headers,
     message::{RequestHead, Response, ResponseHead},
 };
-use weft_ir::{HeaderChanges, PathChange, Redirect, Rewrite};
+use weft_ir::{HeaderChanges, PathChange, Redirect};
 
 /// Changes of headers, ready to be done: set, then add, then remove, filter by filter.
 #[derive(Debug, Default)]
-pub(crate) struct HeaderEdits(Vec<Edit>);
+pub(crate) struct HeaderEdits {
+    edits: Vec<Edit>,
+    /// The authority that setting `Host` gives to a request.
+    host: Option<Authority>,
+}
 
 #[derive(Debug)]
 enum Edit {
@@ -25,7 +29,8 @@ enum Edit {
 }
 
 impl HeaderEdits {
-    /// Appends the changes of one filter; false when a name or a value is not valid in HTTP.
+    /// Appends the changes of one filter; false when a name or a value is not valid in HTTP, or `Host` is
+    /// set to what is no authority.
     #[must_use]
     pub(crate) fn extend(&mut self, changes: &HeaderChanges) -> bool {
         let field = |(name, value): &(std::sync::Arc<str>, std::sync::Arc<str>)| {
@@ -39,7 +44,11 @@ impl HeaderEdits {
         set.chain(add)
             .chain(remove)
             .try_for_each(|edit| {
-                self.0.push(edit?);
+                let edit = edit?;
+                if let Edit::Set(header::HOST, value) = &edit {
+                    self.host = Some(Authority::try_from(value.as_bytes()).ok()?);
+                }
+                self.edits.push(edit);
                 Some(())
             })
             .is_some()
@@ -47,12 +56,13 @@ impl HeaderEdits {
 
     /// Whether there is nothing to change.
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.edits.is_empty()
     }
 
-    /// Does the changes. `Host` is the authority, which the caller keeps elsewhere: see [`host`](Self::host).
+    /// Does the changes. `Host` is the authority too, which only [`apply_to_request`](Self::apply_to_request)
+    /// changes.
     pub(crate) fn apply(&self, headers: &mut Headers) {
-        for edit in &self.0 {
+        for edit in &self.edits {
             match edit {
                 Edit::Set(name, value) => headers.set(name, value),
                 Edit::Add(name, value) => headers.append(name, value),
@@ -63,44 +73,45 @@ impl HeaderEdits {
         }
     }
 
-    /// The authority that these changes give to a request by setting `Host`.
-    fn host(&self) -> Option<Authority> {
-        self.0.iter().rev().find_map(|edit| match edit {
-            Edit::Set(name, value) if name == header::HOST => Authority::try_from(value.as_bytes()).ok(),
-            Edit::Set(..) | Edit::Add(..) | Edit::Remove(_) => None,
-        })
-    }
-
     /// Does the changes of a request.
     pub(crate) fn apply_to_request(&self, head: &mut RequestHead) {
-        if self.0.is_empty() {
-            return;
-        }
-        if let Some(authority) = self.host() {
-            head.authority = Some(authority);
+        if let Some(authority) = &self.host {
+            head.authority = Some(authority.clone());
         }
         self.apply(&mut head.headers);
     }
 }
 
-/// Changes host and path of a request on its way to the backend. False when the new target is no
-/// valid one, which the controller should have refused.
-#[must_use]
-pub(crate) fn rewrite(rewrite: &Rewrite, prefix: Option<usize>, head: &mut RequestHead) -> bool {
-    if let Some(hostname) = &rewrite.hostname {
-        match Authority::try_from(hostname.as_bytes()) {
-            Ok(authority) => head.authority = Some(authority),
-            Err(_) => return false,
-        }
+/// A rewrite of a request on its way to the backend, with nothing left to be read for each.
+#[derive(Debug)]
+pub(crate) struct Rewrite {
+    authority: Option<Authority>,
+    path: Option<PathChange>,
+}
+
+impl Rewrite {
+    /// Nothing where the hostname is no authority.
+    pub(crate) fn compile(rewrite: &weft_ir::Rewrite) -> Option<Rewrite> {
+        let authority = rewrite.hostname.as_ref().map(|name| Authority::try_from(name.as_str()));
+        Some(Rewrite { authority: authority.transpose().ok()?, path: rewrite.path.clone() })
     }
-    let Some(change) = &rewrite.path else { return true };
-    let target = with_query(changed_path(change, prefix, head.path()), head.query());
-    match PathAndQuery::from_maybe_shared(Bytes::from(target)) {
-        Ok(target) => {
-            head.target = target;
-            true
+
+    /// Changes host and path. False when the new target is no valid one, which the controller should
+    /// have refused.
+    #[must_use]
+    pub(crate) fn apply(&self, prefix: Option<usize>, head: &mut RequestHead) -> bool {
+        if let Some(authority) = &self.authority {
+            head.authority = Some(authority.clone());
         }
-        Err(_) => false,
+        let Some(change) = &self.path else { return true };
+        let target = with_query(changed_path(change, prefix, head.path()), head.query());
+        match PathAndQuery::from_maybe_shared(Bytes::from(target)) {
+            Ok(target) => {
+                head.target = target;
+                true
+            }
+            Err(_) => false,
+        }
     }
 }
 
@@ -111,9 +122,9 @@ pub(crate) fn redirect(
     head: &RequestHead,
     port: u16,
 ) -> Option<Response> {
-    let scheme = redirect.scheme.as_deref().unwrap_or(head.scheme.as_str());
+    let scheme = redirect.scheme.map_or_else(|| head.scheme.as_str(), |scheme| scheme.as_str());
     let host = match &redirect.hostname {
-        Some(hostname) => hostname,
+        Some(hostname) => hostname.as_str(),
         None => head.authority.as_ref().map_or("", Authority::host),
     };
     let well_known = if scheme == "https" { 443 } else { 80 };
@@ -132,7 +143,7 @@ pub(crate) fn redirect(
         None => head.path().to_owned(),
     };
     location.push_str(&with_query(path, head.query()));
-    let mut response = ResponseHead::new(StatusCode::from_u16(redirect.status).ok()?);
+    let mut response = ResponseHead::new(StatusCode::from_u16(redirect.status.into()).ok()?);
     response.headers.set(&header::LOCATION, &HeaderValue::from_maybe_shared(Bytes::from(location)).ok()?);
     Some(Response::new(response, Body::empty()))
 }
@@ -165,6 +176,7 @@ fn with_query(mut path: String, query: Option<&str>) -> String {
 #[cfg(test)]
 mod tests {
     use http::Method;
+    use weft_ir::{Hostname, RedirectStatus, Scheme};
 
     use super::*;
 
@@ -198,10 +210,11 @@ mod tests {
 
     #[test]
     fn a_redirect_leaves_out_the_well_known_port() {
-        let plain = Redirect { scheme: None, hostname: None, path: None, port: None, status: 302 };
-        let https = Redirect { scheme: Some("https".into()), ..plain.clone() };
+        let plain =
+            Redirect { scheme: None, hostname: None, path: None, port: None, status: RedirectStatus::Found };
+        let https = Redirect { scheme: Some(Scheme::Https), ..plain.clone() };
         let moved = Redirect {
-            hostname: Some("b.test".into()),
+            hostname: Hostname::new("b.test"),
             path: Some(PathChange::Full("/new".into())),
             ..plain.clone()
         };
@@ -235,6 +248,12 @@ mod tests {
         assert_eq!(head.headers.get_all(&a).collect::<Vec<_>>(), [b"1", b"2"]);
         assert!(!head.headers.contains(&b));
         assert_eq!(head.authority.expect("an authority"), "other.test");
+    }
+
+    #[test]
+    fn a_host_that_is_no_authority_is_refused() {
+        let changes = HeaderChanges { set: vec![("host".into(), "a b".into())], ..HeaderChanges::default() };
+        assert!(!HeaderEdits::default().extend(&changes));
     }
 
     #[test]

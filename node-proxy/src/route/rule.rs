@@ -3,11 +3,13 @@
 
 use std::sync::Arc;
 
-use weft_ir::{
-    BackendService, Redirect, Rewrite, Route, RouteBackend, RouteFilter, RouteRetry, RouteTimeouts,
-};
+use weft_ir::{BackendService, Redirect, Route, RouteBackend, RouteFilter, RouteRetry, RouteTimeouts};
 
-use crate::route::{filter::HeaderEdits, ratelimit::RateLimiter, slots::Slot};
+use crate::route::{
+    filter::{HeaderEdits, Rewrite},
+    ratelimit::RateLimiter,
+    slots::Slot,
+};
 
 /// One rule of a route.
 #[derive(Debug)]
@@ -93,7 +95,10 @@ impl Rule {
             RouteFilter::RequestHeaders(changes) => self.invalid |= !self.request.extend(changes),
             RouteFilter::ResponseHeaders(changes) => self.invalid |= !self.response.extend(changes),
             RouteFilter::Redirect(redirect) => self.redirect = Some(redirect.clone()),
-            RouteFilter::Rewrite(rewrite) => self.rewrite = Some(rewrite.clone()),
+            RouteFilter::Rewrite(rewrite) => {
+                self.rewrite = Rewrite::compile(rewrite);
+                self.invalid |= self.rewrite.is_none();
+            }
             RouteFilter::Invalid => self.invalid = true,
         }
     }

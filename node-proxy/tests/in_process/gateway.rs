@@ -19,8 +19,8 @@ use tokio::{
 use weft_ebpf_common::reason::Reason;
 use weft_flow_export::Verdict;
 use weft_ir::{
-    AppProtocol, HeaderChanges, PathChange, RateLimit, RateLimitTarget, Redirect, Resource, Rewrite,
-    RouteFilter, RouteKind, RouteRetry, RouteTimeouts,
+    AppProtocol, HeaderChanges, Hostname, PathChange, RateLimit, RateLimitTarget, Redirect, RedirectStatus,
+    Resource, Rewrite, RouteFilter, RouteKind, RouteRetry, RouteTimeouts, Scheme,
 };
 
 use crate::support::{Client, Lab, Origin, backend, eventually, free_address, name, route, service};
@@ -181,7 +181,7 @@ async fn filters_change_requests_and_responses() {
             remove: vec!["x-remove".into()],
         }),
         RouteFilter::Rewrite(Rewrite {
-            hostname: Some("inner.test".into()),
+            hostname: Hostname::new("inner.test"),
             path: Some(PathChange::Prefix("/new".into())),
         }),
         RouteFilter::ResponseHeaders(HeaderChanges {
@@ -192,11 +192,11 @@ async fn filters_change_requests_and_responses() {
     ];
     let mut moved = route("moved", "/moved", vec![]);
     moved.action.filters = vec![RouteFilter::Redirect(Redirect {
-        scheme: Some("https".into()),
+        scheme: Some(Scheme::Https),
         hostname: None,
         path: Some(PathChange::Prefix("/here".into())),
         port: None,
-        status: 301,
+        status: RedirectStatus::MovedPermanently,
     })];
     resources.extend([Resource::Route(changed), Resource::Route(moved)]);
     let lab = Lab::start(resources).await;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Names of Kubernetes objects, and which texts are one.
 
-use std::{fmt, sync::Arc};
+use std::{borrow::Cow, fmt, net::Ipv4Addr, sync::Arc};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 /// The longest label (RFC 1123), in bytes.
 const MAX_LABEL_BYTES: usize = 63;
@@ -54,6 +54,31 @@ pub fn is_subdomain(text: &str) -> bool {
         !part.is_empty() && part.bytes().all(inside) && !part.starts_with('-') && !part.ends_with('-')
     };
     text.len() <= MAX_SUBDOMAIN_BYTES && text.split('.').all(is_part)
+}
+
+/// The name of one host: no wildcard, no address, no port.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct Hostname(Arc<str>);
+
+impl Hostname {
+    /// Takes a DNS subdomain that is no IPv4 address.
+    pub fn new(text: &str) -> Option<Hostname> {
+        let is_name = is_subdomain(text) && text.parse::<Ipv4Addr>().is_err();
+        is_name.then(|| Hostname(text.into()))
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Hostname {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Hostname, D::Error> {
+        let text = Cow::<str>::deserialize(deserializer)?;
+        Hostname::new(&text).ok_or_else(|| D::Error::custom("not a hostname"))
+    }
 }
 
 #[cfg(test)]

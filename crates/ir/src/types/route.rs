@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{ListenerParent, ObjectName, ResourceKey};
+use super::{Hostname, ListenerParent, ObjectName, ResourceKey};
 
 /// One rule of an HTTPRoute or GRPCRoute.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -160,23 +160,82 @@ pub struct HeaderChanges {
 /// A redirect, with what is not given taken from the request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Redirect {
-    /// `http` or `https`.
-    pub scheme: Option<Arc<str>>,
+    /// The scheme.
+    pub scheme: Option<Scheme>,
     /// The host.
-    pub hostname: Option<Arc<str>>,
+    pub hostname: Option<Hostname>,
     /// The path.
     pub path: Option<PathChange>,
     /// The port.
     pub port: Option<u16>,
-    /// The status code: 301, 302, 303, 307 or 308.
-    pub status: u16,
+    /// The status code.
+    pub status: RedirectStatus,
+}
+
+/// The scheme of a URI, as far as a redirect may name one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scheme {
+    /// `http`, port 80.
+    Http,
+    /// `https`, port 443.
+    Https,
+}
+
+impl Scheme {
+    /// As it stands in a URI.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        }
+    }
+
+    /// Reads it as it stands in a URI.
+    pub fn parse(text: &str) -> Option<Scheme> {
+        [Scheme::Http, Scheme::Https].into_iter().find(|scheme| scheme.as_str() == text)
+    }
+}
+
+/// The status code of a redirect (Gateway API v1.6, `HTTPRequestRedirectFilter.statusCode`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "u16", try_from = "u16")]
+pub enum RedirectStatus {
+    /// 301 Moved Permanently.
+    MovedPermanently = 301,
+    /// 302 Found, where an object names none.
+    Found = 302,
+    /// 303 See Other.
+    SeeOther = 303,
+    /// 307 Temporary Redirect.
+    TemporaryRedirect = 307,
+    /// 308 Permanent Redirect.
+    PermanentRedirect = 308,
+}
+
+impl From<RedirectStatus> for u16 {
+    fn from(status: RedirectStatus) -> u16 {
+        status as u16
+    }
+}
+
+impl TryFrom<u16> for RedirectStatus {
+    type Error = &'static str;
+
+    fn try_from(code: u16) -> Result<RedirectStatus, &'static str> {
+        use RedirectStatus::{Found, MovedPermanently, PermanentRedirect, SeeOther, TemporaryRedirect};
+        [MovedPermanently, Found, SeeOther, TemporaryRedirect, PermanentRedirect]
+            .into_iter()
+            .find(|status| u16::from(*status) == code)
+            .ok_or("must be 301, 302, 303, 307 or 308")
+    }
 }
 
 /// A rewrite of the request on its way to the backend.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rewrite {
     /// The host.
-    pub hostname: Option<Arc<str>>,
+    pub hostname: Option<Hostname>,
     /// The path.
     pub path: Option<PathChange>,
 }

@@ -13,9 +13,9 @@ use super::{
     service::{listener_parent, parse_listener_parent},
 };
 use crate::{
-    BackendService, HeaderChanges, PathChange, PathMatch, RateLimit, RateLimitTarget, Redirect, Rewrite,
-    Route, RouteAction, RouteBackend, RouteFilter, RouteKind, RouteMatch, RouteParent, RouteRetry,
-    RouteTimeouts, StringMatch, ValueMatch, is_subdomain,
+    BackendService, HeaderChanges, Hostname, PathChange, PathMatch, RateLimit, RateLimitTarget, Redirect,
+    RedirectStatus, Rewrite, Route, RouteAction, RouteBackend, RouteFilter, RouteKind, RouteMatch,
+    RouteParent, RouteRetry, RouteTimeouts, Scheme, StringMatch, ValueMatch, is_subdomain,
 };
 
 pub(super) fn route_to_wire(from: &Route) -> pb::Route {
@@ -239,14 +239,14 @@ fn filter(from: &RouteFilter) -> pb::RouteFilter {
             route_filter::Filter::ResponseHeaders(header_changes(changes))
         }
         RouteFilter::Redirect(from) => route_filter::Filter::Redirect(pb::Redirect {
-            scheme: string(&from.scheme),
-            hostname: string(&from.hostname),
+            scheme: from.scheme.map(|scheme| scheme.as_str().to_owned()),
+            hostname: from.hostname.as_ref().map(|name| name.as_str().to_owned()),
             path: from.path.as_ref().map(path_change),
             port: from.port.map(u32::from),
-            status: from.status.into(),
+            status: u16::from(from.status).into(),
         }),
         RouteFilter::Rewrite(from) => route_filter::Filter::Rewrite(pb::Rewrite {
-            hostname: string(&from.hostname),
+            hostname: from.hostname.as_ref().map(|name| name.as_str().to_owned()),
             path: from.path.as_ref().map(path_change),
         }),
         RouteFilter::Invalid => route_filter::Filter::Invalid(pb::InvalidFilter {}),
@@ -261,18 +261,32 @@ fn parse_filter(from: pb::RouteFilter) -> Result<RouteFilter, WireError> {
             RouteFilter::ResponseHeaders(parse_header_changes(from))
         }
         route_filter::Filter::Redirect(from) => RouteFilter::Redirect(Redirect {
-            scheme: share(from.scheme),
-            hostname: share(from.hostname),
+            scheme: from.scheme.map(|text| parse_scheme(&text)).transpose()?,
+            hostname: parse_hostname(from.hostname, "redirect.hostname")?,
             path: from.path.map(parse_path_change).transpose()?,
             port: from.port.map(|number| port(number, "redirect.port")).transpose()?,
-            status: small(from.status, "redirect.status")?,
+            status: parse_status(from.status)?,
         }),
         route_filter::Filter::Rewrite(from) => RouteFilter::Rewrite(Rewrite {
-            hostname: share(from.hostname),
+            hostname: parse_hostname(from.hostname, "rewrite.hostname")?,
             path: from.path.map(parse_path_change).transpose()?,
         }),
         route_filter::Filter::Invalid(pb::InvalidFilter {}) => RouteFilter::Invalid,
     })
+}
+
+fn parse_scheme(text: &str) -> Result<Scheme, WireError> {
+    Scheme::parse(text).ok_or(WireError::Name { field: "redirect.scheme" })
+}
+
+fn parse_hostname(text: Option<String>, field: &'static str) -> Result<Option<Hostname>, WireError> {
+    text.map(|text| Hostname::new(&text).ok_or(WireError::Name { field })).transpose()
+}
+
+fn parse_status(code: u32) -> Result<RedirectStatus, WireError> {
+    let field = "redirect.status";
+    let known = small(code, field)?.try_into();
+    known.or(Err(WireError::OutOfRange { field, value: code.into() }))
 }
 
 fn path_change(from: &PathChange) -> pb::PathChange {

@@ -163,11 +163,18 @@ fn changes() -> impl Strategy<Value = HeaderChanges> {
 }
 
 fn filter() -> impl Strategy<Value = RouteFilter> {
-    let redirect = (option::of(text()), option::of(text()), path_change(), option::of(port()), any::<u16>());
+    let hostname = || {
+        option::of(
+            "[a-z]{1,8}(\\.[a-z]{1,8}){0,2}".prop_map(|name| Hostname::new(&name).expect("a hostname")),
+        )
+    };
+    let scheme = option::of(prop_oneof![Just(Scheme::Http), Just(Scheme::Https)]);
+    let status = [301_u16, 302, 303, 307, 308].map(|code| code.try_into().expect("a redirect"));
+    let redirect = (scheme, hostname(), path_change(), option::of(port()), select(status.to_vec()));
     let redirect = redirect.prop_map(|(scheme, hostname, path, port, status)| {
         RouteFilter::Redirect(Redirect { scheme, hostname, path, port, status })
     });
-    let rewrite = (option::of(text()), path_change())
+    let rewrite = (hostname(), path_change())
         .prop_map(|(hostname, path)| RouteFilter::Rewrite(Rewrite { hostname, path }));
     prop_oneof![
         changes().prop_map(RouteFilter::RequestHeaders),
