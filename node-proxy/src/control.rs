@@ -8,5 +8,6 @@ pub(crate) mod export;
 pub(crate) mod flow;
 pub(crate) mod kernel;
 pub(crate) mod link;
+pub(crate) mod networks;
 pub(crate) mod node;
 pub(crate) mod plane;

@@ -24,6 +24,7 @@ use weft_runtime::{readiness::ReadinessHandle, supervise::chain};
 use crate::{
     control::{
         kernel::{self, CounterQuestions},
+        networks,
         plane::{Plane, WorkerGone},
     },
     ir_client::AckHandle,
@@ -43,6 +44,8 @@ pub(crate) struct Applier {
     pub(crate) ready: ReadinessHandle,
     /// The kernel; nothing where nothing is redirected.
     pub(crate) kernel: Option<Kernel>,
+    /// Where it is told which pods have no network that somebody named.
+    pub(crate) guess: watch::Sender<Option<Guess>>,
 }
 
 /// The kernel's part of an [`Applier`].
@@ -110,11 +113,8 @@ impl Applier {
         let begun = Instant::now();
         let undecoded: Vec<_> = commit.rejected.keys().cloned().collect();
         self.learn_device_addresses().await?;
-        let guessed = self.plane.state().directory().guess().is_some();
         let rejected = self.plane.apply(&commit.snapshot, &undecoded).await?;
-        if let Some(guess) = self.plane.state().directory().guess().filter(|_| !guessed) {
-            warn_of_guess(&guess);
-        }
+        networks::note(&self.guess, self.plane.state().directory().guess());
         for rejected in &rejected {
             tracing::warn!(resource = %rejected.key, error = rejected.error, "a resource cannot be used");
         }
@@ -183,17 +183,6 @@ impl Applier {
             self.acknowledge(&commit, rejected).await;
         }
     }
-}
-
-/// Where the pods' network is not known, a pod that is not known yet may count as the outside.
-fn warn_of_guess(guess: &Guess) {
-    let network = guess.network.map_or_else(|| "unknown".to_owned(), |network| network.to_string());
-    tracing::warn!(
-        pod = %guess.pod,
-        pods = guess.pods,
-        network,
-        "nobody named the network of these pods: start weft-controller with --pod-cidr"
-    );
 }
 
 /// What the control loop hears from the kernel's side.

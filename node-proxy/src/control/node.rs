@@ -17,6 +17,7 @@ use tokio::sync::{Mutex, watch};
 use weft_ebpf_redirect::{DEFAULT_MARK, DEFAULT_PORTS, Datapath, DatapathError};
 use weft_flow_export::{FlowQuery, FlowRing, serve as serve_flows};
 use weft_identity::{JoinToken, TokenError};
+use weft_policy::Guess;
 use weft_runtime::{
     admin::{AdminRequest, AdminResponse, AdminRoutes, AdminServeError, AdminServer, Status},
     drain,
@@ -32,6 +33,7 @@ use crate::{
         export::{DataPathMetrics, KernelMetrics},
         kernel::{self, CounterQuestions, KernelCounters},
         link::{LinkMetrics, describe, keep_noted},
+        networks::{self, NetworkMetrics},
         plane::{Plane, PlaneConfig, Redirect, WorkerGone},
     },
     ir_client::{IrClient, IrClientConfig, IrClientError, LinkStatus},
@@ -129,11 +131,13 @@ pub async fn run(config: Config) -> Result<(), NodeError> {
     tasks.critical("link condition", keep_noted(client.link(), readiness.add("controller", "not tried yet")));
     let admin = AdminServer::bind(&config.admin).await?;
     let (admin_drain, admin_watch) = drain::channel();
-    let routes = admin_routes(&config, &readiness, &plane, &ring, counters, client.link());
+    let guess = watch::Sender::new(None);
+    let watched = Watched { link: client.link(), guess: guess.subscribe() };
+    let routes = admin_routes(&config, &readiness, &plane, &ring, counters, watched);
     tasks.critical("admin endpoint", admin.serve(routes, admin_watch));
     tracing::info!(node = %config.node, workers = config.workers, admin = %config.admin, "started");
 
-    let mut applier = Applier { plane, acks: client.acks(), ready: state_ready, kernel };
+    let mut applier = Applier { plane, acks: client.acks(), ready: state_ready, kernel, guess };
     let ended = tokio::select! {
         result = applier.run(client.states()) => result.map_err(NodeError::from),
         end = tasks.failed() => Err(NodeError::Task(end)),
@@ -212,17 +216,33 @@ async fn start_kernel(
     })
 }
 
+/// What control knows and the admin endpoint shows.
+struct Watched {
+    link: watch::Receiver<LinkStatus>,
+    guess: watch::Receiver<Option<Guess>>,
+}
+
+impl Watched {
+    /// What somebody should look into.
+    fn attention(&self) -> Vec<String> {
+        let link = self.link.borrow();
+        let away = (!link.connected).then(|| describe(&link));
+        away.into_iter().chain(self.guess.borrow().as_ref().map(networks::describe)).collect()
+    }
+}
+
 fn admin_routes(
     config: &Config,
     readiness: &Readiness,
     plane: &Plane,
     ring: &FlowRing,
     counters: KernelCounters,
-    link: watch::Receiver<LinkStatus>,
+    watched: Watched,
 ) -> AdminRoutes {
     let mut registry = Registry::default();
     supervise::register(&mut registry);
-    registry.register_collector(Box::new(LinkMetrics(link.clone())));
+    registry.register_collector(Box::new(LinkMetrics(watched.link.clone())));
+    registry.register_collector(Box::new(NetworkMetrics(watched.guess.clone())));
     registry.register_collector(Box::new(DataPathMetrics::new(plane.metrics().to_vec(), ring.clone())));
     let kernel = config.kernel.is_some();
     if kernel {
@@ -232,7 +252,7 @@ fn admin_routes(
     let (config, ring) = (config.clone(), ring.clone());
     let (name, workers, seen) = (Arc::clone(&config.node), plane.metrics().to_vec(), ring.clone());
     AdminRoutes::new(readiness.clone(), Arc::clone(&registry))
-        .status(readiness.clone(), move || status(&name, &workers, &seen, &link.borrow()))
+        .status(readiness.clone(), move || status(&name, &workers, &seen, &watched))
         .get("/metrics", move |_| {
             let (registry, counters) = (Arc::clone(&registry), counters.clone());
             async move {
@@ -250,7 +270,7 @@ fn admin_routes(
 }
 
 /// What `weft status` shows of this node. The revision is the one that every worker serves.
-fn status(node: &str, workers: &[Arc<WorkerMetrics>], ring: &FlowRing, link: &LinkStatus) -> Status {
+fn status(node: &str, workers: &[Arc<WorkerMetrics>], ring: &FlowRing, watched: &Watched) -> Status {
     let sum = |of: fn(&WorkerMetrics) -> u64| workers.iter().map(|worker| of(worker)).sum::<u64>();
     let counters = [
         ("connections open", sum(|worker| worker.open.load(Ordering::Relaxed))),
@@ -265,7 +285,7 @@ fn status(node: &str, workers: &[Arc<WorkerMetrics>], ring: &FlowRing, link: &Li
         node: node.to_owned(),
         revision: workers.iter().map(|worker| worker.position()).min().unwrap_or_default().to_string(),
         counters: counters.map(|(name, value)| (name.to_owned(), value)).into(),
-        attention: (!link.connected).then(|| describe(link)).into_iter().collect(),
+        attention: watched.attention(),
     }
 }
 
