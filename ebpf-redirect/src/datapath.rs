@@ -15,13 +15,13 @@ use weft_ebpf_common::{
         METRIC_FROM_PROXY, METRIC_PASS, METRIC_PROXIED, METRIC_REDIRECT, Metric, ServiceCounters,
     },
 };
-use weft_ir::Snapshot;
+use weft_ir::{Direction, Snapshot};
 use weft_policy::{PolicySet, capture::Services};
 
 use crate::{
     config::{ConfigError, DatapathConfig},
     desired::{Desired, ServiceName},
-    events::{self, Events, EventsError, FlowDirection, KernelEvent},
+    events::{self, Events, EventsError, KernelEvent},
     firewall::{self, FirewallError},
     load::{DeviceHook, LoadError, Programs, detach_all, maps_directory},
     maps::Maps,
@@ -119,7 +119,7 @@ pub struct PacketCounter {
     /// Why, if they were dropped.
     pub reason: Option<Reason>,
     /// Seen from the local workload.
-    pub direction: FlowDirection,
+    pub direction: Direction,
     /// Packets.
     pub packets: u64,
     /// Bytes, as the devices counted them.
@@ -257,8 +257,7 @@ impl Datapath {
         for key in self.maps.metrics.keys()? {
             let values = self.maps.metrics.lookup(&key)?.unwrap_or_default();
             let Some(outcome) = outcome(key.outcome) else { continue };
-            let direction =
-                if key.direction == INGRESS { FlowDirection::Ingress } else { FlowDirection::Egress };
+            let direction = if key.direction == INGRESS { Direction::Ingress } else { Direction::Egress };
             let sum = values.iter().fold(Metric::default(), |sum, value| Metric {
                 packets: sum.packets + value.packets,
                 bytes: sum.bytes + value.bytes,

@@ -20,19 +20,11 @@ use weft_ebpf_common::{
         INGRESS,
     },
 };
+use weft_ir::Direction;
 
 /// The pause after the last event was read. Without it the kernel would wake us for every connection that
 /// a pod opens, which cost the pod a third of the time of its `connect(2)` on two cores.
 const PAUSE: Duration = Duration::from_millis(5);
-
-/// Which way a connection goes, seen from the local workload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FlowDirection {
-    /// The local workload is connected to.
-    Ingress,
-    /// The local workload connects.
-    Egress,
-}
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +72,7 @@ pub struct KernelEvent {
     /// TCP flags of the packet.
     pub tcp_flags: u8,
     /// Seen from the local workload.
-    pub direction: FlowDirection,
+    pub direction: Direction,
     /// Identity of the source; 0 where it is not known.
     pub source_identity: u32,
     /// Identity of the destination; 0 where it is not known.
@@ -214,8 +206,8 @@ fn typed(event: &Event) -> Option<KernelEvent> {
 pub(crate) fn expired(key: &FlowKey, flow: &Flow) -> Option<KernelEvent> {
     let direction = direction(key.direction)?;
     let (source_identity, destination_identity) = match direction {
-        FlowDirection::Ingress => (flow.peer, 0),
-        FlowDirection::Egress => (0, flow.peer),
+        Direction::Ingress => (flow.peer, 0),
+        Direction::Egress => (0, flow.peer),
     };
     Some(KernelEvent {
         kind: KernelEventKind::Close { reason: None },
@@ -238,10 +230,10 @@ pub(crate) fn expired(key: &FlowKey, flow: &Flow) -> Option<KernelEvent> {
     })
 }
 
-fn direction(number: u8) -> Option<FlowDirection> {
+fn direction(number: u8) -> Option<Direction> {
     match number {
-        EGRESS => Some(FlowDirection::Egress),
-        INGRESS => Some(FlowDirection::Ingress),
+        EGRESS => Some(Direction::Egress),
+        INGRESS => Some(Direction::Ingress),
         _ => None,
     }
 }

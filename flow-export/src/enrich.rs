@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Names for addresses, and flows of kernel events.
+//! Names for addresses, and for the ends of flows.
 
 use std::{net::IpAddr, sync::Arc};
 
 use weft_ebpf_common::reason::Reason;
-use weft_ir::IdentityNumber;
+use weft_ir::{Direction, IdentityNumber};
 use weft_policy::{Directory, Party};
 
-use crate::{Direction, Event, Flow, FlowEndpoint, L4, Protocol, TcpFlags, Timestamp, Verdict};
+use crate::{Event, Flow, FlowEndpoint, L4, Protocol, TcpFlags, Timestamp, Verdict};
 
-/// What the kernel reports, in plain values.
+/// What was seen of a flow, before its ends have names.
 #[derive(Clone, Debug)]
-pub struct KernelEvent {
+pub struct UnnamedFlow {
     /// When.
     pub time: Timestamp,
     /// What happened.
@@ -23,9 +23,9 @@ pub struct KernelEvent {
     /// The direction of the connection.
     pub direction: Direction,
     /// Address, port and identity of the sender.
-    pub source: KernelEnd,
+    pub source: UnnamedEnd,
     /// Address, port and identity of the receiver.
-    pub destination: KernelEnd,
+    pub destination: UnnamedEnd,
     /// The address and port that the client asked for, where that was a service's.
     pub service: Option<(IpAddr, u16)>,
     /// The protocol.
@@ -38,9 +38,9 @@ pub struct KernelEvent {
     pub policies: Vec<Arc<str>>,
 }
 
-/// One end in a kernel event.
+/// One end of it.
 #[derive(Clone, Copy, Debug)]
-pub struct KernelEnd {
+pub struct UnnamedEnd {
     /// The address.
     pub ip: IpAddr,
     /// The port; 0 when the protocol has none.
@@ -67,9 +67,9 @@ pub fn endpoint(directory: &Directory, ip: IpAddr, port: u16, identity: u32) -> 
     }
 }
 
-/// The flow of a kernel event.
-pub fn flow(directory: &Directory, event: KernelEvent) -> Flow {
-    let end = |end: KernelEnd| endpoint(directory, end.ip, end.port, end.identity);
+/// The flow, with names for its ends.
+pub fn flow(directory: &Directory, event: UnnamedFlow) -> Flow {
+    let end = |end: UnnamedEnd| endpoint(directory, end.ip, end.port, end.identity);
     let (mut source, mut destination) = (end(event.source), end(event.destination));
     let service = |ip, port| directory.service(ip, port, event.protocol.0);
     let asked = event.service.and_then(|(ip, port)| service(ip, port));

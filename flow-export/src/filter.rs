@@ -8,7 +8,9 @@ use regex::{Regex, RegexBuilder};
 use thiserror::Error;
 use weft_ebpf_common::reason::Reason;
 
-use crate::{Direction, Flow, FlowEndpoint, Http, Protocol, Verdict};
+use weft_ir::Direction;
+
+use crate::{Flow, FlowEndpoint, Http, Protocol, Verdict};
 
 /// Values that one filter may have in all, so that a request cannot make every flow expensive.
 const MAX_VALUES: usize = 100;
@@ -181,7 +183,7 @@ fn parse(name: &'static str, text: &str) -> Result<Condition, FilterError> {
         "protocol" => text.parse().ok().map(Condition::Protocol),
         "traffic-direction" => [Direction::Ingress, Direction::Egress]
             .into_iter()
-            .find(|direction| named(direction.name()))
+            .find(|direction| named(&direction.to_string()))
             .map(Condition::Direction),
         "type" if text == "l7" => Some(Condition::Http),
         "type" => EVENTS.into_iter().find(|event| *event == text).map(Condition::Event),

@@ -8,7 +8,7 @@ use std::{fmt, net::IpAddr, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use weft_ebpf_common::reason::Reason;
-use weft_ir::stream::Position;
+use weft_ir::{Direction, stream::Position};
 
 use crate::Timestamp;
 
@@ -78,16 +78,6 @@ pub struct FlowEndpoint {
     /// The service that was asked for (`namespace/name`).
     #[serde(default, skip_serializing_if = "str::is_empty")]
     pub service: Arc<str>,
-}
-
-/// The direction of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum Direction {
-    /// To the workload.
-    Ingress,
-    /// From the workload.
-    Egress,
 }
 
 /// What was done (Hubble's names).
@@ -203,16 +193,6 @@ impl Verdict {
             Verdict::Error => "ERROR",
             Verdict::Redirected => "REDIRECTED",
             Verdict::Translated => "TRANSLATED",
-        }
-    }
-}
-
-impl Direction {
-    /// Hubble's name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Direction::Ingress => "INGRESS",
-            Direction::Egress => "EGRESS",
         }
     }
 }

@@ -17,9 +17,9 @@ pub mod serve;
 mod time;
 
 pub use filter::{Filter, FilterError, event_names};
-pub use flow::{Direction, Event, Flow, FlowEndpoint, Http, L4, Protocol, TcpFlags, Verdict};
+pub use flow::{Event, Flow, FlowEndpoint, Http, L4, Protocol, TcpFlags, Verdict};
 pub use ring::{DEFAULT_CAPACITY, FlowProducer, FlowQueue, FlowReader, FlowRing, Read};
 pub use serve::{FlowQuery, QueryError};
 pub use time::{Timestamp, TimestampError};
 pub use weft_ebpf_common::reason::Reason;
-pub use weft_ir::stream::Position;
+pub use weft_ir::{Direction, stream::Position};

@@ -5,7 +5,9 @@ use std::net::IpAddr;
 
 use weft_ebpf_common::reason::Reason;
 
-use crate::{Direction, Event, Flow, FlowEndpoint, Protocol, Verdict, enrich::reserved_name};
+use weft_ir::Direction;
+
+use crate::{Event, Flow, FlowEndpoint, Protocol, Verdict, enrich::reserved_name};
 
 const CYAN: &str = "36";
 const YELLOW: &str = "33";

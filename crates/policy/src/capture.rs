@@ -6,9 +6,9 @@
 use std::net::SocketAddr;
 
 use weft_ebpf_common::Action;
-use weft_ir::{AppProtocol, EndpointPort, Endpoints, Protocol, ServicePort};
+use weft_ir::{AppProtocol, Direction, EndpointPort, Endpoints, Protocol, ServicePort};
 
-use crate::{Decision, Direction, L7Policy};
+use crate::{Decision, L7Policy};
 
 mod services;
 

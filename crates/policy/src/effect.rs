@@ -11,10 +11,10 @@ use weft_ebpf_common::{
     reason::Reason,
     verdict::{Level, TIER_NORMAL},
 };
-use weft_ir::{IdentityNumber, L7Rules, PolicyPort, PortRule, Protocol as IrProtocol};
+use weft_ir::{Direction, IdentityNumber, L7Rules, PolicyPort, PortRule, Protocol as IrProtocol};
 
 use crate::{
-    Direction, Protocol, Warning,
+    Protocol, Warning,
     groups::PeerSet,
     l7,
     numbers::{ALLOW_LOCALHOST, ALLOW_LOCALHOST_NAME},

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The policy of one kind of workload: same identity, same named ports.
 
-use std::{collections::BTreeSet, fmt, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc};
 
 use weft_ebpf_common::{
     Action, Verdict, identity,
     reason::Reason,
     verdict::{Level, NO_RULE},
 };
-use weft_ir::IdentityNumber;
+use weft_ir::{Direction, IdentityNumber};
 
 use crate::{
     Decision, KernelEntry, Warning,
@@ -18,24 +18,6 @@ use crate::{
     selector::is_allocated,
     table::{Tables, decide},
 };
-
-/// Which way a connection goes, seen from the workload whose policy it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Direction {
-    /// To the workload.
-    Ingress,
-    /// From the workload.
-    Egress,
-}
-
-impl fmt::Display for Direction {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Direction::Ingress => "ingress",
-            Direction::Egress => "egress",
-        })
-    }
-}
 
 /// What a workload may receive and send.
 #[derive(Debug)]

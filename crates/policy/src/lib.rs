@@ -31,7 +31,7 @@ mod table;
 mod warning;
 
 pub use directory::{Directory, Guess, Party, Place, PodNetworks, WorkloadRef};
-pub use endpoint::{Direction, DirectionPolicy, EndpointPolicy};
+pub use endpoint::{DirectionPolicy, EndpointPolicy};
 pub use http::{HttpDecision, HttpRequest, HttpRules};
 pub use l7::L7Policy;
 pub use numbers::{RuleName, RulePlace, RuleRef};

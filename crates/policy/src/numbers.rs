@@ -8,9 +8,7 @@
 use std::{fmt, sync::Arc};
 
 use imbl::{OrdMap, Vector};
-use weft_ir::{Policy, ResourceKey};
-
-use crate::Direction;
+use weft_ir::{Direction, Policy, ResourceKey};
 
 /// The number of the rule that lets the local host in.
 pub(crate) const ALLOW_LOCALHOST: u32 = 1;

@@ -7,12 +7,11 @@ use imbl::{OrdMap, OrdSet, ordmap::DiffItem};
 use ipnet::IpNet;
 use weft_ebpf_common::verdict::{TIER_ADMIN, TIER_BASELINE, TIER_NORMAL};
 use weft_ir::{
-    Changes, Entity, IdentityNumber, NamedPort, Peer, Policy, PolicyDirection, PolicyPort, PolicyRule,
-    ResourceKey, Selector, Tier,
+    Changes, Direction, Entity, IdentityNumber, NamedPort, Peer, Policy, PolicyDirection, PolicyPort,
+    PolicyRule, ResourceKey, Selector, Tier,
 };
 
 use crate::{
-    Direction,
     counted::Counted,
     directory::{Directory, prefix_label},
     groups::{Candidate, GroupId, Groups, PeerSet},

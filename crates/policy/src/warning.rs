@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 
 use weft_matching::ExpressionError;
 
-use crate::Direction;
+use weft_ir::Direction;
 
 /// Something a user should be told about a policy. Names are `namespace/name`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

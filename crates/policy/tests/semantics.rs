@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use weft_ebpf_common::{Action, identity, reason::Reason};
 use weft_ir::{
-    Changes, Entity, HttpRule, Identity, IdentityNumber, L7Rules, NamedPort, ObjectName, Operator, Peer,
-    Policy, PolicyDirection, PolicyKind, PolicyPort, PolicyRule, PortRule, Protocol, Requirement, Resource,
-    ResourceKey, Selector, Snapshot, Tier, Workload,
+    Changes, Direction, Entity, HttpRule, Identity, IdentityNumber, L7Rules, NamedPort, ObjectName, Operator,
+    Peer, Policy, PolicyDirection, PolicyKind, PolicyPort, PolicyRule, PortRule, Protocol, Requirement,
+    Resource, ResourceKey, Selector, Snapshot, Tier, Workload,
 };
 use weft_policy::{
-    Direction, EndpointPolicy, HttpDecision, HttpRequest, KernelEntry, L7Policy, PolicySet, Ports, Warning,
+    EndpointPolicy, HttpDecision, HttpRequest, KernelEntry, L7Policy, PolicySet, Ports, Warning,
 };
 
 /// The answer where a workload's policies are not known.

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::Context;
-use weft_flow_export::Direction;
+use weft_ir::Direction;
 use weft_testlab::daemon::metrics;
 use weft_testlab::peer::tcp;
 use weft_testlab::scene::{Scene, address, ask, url};

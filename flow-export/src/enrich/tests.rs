@@ -42,9 +42,9 @@ fn directory() -> Directory {
     Directory::build(&snapshot, "n1")
 }
 
-fn event(source: (&str, u32), destination: (&str, u32)) -> KernelEvent {
-    let end = |(ip, identity): (&str, u32)| KernelEnd { ip: ip.parse().unwrap(), port: 80, identity };
-    KernelEvent {
+fn event(source: (&str, u32), destination: (&str, u32)) -> UnnamedFlow {
+    let end = |(ip, identity): (&str, u32)| UnnamedEnd { ip: ip.parse().unwrap(), port: 80, identity };
+    UnnamedFlow {
         time: Timestamp(1),
         event: Event::Drop,
         verdict: Verdict::Dropped,
@@ -76,7 +76,7 @@ fn a_kernel_event_gets_names_labels_and_the_revision() {
 
 #[test]
 fn the_service_that_was_asked_for_belongs_to_the_server() {
-    let asked = KernelEvent {
+    let asked = UnnamedFlow {
         service: Some(("fd00:96::1".parse().unwrap(), 80)),
         is_reply: Some(true),
         ..event(("10.244.0.9", 0), ("10.244.0.2", 300))

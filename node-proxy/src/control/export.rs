@@ -16,9 +16,9 @@ use weft_ebpf_common::{layout::ServiceCounters, reason::Reason};
 use weft_ebpf_redirect::{
     Counters,
     datapath::{Outcome, PacketCounter},
-    events::FlowDirection,
 };
 use weft_flow_export::FlowRing;
+use weft_ir::Direction;
 
 use crate::control::kernel::KernelCounters;
 use crate::worker::metrics::{DURATION_BOUNDS, WorkerMetrics};
@@ -193,10 +193,10 @@ fn outcome(outcome: Outcome) -> &'static str {
     }
 }
 
-fn direction(direction: FlowDirection) -> &'static str {
+fn direction(direction: Direction) -> &'static str {
     match direction {
-        FlowDirection::Ingress => "ingress",
-        FlowDirection::Egress => "egress",
+        Direction::Ingress => "ingress",
+        Direction::Egress => "egress",
     }
 }
 

@@ -6,11 +6,11 @@ use std::{cell::RefCell, net::SocketAddr, sync::Arc, time::SystemTime};
 use http::{Method, Version, uri::Authority};
 use weft_ebpf_common::reason::Reason;
 use weft_flow_export::{
-    Direction, Event, Flow, FlowEndpoint, FlowProducer, Http, L4, Protocol, TcpFlags, Timestamp, Verdict,
-    enrich,
+    Event, Flow, FlowEndpoint, FlowProducer, Http, L4, Protocol, TcpFlags, Timestamp, Verdict, enrich,
     flow::{MAX_NAME_BYTES, MAX_PATH_BYTES, bounded},
 };
-use weft_policy::{Direction as PolicyDirection, Party, Place};
+use weft_ir::Direction;
+use weft_policy::{Party, Place};
 
 use crate::{
     upstream::clock,
@@ -208,10 +208,9 @@ fn verdict(reason: Option<Reason>) -> Verdict {
 }
 
 /// The direction of the denial, else that of the end which is on this node, the client's first.
-fn direction(resolved: &Resolved, denied: Option<PolicyDirection>) -> Direction {
+fn direction(resolved: &Resolved, denied: Option<Direction>) -> Direction {
     match denied {
-        Some(PolicyDirection::Ingress) => Direction::Ingress,
-        Some(PolicyDirection::Egress) => Direction::Egress,
+        Some(direction) => direction,
         None if matches!(resolved.target, Target::Listener(_)) => Direction::Ingress,
         None if matches!(resolved.client.place, Place::LocalPod | Place::Host) => Direction::Egress,
         None => Direction::Ingress,

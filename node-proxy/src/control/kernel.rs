@@ -12,11 +12,11 @@ use std::{
 use tokio::sync::{mpsc, oneshot, watch};
 use weft_ebpf_redirect::{
     Counters, Datapath, DatapathConfig, DatapathError, Events, KernelEvent, KernelEventKind,
-    datapath::cgroup2_mount, events::FlowDirection,
+    datapath::cgroup2_mount,
 };
 use weft_flow_export::{
-    Direction, Event, Flow, FlowRing, Protocol, TcpFlags, Timestamp, Verdict,
-    enrich::{self, KernelEnd},
+    Event, Flow, FlowRing, Protocol, TcpFlags, Timestamp, Verdict,
+    enrich::{self, UnnamedEnd},
 };
 
 use crate::{control::config::KernelConfig, state::MeshState};
@@ -113,15 +113,12 @@ fn flow(state: &MeshState, event: KernelEvent) -> Flow {
             (Verdict::Translated, None, Some((service.ip(), service.port())))
         }
     };
-    let event = enrich::KernelEvent {
+    let event = enrich::UnnamedFlow {
         time: Timestamp::from(SystemTime::now()),
         event: what(&event),
         verdict,
         reason,
-        direction: match event.direction {
-            FlowDirection::Ingress => Direction::Ingress,
-            FlowDirection::Egress => Direction::Egress,
-        },
+        direction: event.direction,
         source: end(state, event.source, event.source_identity),
         destination: end(state, event.destination, event.destination_identity),
         service,
@@ -152,10 +149,10 @@ fn what(event: &KernelEvent) -> Event {
 }
 
 /// The end with the identity that the kernel decided with, or the one that its address has.
-fn end(state: &MeshState, address: SocketAddr, identity: u32) -> KernelEnd {
+fn end(state: &MeshState, address: SocketAddr, identity: u32) -> UnnamedEnd {
     let identity = match identity {
         0 => state.peer(address.ip()).identity.0,
         known => known,
     };
-    KernelEnd { ip: address.ip(), port: address.port(), identity }
+    UnnamedEnd { ip: address.ip(), port: address.port(), identity }
 }

@@ -15,9 +15,9 @@ use weft_ebpf_common::{
     reason::Reason,
     verdict::{Level, NO_RULE},
 };
-use weft_ir::Protocol;
+use weft_ir::{Direction, Protocol};
 use weft_policy::{
-    Decision, Direction, EndpointPolicy, HttpDecision, HttpRequest, L7Policy, Party, Place, capture::Capture,
+    Decision, EndpointPolicy, HttpDecision, HttpRequest, L7Policy, Party, Place, capture::Capture,
 };
 
 use crate::state::MeshState;

@@ -9,7 +9,7 @@ use http::{
 };
 use weft_codec::message::{Delivery, Observer, RequestHead};
 use weft_ebpf_common::reason::Reason;
-use weft_policy::Direction;
+use weft_ir::Direction;
 
 use crate::{
     state::permit::{Denial, Permit},

@@ -8,10 +8,10 @@ mod sequence;
 mod world;
 
 use proptest::prelude::*;
-use weft_ir::IdentityNumber;
+use weft_ir::{Direction, IdentityNumber};
 use weft_policy::{
-    Decision, Direction, DirectionPolicy, HttpDecision, HttpRequest, HttpRules, KernelEntry, L7Policy, Peer,
-    PolicySet, Ports, Protocol,
+    Decision, DirectionPolicy, HttpDecision, HttpRequest, HttpRules, KernelEntry, L7Policy, Peer, PolicySet,
+    Ports, Protocol,
 };
 
 use reference::{Answer, Question};

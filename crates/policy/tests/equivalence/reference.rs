@@ -5,10 +5,9 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use weft_ebpf_common::Action;
 use weft_ir::{
-    Entity, HttpRule, L7Rules, Operator, Peer, Policy, PolicyDirection, PolicyPort, PolicyRule, PortRule,
-    Requirement, Selector, Tier, Workload,
+    Direction, Entity, HttpRule, L7Rules, Operator, Peer, Policy, PolicyDirection, PolicyPort, PolicyRule,
+    PortRule, Requirement, Selector, Tier, Workload,
 };
-use weft_policy::Direction;
 
 use crate::world::{POD_CIDR, REQUESTS, Request, World};
 

@@ -6,10 +6,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use ipnet::IpNet;
 use proptest::{collection::vec, prelude::*, sample::select};
 use weft_ir::{
-    Changes, Endpoint, Endpoints, Identity, IdentityNumber, MeshDefaults, NamedPort, Node, ObjectName,
-    Protocol, Resource, ResourceKey, Snapshot, Workload,
+    Changes, Direction, Endpoint, Endpoints, Identity, IdentityNumber, MeshDefaults, NamedPort, Node,
+    ObjectName, Protocol, Resource, ResourceKey, Snapshot, Workload,
 };
-use weft_policy::{Direction, DirectionPolicy, EndpointPolicy, Party, Peer, PolicySet};
+use weft_policy::{DirectionPolicy, EndpointPolicy, Party, Peer, PolicySet};
 
 use crate::world::{ADDRESSES, NODE, PORTS, PROTOCOLS, policy, prefix};
 
