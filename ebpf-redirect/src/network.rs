@@ -7,10 +7,9 @@ use std::{
     fs, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
-    time::Duration,
 };
 
-use futures_util::{StreamExt, TryStreamExt, stream::BoxStream};
+use futures_util::{TryStreamExt, stream::BoxStream};
 use netlink_packet_route::{
     AddressFamily,
     address::{AddressAttribute, AddressScope},
@@ -19,10 +18,7 @@ use netlink_packet_route::{
     route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteScope, RouteType},
     rule::{RuleAction, RuleAttribute, RuleMessage},
 };
-use rtnetlink::{
-    Handle, IpVersion, LinkMessageBuilder, LinkUnspec, LinkVeth, MulticastGroup, RouteMessageBuilder,
-    new_multicast_connection,
-};
+use rtnetlink::{Handle, IpVersion, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
 use crate::{
     config::{DEVICE, DEVICE_PEER, DatapathConfig},
@@ -32,6 +28,7 @@ use crate::{
 
 mod bridge;
 mod sysctl;
+mod watch;
 
 use bridge::BridgeTables;
 
@@ -39,8 +36,6 @@ use bridge::BridgeTables;
 const ROUTE_PROTOCOL: RouteProtocol = RouteProtocol::Other(77);
 /// An address for our device: loose reverse path filtering wants one, and nobody sends to it.
 const DEVICE_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 177, 1);
-/// Changes that come within this time are looked at together.
-const SETTLE: Duration = Duration::from_millis(50);
 
 /// The network could not be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -113,42 +108,6 @@ impl std::fmt::Debug for Network {
 }
 
 impl Network {
-    /// Opens a netlink socket in the network namespace of the calling thread. Needs a tokio runtime.
-    ///
-    /// # Errors
-    /// Those of the socket.
-    pub fn open() -> Result<Network, NetworkError> {
-        let groups = [
-            MulticastGroup::Link,
-            MulticastGroup::Neigh,
-            MulticastGroup::Ipv4Ifaddr,
-            MulticastGroup::Ipv6Ifaddr,
-            MulticastGroup::Ipv4Route,
-            MulticastGroup::Ipv6Route,
-        ];
-        let (connection, handle, messages) =
-            new_multicast_connection(&groups).map_err(NetworkError::Socket)?;
-        tokio::spawn(connection);
-        Ok(Network { handle, changes: messages.map(|_| ()).boxed() })
-    }
-
-    /// Waits until something changed, and then until it is quiet. Cancel safe: nothing is lost but
-    /// notice that is given again by the next change.
-    pub async fn changed(&mut self) {
-        if self.changes.next().await.is_none() {
-            // The socket is gone: nothing will ever be told again.
-            std::future::pending::<()>().await;
-        }
-        let quiet = tokio::time::sleep(SETTLE);
-        tokio::pin!(quiet);
-        loop {
-            tokio::select! {
-                () = &mut quiet => return,
-                next = self.changes.next() => if next.is_none() { return },
-            }
-        }
-    }
-
     /// Every device by index.
     ///
     /// # Errors

@@ -4,26 +4,31 @@
 use crate::Source;
 
 /// Whose tasks run for as long as a daemon, or serve peers.
-const FOLDERS: [&str; 6] = [
+const FOLDERS: [&str; 7] = [
     "node-proxy/src/",
     "mesh-controller/src/",
     "flow-export/src/",
     "cli/src/",
     "crates/runtime/src/",
     "crates/manifests/src/",
+    "ebpf-redirect/src/",
 ];
 
 /// What starts a task, a thread or a process.
 const STARTS: [&str; 2] = ["spawn(", "spawn_local("];
 
 /// Where something else is started, or the end of what is started is seen by other means.
-const EXCEPTIONS: [(&str, &str); 3] = [
+const EXCEPTIONS: [(&str, &str); 5] = [
     // This is where.
     ("crates/runtime/src/supervise.rs", ""),
     // The thread of a worker: control sees that it takes no commands any more.
     ("node-proxy/src/serve/thread.rs", "weft-worker-"),
     // The caller's own function of this name, which starts that thread.
     ("node-proxy/src/control/plane.rs", "thread::spawn(index"),
+    // The netlink socket: whoever waits for changes sees that it has ended, and opens another.
+    ("ebpf-redirect/src/network/watch.rs", "tokio::spawn(connection)"),
+    // A process that is waited for, with a deadline.
+    ("ebpf-redirect/src/firewall.rs", ".spawn()"),
 ];
 
 /// Lines that start something which nobody looks after.
