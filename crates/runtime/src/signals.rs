@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The signals that end a daemon.
+//! The signals that end a daemon, and the one that does not.
 
 use std::io;
 
@@ -19,6 +19,8 @@ pub enum Shutdown {
 pub struct ShutdownSignals {
     terminate: Signal,
     interrupt: Signal,
+    /// A closed terminal ends no daemon: caught so that the process does not end as usual.
+    _hangup: Signal,
 }
 
 impl ShutdownSignals {
@@ -30,6 +32,7 @@ impl ShutdownSignals {
         Ok(ShutdownSignals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            _hangup: signal(SignalKind::hangup())?,
         })
     }
 
