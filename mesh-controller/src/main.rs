@@ -52,8 +52,11 @@ async fn main() -> ExitCode {
 async fn run(line: CommandLine) -> anyhow::Result<ExitCode> {
     match (line.task, line.args) {
         (Some(Task::ForgetNode { node, state_dir }), _) => {
-            let had = Registrar::forget(&state_dir, &node)?;
-            println!("{node}: {}", if had { "forgotten" } else { "not bound" });
+            if !Registrar::forget(&state_dir, &node)? {
+                let place = state_dir.display();
+                anyhow::bail!("{node} is not bound in {place}: is that the controller's --state-dir?");
+            }
+            println!("{node}: forgotten");
             Ok(ExitCode::SUCCESS)
         }
         (None, Some(args)) => run_controller(args).await,

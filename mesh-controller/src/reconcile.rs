@@ -8,7 +8,7 @@ use std::{
 };
 
 use tokio::{sync::Notify, task::JoinError, time::sleep_until};
-use weft_ir::stream::Versions;
+use weft_ir::{publish::Change, stream::Versions};
 use weft_manifests::{Fault, Manifests, Scan};
 use weft_translate::{Delta, Problem, Severity, Store, Translation, Translator};
 
@@ -169,6 +169,8 @@ impl Reconciler {
             if !same {
                 self.report(Vec::new());
             }
+            // A file that was only touched says that what it holds is what holds now.
+            self.handle.publish(Change { versions: self.versions(), ..Change::default() }).await?;
             return Ok(());
         }
         self.apply(scan.changed, scan.removed);
@@ -220,7 +222,7 @@ impl Reconciler {
 
     async fn publish(&mut self, mut delta: Delta) -> Result<(), ReconcileError> {
         let mut change = std::mem::take(&mut delta.change);
-        change.versions = Versions::of(FILES, self.source.as_ref().map_or(0, Manifests::version));
+        change.versions = self.versions();
         self.book.nodes_changed(&change);
         let (changed, gone) = (change.upserts.len(), change.removes.len());
         let revision = self.handle.publish(change).await?;
@@ -238,6 +240,11 @@ impl Reconciler {
         }
         self.report(lines);
         Ok(())
+    }
+
+    /// What the source is known up to.
+    fn versions(&self) -> Versions {
+        Versions::of(FILES, self.source.as_ref().map_or(0, Manifests::version))
     }
 
     /// All problems: those of the files, and those of the last translation.

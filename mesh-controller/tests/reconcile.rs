@@ -8,12 +8,15 @@ use std::{
     os::unix::fs::symlink,
     path::Path,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use tokio::{net::TcpListener, time::timeout};
 use weft_identity::{NODE_LIFETIME, Registrar};
-use weft_ir::subscribe::Subscriber;
+use weft_ir::{
+    stream::{Hello, Versions},
+    subscribe::Subscriber,
+};
 use weft_mesh_controller::{
     observed::{Objects, Observed},
     reconcile::{ReconcileError, Reconciler, ReconcilerConfig},
@@ -242,6 +245,37 @@ async fn a_written_file_is_all_that_its_change_sends_and_the_node_answers_for_it
     times.sort();
     let (received, answered) = times[times.len() / 2];
     println!("a written file is received after {received:.1?} and acknowledged after {answered:.1?}");
+    run.abort();
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_touched_file_lets_a_controller_speak_that_knew_less_than_its_node() {
+    let root = tempfile::tempdir().unwrap();
+    let file = root.path().join("source/a.yaml");
+    fs::create_dir(root.path().join("source")).unwrap();
+    fs::write(&file, SERVICE).unwrap();
+    let registrar = Registrar::open(&root.path().join("state"), NODE_LIFETIME).unwrap();
+    let token = registrar.token().clone();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server_config = IrServerConfig { registrar: Arc::new(registrar), limits: IrLimits::default() };
+    let server = IrServer::start(listener, server_config).unwrap();
+    let reconciler = Reconciler::start(config(root.path()), server.handle().clone()).await.unwrap();
+    let run = tokio::spawn(reconciler.run());
+
+    let mut node = Subscriber::new("a".into());
+    let told = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
+    let hello = Hello { versions: Versions::of("files", told), ..node.hello() };
+    let member = Member::join(server.address(), &token, "a").await.unwrap();
+    let mut stream = Stream::open(server.address(), &member, hello).await.unwrap();
+    let mut reports = server.handle().watch_acks();
+    let refused = reports.wait_for(|report| report.nodes.get("a").is_some_and(|node| node.ahead.is_some()));
+    timeout(DEADLINE, refused).await.unwrap().unwrap();
+    // The clock of files may be some milliseconds behind that of the hello.
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    File::options().append(true).open(&file).unwrap().set_modified(SystemTime::now()).unwrap();
+    let commit = stream.commit(&mut node).await;
+    assert_eq!(commit.snapshot.services().count(), 1);
     run.abort();
     server.shutdown().await;
 }

@@ -164,6 +164,10 @@ impl Actor {
         if revision != before {
             tracing::debug!(revision, changed, gone, "state published");
             self.ready.extend(self.sessions.keys().cloned());
+        } else {
+            // The source may be known far enough now for nodes that were told more.
+            let refused = self.publisher.nodes().filter(|(_, report)| report.ahead.is_some());
+            self.ready.extend(refused.map(|(node, _)| node.clone()));
         }
         if reply.send(revision).is_err() {
             tracing::debug!(revision, "nobody waits for the revision");
