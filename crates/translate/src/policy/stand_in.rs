@@ -1,16 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What stands in for a policy that was refused: the workloads that it names are closed in the
-//! directions that it names. What cannot be understood is taken in the widest sense.
+//! directions that it names. What cannot be understood is taken in the widest sense: a direction stays
+//! open only where everything that could name it is readable.
 
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 use weft_api::{
     object::{Kind, ObjectKey, decode_as},
-    policy::LabelSelector,
+    policy::{CiliumNetworkPolicy, LabelSelector, NetworkPolicy},
 };
 use weft_ir::{ObjectName, Operator, Policy, PolicyDirection, PolicyKind, Requirement, Selector, Tier};
 
 use super::selectors;
 use crate::workload::NAMESPACE_LABEL;
+
+/// What the top level of a policy may have.
+const TOP_LEVEL: [&str; 6] = ["apiVersion", "kind", "metadata", "spec", "specs", "status"];
 
 /// The closed policies for a refused object. A host policy (`nodeSelector` alone) has none, since no
 /// policy of Weft speaks about nodes.
@@ -21,10 +25,15 @@ pub fn stand_in(key: &ObjectKey, value: &Value) -> Vec<Policy> {
         _ => PolicyKind::CiliumNetworkPolicy,
     };
     let mut rules: Vec<&Value> = value.get("spec").into_iter().collect();
-    if let Some(Value::Array(specs)) = value.get("specs") {
-        rules.extend(specs);
+    let mut readable =
+        value.as_object().is_some_and(|top| top.keys().all(|name| TOP_LEVEL.contains(&&**name)));
+    match value.get("specs") {
+        Some(Value::Array(specs)) => rules.extend(specs),
+        Some(_) => readable = false,
+        None => {}
     }
-    if rules.is_empty() {
+    // A rule of which nothing can be read closes the whole namespace.
+    if rules.is_empty() || !readable {
         rules.push(&Value::Null);
     }
     let clusterwide = key.kind == Kind::CiliumClusterwideNetworkPolicy;
@@ -34,7 +43,7 @@ pub fn stand_in(key: &ObjectKey, value: &Value) -> Vec<Policy> {
             !(clusterwide && rule.get("nodeSelector").is_some() && rule.get("endpointSelector").is_none())
         })
         .map(|(index, rule)| {
-            let (ingress, egress) = directions(kind, rule);
+            let (ingress, egress) = if readable { directions(kind, rule) } else { (true, true) };
             Policy {
                 kind,
                 name: ObjectName { namespace: key.namespace.clone(), name: key.name.clone() },
@@ -49,24 +58,57 @@ pub fn stand_in(key: &ObjectKey, value: &Value) -> Vec<Policy> {
         .collect()
 }
 
-/// The directions that a rule names; both where it names none.
+/// The directions that a rule names; both where it names none, or where one could be meant that cannot
+/// be read.
 fn directions(kind: PolicyKind, rule: &Value) -> (bool, bool) {
-    let has = |field: &str| rule.get(field).is_some();
+    let Some(named) = rule.as_object().and_then(|rule| named(kind, rule)) else { return (true, true) };
+    if named == (false, false) { (true, true) } else { named }
+}
+
+/// The directions that the fields of a rule name; nothing where not all that could name one are readable.
+fn named(kind: PolicyKind, rule: &Map<String, Value>) -> Option<(bool, bool)> {
+    if !rule.keys().all(|field| is_known(kind, field)) {
+        return None;
+    }
+    let has = |field: &str| rule.contains_key(field);
     let (mut ingress, mut egress) =
         (has("ingress") || has("ingressDeny"), has("egress") || has("egressDeny"));
     if kind == PolicyKind::NetworkPolicy {
-        match rule.get("policyTypes") {
-            Some(Value::Array(types)) if !types.is_empty() => {
-                ingress |= types.iter().any(|name| name == "Ingress");
-                egress |= types.iter().any(|name| name == "Egress");
+        let types =
+            rule.get("policyTypes").map_or(Some(&[][..]), |types| types.as_array().map(Vec::as_slice))?;
+        for name in types {
+            match name.as_str()? {
+                "Ingress" => ingress = true,
+                "Egress" => egress = true,
+                _ => return None,
             }
-            _ => ingress = true,
         }
-        if !rule.is_object() {
-            egress = true;
+        // The default: ingress always.
+        ingress |= types.is_empty();
+    } else if let Some(deny) = rule.get("enableDefaultDeny") {
+        for (direction, closes) in deny.as_object()? {
+            let closes = *closes != Value::Bool(false);
+            match direction.as_str() {
+                "ingress" => ingress |= closes,
+                "egress" => egress |= closes,
+                _ => return None,
+            }
         }
     }
-    if ingress || egress { (ingress, egress) } else { (true, true) }
+    Some((ingress, egress))
+}
+
+/// Whether the type of a rule has a field of this name. It is asked for the field with no value: it
+/// accepts that or breaks on it where it has the field, and leaves it out where it has not.
+fn is_known(kind: PolicyKind, field: &str) -> bool {
+    let object = json!({"spec": {field: null}});
+    let unknown = match kind {
+        PolicyKind::NetworkPolicy => decode_as::<NetworkPolicy>(&object).map(|read| read.unknown),
+        PolicyKind::CiliumNetworkPolicy | PolicyKind::CiliumClusterwideNetworkPolicy => {
+            decode_as::<CiliumNetworkPolicy>(&object).map(|read| read.unknown)
+        }
+    };
+    unknown.map_or(true, |unknown| unknown.is_empty())
 }
 
 /// The workloads that a rule names. An empty namespace stands for every one.
@@ -82,14 +124,120 @@ fn subject(kind: PolicyKind, namespace: &str, rule: &Value) -> Selector {
         Some(Ok(decoded)) if decoded.unknown.is_empty() => decoded.object,
         Some(Ok(_) | Err(_)) | None => return everything,
     };
+    let scoped = |requirements: Vec<_>| Selector { requirements: [requirements, vec![scope]].concat() };
     let found = match kind {
-        PolicyKind::NetworkPolicy => selectors::kubernetes(field, "k8s:", &selector),
-        PolicyKind::CiliumNetworkPolicy | PolicyKind::CiliumClusterwideNetworkPolicy => {
-            selectors::unscoped(field, &selector)
-        }
+        PolicyKind::NetworkPolicy => selectors::kubernetes(field, "k8s:", &selector).map(scoped),
+        PolicyKind::CiliumNetworkPolicy => selectors::subject(field, namespace, &selector),
+        PolicyKind::CiliumClusterwideNetworkPolicy => selectors::unscoped(field, &selector).map(scoped),
     };
-    match found {
-        Ok(requirements) => Selector { requirements: [requirements, vec![scope]].concat() },
-        Err(_) => everything,
+    found.unwrap_or(everything)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The stand-ins of an object: whether each is for the whole namespace, and what it closes.
+    fn closed(kind: Kind, object: &Value) -> Vec<(bool, bool, bool)> {
+        let key = ObjectKey { kind, namespace: "shop".into(), name: "p".into() };
+        let whole = Selector { requirements: vec![selectors::in_namespace("shop")] };
+        let of = |policy: &Policy| {
+            (policy.subject == whole, policy.ingress.default_deny, policy.egress.default_deny)
+        };
+        stand_in(&key, object).iter().map(of).collect()
+    }
+
+    const CNP: Kind = Kind::CiliumNetworkPolicy;
+    const BOTH: (bool, bool, bool) = (false, true, true);
+    const NAMESPACE: (bool, bool, bool) = (true, true, true);
+
+    /// The directions that fields beside a selector that can be read leave closed.
+    fn rule(kind: Kind, fields: Value) -> (bool, bool) {
+        let mut spec = fields;
+        let selector = if kind == Kind::NetworkPolicy { "podSelector" } else { "endpointSelector" };
+        spec[selector] = json!({"matchLabels": {"app": "a"}});
+        let [(false, ingress, egress)] = closed(kind, &json!({"spec": spec}))[..] else {
+            panic!("one stand-in for the workloads that are selected: {spec}");
+        };
+        (ingress, egress)
+    }
+
+    #[test]
+    fn a_direction_that_can_be_read_leaves_the_other_open() {
+        let knp = |fields| rule(Kind::NetworkPolicy, fields);
+        assert_eq!(knp(json!({})), (true, false));
+        assert_eq!(knp(json!({"policyTypes": [], "ingress": 1})), (true, false));
+        assert_eq!(knp(json!({"policyTypes": ["Egress"]})), (false, true));
+        assert_eq!(knp(json!({"policyTypes": ["Ingress"], "egress": []})), (true, true));
+        let cnp = |fields| rule(CNP, fields);
+        assert_eq!(cnp(json!({"ingressDeny": 1, "labels": 1, "description": 1})), (true, false));
+        assert_eq!(cnp(json!({"egress": [], "enableDefaultDeny": {"ingress": false}})), (false, true));
+        assert_eq!(cnp(json!({})), (true, true));
+    }
+
+    #[test]
+    fn a_direction_that_cannot_be_read_closes_both() {
+        for fields in [
+            json!({"policyTypes": ["ingress", "Egress"]}),
+            json!({"policyTypes": ["Ingres"]}),
+            json!({"policyTypes": ["Egress", 1]}),
+            json!({"policyTypes": "Egress"}),
+            json!({"policytypes": ["Egress"]}),
+            json!({"policyTypes": ["Ingress"], "policyType": ["Egress"]}),
+            json!({"ingress": [], "egres": []}),
+            json!({"policyTypes": ["Egress"], "ingres": []}),
+            json!({"policyTypes": ["Egress"], "status": {}}),
+        ] {
+            assert_eq!(rule(Kind::NetworkPolicy, fields.clone()), (true, true), "{fields}");
+        }
+        for fields in [
+            json!({"egress": [], "enableDefaultDeny": {"ingress": true}}),
+            json!({"ingress": [], "enableDefaultDeny": {"egress": "false"}}),
+            json!({"egress": [], "enableDefaultDeny": {"Ingress": true}}),
+            json!({"egress": [], "enableDefaultDeny": true}),
+            json!({"egress": [], "enabledefaultdeny": {"ingress": true}}),
+            json!({"egress": [], "ingressdeny": []}),
+            json!({"ingress": [], "status": {}}),
+        ] {
+            assert_eq!(rule(CNP, fields.clone()), (true, true), "{fields}");
+        }
+    }
+
+    #[test]
+    fn each_rule_of_specs_is_read_for_itself() {
+        let selector = json!({"matchLabels": {"app": "a"}});
+        let specs = json!([
+            {"endpointSelector": selector, "egress": []}, {"endpointSelector": selector, "ingress": [], "egres": []}, 1
+        ]);
+        assert_eq!(closed(CNP, &json!({"specs": specs})), [(false, false, true), BOTH, NAMESPACE]);
+    }
+
+    #[test]
+    fn what_is_beside_spec_and_cannot_be_read_closes_the_namespace() {
+        let spec = |selector: &str| json!({selector: {"matchLabels": {"app": "a"}}, "ingress": []});
+        for (field, value) in [("specs", json!({})), ("specs", json!("x")), ("spces", json!([]))] {
+            let object = json!({"spec": spec("endpointSelector"), field: value});
+            assert_eq!(closed(CNP, &object), [BOTH, NAMESPACE], "{object}");
+        }
+        for field in ["ingress", "egress", "Spec"] {
+            let object = json!({"spec": spec("podSelector"), field: []});
+            assert_eq!(closed(Kind::NetworkPolicy, &object), [BOTH, NAMESPACE], "{object}");
+        }
+        let known = json!({
+            "apiVersion": "", "kind": "", "metadata": {}, "status": {}, "spec": spec("podSelector")
+        });
+        assert_eq!(closed(Kind::NetworkPolicy, &known), [(false, true, false)]);
+        assert_eq!(closed(CNP, &json!({"specs": 1})), [NAMESPACE]);
+    }
+
+    #[test]
+    fn a_selector_that_names_another_namespace_selects_in_its_own() {
+        let selected = |labels: Value| {
+            closed(CNP, &json!({"spec": {"endpointSelector": {"matchLabels": labels}, "egress": []}}))
+        };
+        let key = format!("k8s:{NAMESPACE_LABEL}");
+        assert_eq!(selected(json!({key.as_str(): "other"})), [(true, false, true)]);
+        assert_eq!(selected(json!({key.as_str(): "other", "foreign:a": "b"})), [(true, false, true)]);
+        assert_eq!(selected(json!({"app": "a"})), [(false, false, true)]);
     }
 }
