@@ -5,6 +5,33 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+/// Every field that Kubernetes has in `metadata`. Any other is a slip: it may have been meant to say which
+/// namespace or which labels an object has.
+pub(crate) const FIELDS: [&str; 16] = [
+    "name",
+    "generateName",
+    "namespace",
+    "selfLink",
+    "uid",
+    "resourceVersion",
+    "generation",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "labels",
+    "annotations",
+    "ownerReferences",
+    "finalizers",
+    "managedFields",
+    "clusterName",
+];
+
+/// Whether a path within `metadata`, such as `.labels[a/b]`, begins with one of its fields.
+pub(crate) fn is_field(path: &str) -> bool {
+    let field = path.strip_prefix('.').and_then(|path| path.split(['.', '[']).next());
+    field.is_some_and(|field| FIELDS.contains(&field))
+}
+
 /// The part of `metadata` that is read.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]

@@ -10,7 +10,7 @@ use crate::{
     core::{EndpointSlice, Namespace, Node, Pod, Service},
     gateway::{self, Gateway, GatewayClass, ReferenceGrant},
     httproute::HttpRoute,
-    meta::Metadata,
+    meta::{self, Metadata},
     parts,
     policy::{CiliumNetworkPolicy, NetworkPolicy},
     ratelimit::{self, RateLimitPolicy},
@@ -188,7 +188,8 @@ impl Object {
 pub struct Decoded<T> {
     /// The object.
     pub object: T,
-    /// Paths such as `spec.rules[0].filters[1].cors`, without those of `metadata` and `status`.
+    /// Paths such as `spec.rules[0].filters[1].cors`, without those of `status` and without the fields of
+    /// `metadata` that Kubernetes has.
     pub unknown: Vec<Arc<str>>,
 }
 
@@ -248,8 +249,13 @@ pub fn decode_as<T: DeserializeOwned>(value: &Value) -> Result<Decoded<T>, Decod
     let mut track = serde_path_to_error::Track::new();
     let mut note = |path: serde_ignored::Path<'_>| {
         let path = path_text(&path);
-        let first = path.split(['.', '[']).next().unwrap_or_default();
-        if !matches!(first, "apiVersion" | "kind" | "metadata" | "status") {
+        let (first, rest) = path.split_at(path.find(['.', '[']).unwrap_or(path.len()));
+        let is_known = match first {
+            "apiVersion" | "kind" | "status" => true,
+            "metadata" => meta::is_field(rest),
+            _ => false,
+        };
+        if !is_known {
             unknown.push(Arc::from(path));
         }
     };
@@ -310,6 +316,34 @@ mod tests {
         let decoded = decode(Kind::HttpRoute, &value).unwrap();
         let unknown: Vec<&str> = decoded.unknown.iter().map(AsRef::as_ref).collect();
         assert_eq!(unknown, ["spec.rules[0].filters[0].cors", "spec.rules[0].sessionPersistence"]);
+    }
+
+    #[test]
+    fn fields_of_metadata_that_kubernetes_does_not_have_are_unknown() {
+        let fields = meta::FIELDS.map(|field| (field.to_owned(), json!(null)));
+        let mut metadata: serde_json::Map<String, Value> = fields.into_iter().collect();
+        metadata.retain(|field, _| !matches!(field.as_str(), "name" | "namespace"));
+        for field in ["labels", "annotations"] {
+            metadata.insert(field.to_owned(), json!({"namspace": "x", "a.b/c": "y"}));
+        }
+        metadata.insert("ownerReferences".to_owned(), json!([{"uid": "u", "blockOwnerDeletion": true}]));
+        metadata.insert("managedFields".to_owned(), json!([{"spec": {"a": 1}}]));
+        let unknown = |metadata: &serde_json::Map<String, Value>| {
+            let value = json!({"metadata": metadata, "spec": {"podSelector": {}}});
+            decode(Kind::NetworkPolicy, &value).unwrap().unknown
+        };
+        assert_eq!(unknown(&metadata), [] as [Arc<str>; 0]);
+        for (field, path) in [
+            ("namspace", "metadata.namspace"),
+            ("lables", "metadata.lables"),
+            ("spec", "metadata.spec"),
+            ("Namespace", "metadata.Namespace"),
+            ("labels.app", "metadata[labels.app]"),
+        ] {
+            let mut metadata = metadata.clone();
+            metadata.insert(field.to_owned(), json!({"a": 1}));
+            assert_eq!(unknown(&metadata), [Arc::from(path)]);
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use ipnet::IpNet;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, de};
 
 use crate::{core::L4Protocol, meta::Metadata};
 
@@ -128,10 +128,32 @@ pub struct CiliumEgress {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct CidrRule {
     /// The prefix.
+    #[serde(deserialize_with = "one_prefix")]
     pub cidr: IpNet,
     /// Prefixes inside of it that are left out.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "prefixes")]
     pub except: Vec<IpNet>,
+}
+
+/// Reads a prefix, or says what is wrong with it. An octet with a leading zero is refused: some read it as
+/// a decimal number, others as an octal one.
+pub fn prefix(text: &str) -> Result<IpNet, String> {
+    let address = text.split('/').next().unwrap_or_default();
+    let octets = address.rsplit(':').next().filter(|octets| octets.contains('.')).unwrap_or_default();
+    if octets.split('.').any(|octet| octet.len() > 1 && octet.starts_with('0')) {
+        return Err(format!("`{text}` has an octet with a leading zero, about whose base readers disagree"));
+    }
+    text.parse().map_err(|_error| format!("`{text}` is no address prefix"))
+}
+
+fn one_prefix<'de, D: Deserializer<'de>>(from: D) -> Result<IpNet, D::Error> {
+    prefix(&Arc::<str>::deserialize(from)?).map_err(de::Error::custom)
+}
+
+fn prefixes<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<IpNet>, D::Error> {
+    #[derive(Deserialize)]
+    struct Prefix(#[serde(deserialize_with = "one_prefix")] IpNet);
+    Ok(Vec::<Prefix>::deserialize(from)?.into_iter().map(|Prefix(prefix)| prefix).collect())
 }
 
 /// One entry of `toPorts`.
@@ -275,4 +297,34 @@ pub enum IntOrString {
     Int(i32),
     /// A text.
     String(Arc<str>),
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::object::decode_as;
+
+    #[test]
+    fn an_octet_with_a_leading_zero_is_no_prefix() {
+        for good in ["10.0.0.0/8", "0.0.0.0/0", "192.168.10.0/24", "2001:0db8::/32", "::ffff:10.0.0.0/104"] {
+            assert!(prefix(good).is_ok(), "{good}");
+        }
+        for bad in ["010.0.0.0/8", "192.168.010.0/24", "10.0.0.00/8", "::ffff:010.0.0.0/104", "10.0.0/8", ""]
+        {
+            assert!(prefix(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn every_prefix_of_a_rule_is_checked() {
+        let read = |cidr: &str, except: &str| {
+            decode_as::<CidrRule>(&json!({"cidr": cidr, "except": [except]})).map(|rule| rule.object)
+        };
+        assert!(read("192.168.0.0/16", "192.168.10.0/24").is_ok());
+        let path = |result: Result<CidrRule, crate::object::DecodeError>| result.unwrap_err().path;
+        assert_eq!(&*path(read("192.168.0.0/16", "192.168.010.0/24")), "except[0]");
+        assert_eq!(&*path(read("010.0.0.0/8", "10.0.0.0/16")), "cidr");
+    }
 }

@@ -76,21 +76,30 @@ const BOOKKEEPING: [(&str, &str); 2] =
 
 /// Looks up what `apiVersion` and `kind` name.
 pub fn recognize(api_version: &str, kind: &str) -> Recognition {
+    if let Some(without) = api_version.strip_suffix('/') {
+        return match recognize(without, kind) {
+            Recognition::Read(known) | Recognition::Version(known) => misspelt(known, ""),
+            Recognition::List(Some(known)) => misspelt(known, LIST),
+            Recognition::List(None) => misspelt_list(),
+            other => other,
+        };
+    }
     let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
-    if group.is_empty() && kind == "List" {
-        return if version == "v1" { Recognition::List(None) } else { misspelt("v1", "List") };
+    if group.is_empty() && kind == LIST {
+        return if version == "v1" { Recognition::List(None) } else { misspelt_list() };
     }
     let of = |name: &str| Kind::ALL.into_iter().find(|known| known.name() == name && known.group() == group);
     if let Some(known) = of(kind) {
         let is_read = known.versions().contains(&version);
         return if is_read { Recognition::Read(known) } else { Recognition::Version(known) };
     }
-    if let Some(known) = kind.strip_suffix("List").and_then(of)
-        && known.versions().contains(&version)
-    {
-        return Recognition::List(Some(known));
+    let item = kind.strip_suffix(LIST).unwrap_or(kind);
+    if let Some(known) = of(item) {
+        // Of a list in a version that is not read nobody can tell what its items are.
+        let is_read = known.versions().contains(&version);
+        return if is_read { Recognition::List(Some(known)) } else { misspelt(known, LIST) };
     }
-    let is = |(of_group, name): &(&str, &str)| *of_group == group && *name == kind;
+    let is = |(of_group, name): &(&str, &str)| *of_group == group && *name == item;
     if BOOKKEEPING.iter().any(is) {
         return Recognition::Foreign;
     }
@@ -98,42 +107,99 @@ pub fn recognize(api_version: &str, kind: &str) -> Recognition {
         return Recognition::Unsupported;
     }
     match meant(group, kind) {
-        Some((api_version, kind)) => misspelt(&api_version, kind),
-        None if GROUPS.contains(&group) || kind.ends_with("NetworkPolicy") => Recognition::Unsupported,
+        Some(misspelt) => misspelt,
+        None if GROUPS.contains(&group) || item.ends_with("NetworkPolicy") => Recognition::Unsupported,
         None => Recognition::Foreign,
     }
 }
 
-fn misspelt(api_version: &str, kind: &str) -> Recognition {
-    Recognition::Misspelt(format!("{kind} of {api_version}"))
+/// What the kind of a list is, or ends in.
+const LIST: &str = "List";
+
+/// Somebody meant a kind that is read, or with a suffix the list of it.
+fn misspelt(known: Kind, suffix: &str) -> Recognition {
+    Recognition::Misspelt(format!("{}{suffix} of {}", known.name(), known.api_version()))
 }
 
-/// The kind that is read and that somebody meant who wrote this.
-fn meant(group: &str, kind: &str) -> Option<(String, &'static str)> {
+fn misspelt_list() -> Recognition {
+    Recognition::Misspelt(format!("{LIST} of v1"))
+}
+
+/// What is read and somebody meant who wrote this.
+fn meant(group: &str, kind: &str) -> Option<Recognition> {
     // Groups without a domain, and these, have no kinds of anybody else.
-    let of_kubernetes = !group.contains('.') || group.ends_with("k8s.io");
-    let near = |known: &Kind| {
-        let same_group = group == known.group();
-        let group_is_near = same_group || is_near(group, known.group());
-        let same_kind = kind == known.name();
-        (group_is_near && is_near(kind, known.name())) || (same_kind && (group_is_near || of_kubernetes))
-    };
-    let known = Kind::ALL.into_iter().find(near)?;
-    Some((known.api_version(), known.name()))
+    let of_kubernetes = !group.contains('.') || is_below(group, "k8s.io");
+    let is_known = GROUPS.contains(&group);
+    let group_is_near =
+        |known: &str| group == known || is_near(group, known) || (!is_known && resembles(group, known));
+    for suffix in ["", LIST] {
+        let near = |known: &Kind| {
+            let name = format!("{}{suffix}", known.name());
+            let group_is_near = group_is_near(known.group());
+            let slips = if known.name().len() < 5 { 1 } else { 2 };
+            (group_is_near && (is_within(slips, kind, &name) || is_form(kind, known.name(), suffix)))
+                || (kind.eq_ignore_ascii_case(&name) && (group_is_near || of_kubernetes))
+        };
+        if let Some(known) = Kind::ALL.into_iter().find(near) {
+            return Some(misspelt(known, suffix));
+        }
+    }
+    let may_be_list =
+        || of_kubernetes || is_known || Kind::ALL.iter().any(|known| group_is_near(known.group()));
+    (is_near(kind, LIST) && may_be_list()).then(misspelt_list)
 }
 
-/// Whether one text is the other with a slip or two: a character too much, too little, changed, or two in
-/// the wrong order; of short texts, one slip.
+/// Whether a text ends like the known one, whatever its case.
+fn is_below(text: &str, known: &str) -> bool {
+    let end = text.len().checked_sub(known.len()).and_then(|at| text.get(at..));
+    end.is_some_and(|end| end.eq_ignore_ascii_case(known))
+}
+
+/// Whether a group has the first label of the known one, and of the others all but one.
+fn resembles(group: &str, known: &str) -> bool {
+    let group = group.to_ascii_lowercase();
+    let labels: Vec<&str> = group.split('.').collect();
+    let known: Vec<&str> = known.split('.').collect();
+    known.len() > 1
+        && labels.first() == known.first()
+        && labels.len().abs_diff(known.len()) <= 1
+        && distance(&labels, &known) <= 1
+}
+
+/// Whether a kind, with the suffix, is the known one's plural, or short for it: some of its letters, in
+/// their order, with the last word or its beginning at the end, as in `NetPolicy`.
+fn is_form(kind: &str, known: &str, suffix: &str) -> bool {
+    let Some(kind) = kind.strip_suffix(suffix) else { return false };
+    if let Some(stem) = known.strip_suffix('y')
+        && is_near(kind, &format!("{stem}ies"))
+    {
+        return true;
+    }
+    let last_word = |text: &str| text.rfind(char::is_uppercase).unwrap_or(0);
+    let (in_kind, in_known) = (&kind[last_word(kind)..], &known[last_word(known)..]);
+    let mut letters = known.bytes();
+    in_kind.len() >= 3
+        && in_known.starts_with(in_kind)
+        && kind.bytes().next() == known.bytes().next()
+        && kind.bytes().all(|letter| letters.any(|other| other.eq_ignore_ascii_case(&letter)))
+}
+
+/// Whether one text is the other, whatever its case, with a slip or two: a character too much, too little,
+/// changed, or two in the wrong order; of short texts, one slip.
 fn is_near(text: &str, known: &str) -> bool {
-    let slips = if known.len() < 5 { 1 } else { 2 };
+    is_within(if known.len() < 5 { 1 } else { 2 }, text, known)
+}
+
+fn is_within(slips: usize, text: &str, known: &str) -> bool {
     if known.is_empty() || text.is_empty() || text.len().abs_diff(known.len()) > slips {
         return false;
     }
-    text.eq_ignore_ascii_case(known) || distance(text.as_bytes(), known.as_bytes()) <= slips
+    let (text, known) = (text.to_ascii_lowercase(), known.to_ascii_lowercase());
+    distance(text.as_bytes(), known.as_bytes()) <= slips
 }
 
 /// The restricted Damerau-Levenshtein distance.
-fn distance(a: &[u8], b: &[u8]) -> usize {
+fn distance<T: PartialEq>(a: &[T], b: &[T]) -> usize {
     let mut before: Vec<usize> = Vec::new();
     let mut last: Vec<usize> = (0..=b.len()).collect();
     for (i, of_a) in a.iter().enumerate() {
@@ -204,6 +270,16 @@ mod tests {
             ("multicluster.x-k8s.io/v1alpha1", "ServiceImport"),
             ("weft.dev/v1alpha1", "RateLimit"),
             ("v1", "Endpoints"),
+            ("v1", "EndpointsList"),
+            ("networking.k8s.io/v1", "IngressList"),
+            ("gateway.networking.k8s.io/v1alpha2", "TCPRouteList"),
+            ("networking.istio.io/v1", "Gateway"),
+            ("networking.istio.io/v1", "GatewayList"),
+            ("networking.gke.io/v1", "NetworkPolicy"),
+            ("cilium.io/v2", "CiliumEgressGatewayPolicy"),
+            ("cilium.io/v2", "CiliumIdentity"),
+            ("crd.antrea.io/v1beta1", "NetworkPolicy"),
+            ("projectcalico.org/v3", "NetworkPolicyList"),
         ] {
             assert_eq!(recognize(api_version, kind), Recognition::Unsupported, "{api_version} {kind}");
         }
@@ -227,6 +303,40 @@ mod tests {
             ("weft.dev/v1alpha1", "RateLimitPolice", "RateLimitPolicy of weft.dev/v1alpha1"),
             ("discovery.k8s.io/v1", "EndpointSlices", "EndpointSlice of discovery.k8s.io/v1"),
             ("v2", "List", "List of v1"),
+            ("v1", "list", "List of v1"),
+            ("v1", "LIST", "List of v1"),
+            ("v1", "Lists", "List of v1"),
+            ("v1", "Lst", "List of v1"),
+            ("v1/", "List", "List of v1"),
+            ("v1/", "Pod", "Pod of v1"),
+            ("networking.k8s.io", "List", "List of v1"),
+            ("networking.k8s.o/v1", "List", "List of v1"),
+            ("Networking.K8s.io/v1", "List", "List of v1"),
+            ("networking.k8s.io/v1", "List", "List of v1"),
+            ("networking.istio.io/v1", "List", "List of v1"),
+            ("v1", "PodsList", "PodList of v1"),
+            ("v1", "Podlist", "PodList of v1"),
+            ("v1", "NamespaceLst", "NamespaceList of v1"),
+            ("v1", "pods", "Pod of v1"),
+            ("v1", "networkpolicy", "NetworkPolicy of networking.k8s.io/v1"),
+            ("v1", "NetworkPolicyList", "NetworkPolicyList of networking.k8s.io/v1"),
+            ("networking.k8s.o/v1", "NetworkPolicyList", "NetworkPolicyList of networking.k8s.io/v1"),
+            ("Networking.K8s.io/v1", "NetworkPolicyList", "NetworkPolicyList of networking.k8s.io/v1"),
+            ("networking.k8s.io/v2", "NetworkPolicyList", "NetworkPolicyList of networking.k8s.io/v1"),
+            ("networking.k8s.io/v1/", "NetworkPolicyList", "NetworkPolicyList of networking.k8s.io/v1"),
+            ("networking.k8s.io/v1", "NetworkPolicyLst", "NetworkPolicyList of networking.k8s.io/v1"),
+            ("networking.k8s.io/v1", "networkpolicylist", "NetworkPolicyList of networking.k8s.io/v1"),
+            ("networking.k8s.io/v1", "NetPolicyList", "NetworkPolicyList of networking.k8s.io/v1"),
+            ("networking.k8s.io/v1", "NetworkPolicies", "NetworkPolicy of networking.k8s.io/v1"),
+            ("networking.k8s.io/v1", "NetPolicy", "NetworkPolicy of networking.k8s.io/v1"),
+            ("networking.k8s.io/v1", "NetPol", "NetworkPolicy of networking.k8s.io/v1"),
+            ("networking.k8s.io/v1/", "NetworkPolicy", "NetworkPolicy of networking.k8s.io/v1"),
+            ("networking.k8s/v1", "NetworkPolicy", "NetworkPolicy of networking.k8s.io/v1"),
+            ("networking.kubernetes.io/v1", "NetworkPolicy", "NetworkPolicy of networking.k8s.io/v1"),
+            ("cilium.oi/v2", "CiliumNetworkPolicyList", "CiliumNetworkPolicyList of cilium.io/v2"),
+            ("cilium.io/v2", "CiliumNetworkPolicies", "CiliumNetworkPolicy of cilium.io/v2"),
+            ("weft.io/v1alpha1", "RateLimitPolicy", "RateLimitPolicy of weft.dev/v1alpha1"),
+            ("gateway.networking.io/v1", "Gateway", "Gateway of gateway.networking.k8s.io/v1"),
         ] {
             let expected = Recognition::Misspelt(meant.to_owned());
             assert_eq!(recognize(api_version, kind), expected, "{api_version} {kind}");
@@ -248,6 +358,14 @@ mod tests {
             ("networking.k8s.io/v1", "IPAddress"),
             ("kustomize.config.k8s.io/v1beta1", "Kustomization"),
             ("example.com/v1", "Gateway"),
+            ("example.com/v1", "List"),
+            ("gateway.solo.io/v1", "Gateway"),
+            ("networking.k8s.io/v1", "IPAddressList"),
+            ("v1", "PodTemplate"),
+            ("v1", "PodTemplateList"),
+            ("v1", "SecretList"),
+            ("metrics.k8s.io/v1beta1", "PodMetricsList"),
+            ("rbac.authorization.k8s.io/v1", "RoleList"),
         ] {
             assert_eq!(recognize(api_version, kind), Recognition::Foreign, "{api_version} {kind}");
         }

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use weft_api::{
     core::{EndpointSlice, L4Protocol, Node, Service},
-    object::Object,
+    object::{Decoded, Object},
 };
 
 use crate::nodes;
@@ -16,7 +16,28 @@ use crate::nodes;
 const TOPOLOGY_MODE: &str = "service.kubernetes.io/topology-mode";
 
 /// Fields without effect, each with its value or what to know.
-pub(crate) fn fields(object: &Object) -> Vec<(String, String)> {
+pub(crate) fn fields(decoded: &Decoded<Object>) -> Vec<(String, String)> {
+    let mut fields = of_object(&decoded.object);
+    if takes_unknown(&decoded.object) {
+        let of_metadata = decoded.unknown.iter().filter(|path| path.starts_with("metadata"));
+        fields.extend(of_metadata.map(|path| (path.to_string(), "it is not known".to_owned())));
+    }
+    fields
+}
+
+/// Whether an object is used whatever fields it has that are not known.
+fn takes_unknown(object: &Object) -> bool {
+    matches!(
+        object,
+        Object::Namespace(_)
+            | Object::Node(_)
+            | Object::Pod(_)
+            | Object::Service(_)
+            | Object::EndpointSlice(_)
+    )
+}
+
+fn of_object(object: &Object) -> Vec<(String, String)> {
     match object {
         Object::Service(service) => of_service(service),
         Object::EndpointSlice(slice) => of_slice(slice),

@@ -220,12 +220,11 @@ fn entity(path: &str, name: &str) -> Result<Entity, DecodeError> {
 
 /// A prefix, or an address, which is a prefix of full length.
 fn prefix(path: &str, text: &str) -> Result<IpNet, DecodeError> {
-    let address = || text.parse::<std::net::IpAddr>().map(IpNet::from);
-    let parsed = text.parse::<IpNet>().or_else(|_not_a_prefix| address());
-    match parsed {
-        Ok(cidr) => Ok(cidr.trunc()),
-        Err(_error) => Err(DecodeError::new(path, format!("`{text}` is no address prefix"))),
-    }
+    let parsed = weft_api::policy::prefix(text).or_else(|error| {
+        let address = text.parse::<std::net::IpAddr>();
+        address.map(IpNet::from).map_err(|_not_an_address| error)
+    });
+    parsed.map(|cidr| cidr.trunc()).map_err(|error| DecodeError::new(path, error))
 }
 
 /// A prefix with exceptions, which must lie inside of it.
@@ -237,4 +236,19 @@ pub(super) fn cidr_set(path: &str, set: &CidrRule) -> Result<Peer, DecodeError> 
         }
     }
     Ok(Peer::Cidr { cidr: set.cidr.trunc(), except: set.except.iter().map(IpNet::trunc).collect() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_has_no_octet_with_a_leading_zero() {
+        for good in ["10.0.0.0/8", "10.0.0.1", "2001:db8::1"] {
+            assert!(prefix("at", good).is_ok(), "{good}");
+        }
+        for bad in ["010.0.0.0/8", "010.0.0.1", "10.0.0.01/32", "10.0.0"] {
+            assert!(prefix("at", bad).is_err(), "{bad}");
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::Value;
 use weft_api::{
-    object::{DecodeError, Kind, Object, ObjectKey},
+    object::{DecodeError, Decoded, Kind, Object, ObjectKey},
     recognize::{Recognition, recognize},
 };
 
@@ -155,7 +155,7 @@ impl Reading<'_> {
                 Err(DecodeError::new("apiVersion", message))
             }
         };
-        let note = read.as_ref().ok().and_then(|good| note(&good.object, &located));
+        let note = read.as_ref().ok().and_then(|good| note(good, &located));
         let content = read.map_err(|error| {
             let line = located.line_of(&error.path).max(line);
             Arc::new(Refused { value: located.value, error, line })
@@ -207,8 +207,8 @@ fn object_name(namespace: Option<&str>, name: Option<&str>) -> String {
 }
 
 /// What of an object has no effect, and the line of the first such field.
-fn note(object: &Object, located: &Located) -> Option<(u32, Arc<str>)> {
-    let fields = ineffective::fields(object);
+fn note(decoded: &Decoded<Object>, located: &Located) -> Option<(u32, Arc<str>)> {
+    let fields = ineffective::fields(decoded);
     let (first, _) = fields.first()?;
     let line = located.line_of(first);
     let fields: Vec<String> = fields.iter().map(|(field, value)| format!("{field} ({value})")).collect();

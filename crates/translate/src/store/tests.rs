@@ -47,6 +47,9 @@ fn a_document_that_is_not_recognized_keeps_what_its_source_had() {
         GOOD.replace("apiVersion: v1\n", ""),
         GOOD.replace("apiVersion: v1", "apiVersion: apps/v1"),
         GOOD.replace("kind: Service", "kind: Srevice"),
+        "apiVersion: v1\nkind: list\nitems: []\n".to_owned(),
+        "apiVersion: networking.k8s.io/v2\nkind: NetworkPolicyList\nitems: []\n".to_owned(),
+        "apiVersion: networking.k8s.io/v1\nkind: NetPolicy\nmetadata: {name: a}\n".to_owned(),
         GOOD.replace("name: a", "name: A"),
         GOOD.replace("name: a", &format!("name: {}", "a".repeat(5 << 20))),
         GOOD.replace("namespace: shop", "namespace: 5"),
@@ -76,6 +79,38 @@ fn a_document_that_is_not_recognized_keeps_what_its_source_had() {
         assert_eq!(names(&store), ["Service shop/b"]);
         assert_eq!(store.problems().count(), 0);
     }
+}
+
+#[test]
+fn a_field_of_metadata_that_is_not_known_refuses_what_grants_and_is_noted_elsewhere() {
+    for (api_version, kind, spec) in [
+        ("networking.k8s.io/v1", "NetworkPolicy", "{podSelector: {}}"),
+        ("cilium.io/v2", "CiliumNetworkPolicy", "{endpointSelector: {}, ingress: [{}]}"),
+        (
+            "weft.dev/v1alpha1",
+            "RateLimitPolicy",
+            "{targetRef: {group: '', kind: Service, name: a}, local: {requests: 1, interval: 1s}}",
+        ),
+        ("gateway.networking.k8s.io/v1beta1", "ReferenceGrant", "{from: [], to: []}"),
+    ] {
+        let text = |metadata: &str| {
+            format!(
+                "apiVersion: {api_version}\nkind: {kind}\nmetadata:\n  name: p\n  {metadata}\nspec: {spec}\n"
+            )
+        };
+        let mut store = Store::default();
+        store.apply("f.yaml", &text("namespace: prod"));
+        assert_eq!(texts(&store), [""; 0], "{kind}");
+        store.apply("f.yaml", &text("namspace: prod"));
+        let expected = format!("f.yaml:5: {kind} default/p: metadata.namspace: is not known");
+        assert_eq!(texts(&store), [expected]);
+    }
+    let mut store = Store::default();
+    store.apply("f.yaml", &OTHER.replace("  name: b\n", "  name: b\n  lables: {a: b}\n"));
+    assert_eq!(names(&store), ["Service shop/b"]);
+    let problem = store.problems().next().unwrap();
+    let expected = (Severity::Note, "has no effect: metadata.lables (it is not known)");
+    assert_eq!((problem.severity, &*problem.message), expected);
 }
 
 #[test]
