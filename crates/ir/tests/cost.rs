@@ -4,13 +4,13 @@
 //! `cargo test -p weft-ir --test cost -- --nocapture` prints the figures of ADR 0007.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic, and prints what it measures")]
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use weft_ir::{
     AppProtocol, Endpoint, EndpointPort, Endpoints, Identity, IdentityNumber, ObjectName, Protocol, Resource,
     Service, ServicePort, Workload,
     publish::{Change, Publisher},
-    stream::{Base, FromNode},
+    stream::{Base, FromNode, Hello},
     subscribe::{Progress, Subscriber},
     wire,
 };
@@ -136,4 +136,31 @@ fn a_workload_of_another_node_takes_less_than_two_hundred_bytes() {
     let (_, bytes, _) = exchange(&mut publisher(1, (0..20_000).map(workload).collect()), &mut node);
     println!("20,000 pods: {bytes} B, {} B each", bytes / 20_000);
     assert!(bytes < 20_000 * 200);
+}
+
+/// The side of the controller: what 300 nodes say that come back, and what they are answered.
+#[test]
+fn three_hundred_nodes_that_come_back_cost_less_than_a_snapshot_of_one() {
+    let mut node = Subscriber::new("n".into());
+    let (_, snapshot, _) = exchange(&mut publisher(1, cluster(10_000)), &mut node);
+    let mut restarted = publisher(2, cluster(10_000));
+    let begin = Instant::now();
+    let mut bytes = 0;
+    for number in 0..300 {
+        let name: Arc<str> = format!("worker-{number}").into();
+        let hello = Hello { node: name.clone(), ..node.hello() };
+        bytes += wire::encode_from_node(&FromNode::Hello(hello.clone())).len();
+        restarted.on_hello(hello).unwrap();
+        bytes += restarted
+            .next_batch(&name)
+            .unwrap()
+            .into_iter()
+            .map(|f| wire::encode_to_node(f).len())
+            .sum::<usize>();
+    }
+    println!(
+        "300 nodes with 10,000 resources: {bytes} B, {:.1?}; one snapshot {snapshot} B",
+        begin.elapsed()
+    );
+    assert!(bytes < snapshot);
 }
