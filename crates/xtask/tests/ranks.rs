@@ -17,6 +17,7 @@ const RANKS: &[(&str, u8)] = &[
     ("weft-ebpf-common", 0),
     ("weft-codec", 1),
     ("weft-gateway-api", 1),
+    ("weft-http", 1),
     ("weft-identity", 1),
     ("weft-policy", 1),
     ("weft-translate", 2),
@@ -30,8 +31,8 @@ const RANKS: &[(&str, u8)] = &[
 ];
 
 /// Packages that do no I/O and hold no connection.
-const PURE: [&str; 6] =
-    ["weft-api", "weft-ir", "weft-matching", "weft-policy", "weft-gateway-api", "weft-translate"];
+const PURE: [&str; 7] =
+    ["weft-api", "weft-http", "weft-ir", "weft-matching", "weft-policy", "weft-gateway-api", "weft-translate"];
 
 /// What a pure package must not pull in, at any depth.
 const IMPURE: [&str; 10] =
