@@ -1,20 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //! GatewayClasses and Gateways.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use weft_api::{
     gateway::{self as api, GatewayAddress, RouteGroupKind},
     object::Kind,
     status::{
-        ClassStatus, Condition, GatewayStatus, ListenerStatus, Truth,
-        reason::{
-            ClassAccepted, GatewayAccepted, GatewayProgrammed, ListenerAccepted, ListenerConflicted,
-            ListenerProgrammed, ListenerResolvedRefs,
-        },
+        ClassStatus, Condition,
+        reason::{ClassAccepted, GatewayAccepted, ListenerAccepted},
     },
 };
-use weft_ir::{ListenerParent, ListenerParentKind, ObjectName, Resource};
+use weft_ir::{ObjectName, Resource};
 use weft_matching::hostname;
 
 use crate::{
@@ -23,8 +20,9 @@ use crate::{
     wrong::{Wrong, is_within},
 };
 
-/// How many routes are attached to each listener of a Gateway, by its name.
-pub type Attached = BTreeMap<Arc<str>, i32>;
+pub(crate) mod state;
+
+use state::{Addresses, Conflict, GatewayState, ListenerState};
 
 /// What comes of one Gateway. Its status is written once the routes are counted
 /// ([`GatewayState::status`]).
@@ -36,51 +34,6 @@ pub struct GatewayOutput {
     pub resources: Vec<Resource>,
     /// What no status can say.
     pub notes: Vec<Arc<str>>,
-}
-
-/// A Gateway of one of our classes.
-#[derive(Clone, Debug, PartialEq)]
-pub struct GatewayState {
-    generation: i64,
-    pub(crate) name: ObjectName,
-    pub(crate) listeners: Vec<ListenerState>,
-    /// Why the whole Gateway is refused: reason and message.
-    refused: Option<(GatewayAccepted, String)>,
-    addresses: Addresses,
-}
-
-/// The addresses that a Gateway asks for.
-#[derive(Clone, Debug, Default, PartialEq)]
-struct Addresses {
-    /// Those to listen on; where the object names none at all, every address of a node.
-    listen: Vec<IpAddr>,
-    /// An address that is asked for without saying which.
-    unassigned: Option<String>,
-}
-
-/// A listener of such a Gateway.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct ListenerState {
-    pub(crate) spec: api::Listener,
-    /// Whether HTTPRoutes are among the kinds that it takes.
-    pub(crate) takes_http_routes: bool,
-    supported_kinds: Vec<RouteGroupKind>,
-    invalid_kinds: Option<String>,
-    refused: Option<(ListenerAccepted, String)>,
-    conflict: Option<(Conflict, String)>,
-}
-
-/// How another listener of the Gateway is in the way of one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Conflict {
-    Hostname,
-    Protocol,
-}
-
-impl ListenerState {
-    fn serves(&self) -> bool {
-        self.refused.is_none() && self.conflict.is_none() && self.takes_http_routes
-    }
 }
 
 /// The status of a class; nothing where it is none of ours.
@@ -111,7 +64,7 @@ pub fn translate_gateway(world: &impl World, item: Item<'_, api::Gateway>) -> Ga
             ..GatewayOutput::default()
         },
         Some(found) if serves(found) => {
-            let state = GatewayState::new(item);
+            let state = state(item);
             let resources = state.resources();
             GatewayOutput { state: Some(Arc::new(state)), resources, notes: Vec::new() }
         }
@@ -119,104 +72,30 @@ pub fn translate_gateway(world: &impl World, item: Item<'_, api::Gateway>) -> Ga
     }
 }
 
-impl GatewayState {
-    fn new(item: Item<'_, api::Gateway>) -> GatewayState {
-        let metadata = &item.object.metadata;
-        let spec = &item.object.spec;
-        let (addresses, mut refused) = match requested_addresses(&spec.addresses) {
-            Ok(addresses) => (addresses, None),
-            Err(refused) => (Addresses::default(), Some(refused)),
-        };
-        let wrong = Wrong::new(item.unknown, &item.object.unread);
-        if let Some(message) = wrong.unknown(|at| !at.starts_with("spec.listeners[")) {
-            refused = Some((GatewayAccepted::Invalid, message));
-        }
-        let listeners = spec.listeners.iter().enumerate();
-        let mut listeners: Vec<ListenerState> =
-            listeners.map(|(index, listener)| listener_state(listener, index, &wrong)).collect();
-        mark_conflicts(&mut listeners);
-        GatewayState {
-            generation: item.generation,
-            name: ObjectName { namespace: metadata.namespace.clone(), name: metadata.name.clone() },
-            listeners,
-            refused,
-            addresses,
-        }
+/// A Gateway of one of our classes, with what is wrong about it.
+fn state(item: Item<'_, api::Gateway>) -> GatewayState {
+    let metadata = &item.object.metadata;
+    let spec = &item.object.spec;
+    let (addresses, mut refused) = match requested_addresses(&spec.addresses) {
+        Ok(addresses) => (addresses, None),
+        Err(refused) => (Addresses::default(), Some(refused)),
+    };
+    let wrong = Wrong::new(item.unknown, &item.object.unread);
+    if let Some(message) = wrong.unknown(|at| !at.starts_with("spec.listeners[")) {
+        refused = Some((GatewayAccepted::Invalid, message));
     }
-
-    /// Whether routes of this listener reach a node.
-    pub(crate) fn serves(&self, listener: &ListenerState) -> bool {
-        let nowhere = self.addresses.unassigned.is_some() && self.addresses.listen.is_empty();
-        self.refused.is_none() && !nowhere && listener.serves()
-    }
-
-    fn resources(&self) -> Vec<Resource> {
-        let served = self.listeners.iter().filter(|listener| self.serves(listener));
-        let resource = |listener: &ListenerState| {
-            Resource::Listener(weft_ir::Listener {
-                parent: ListenerParent { kind: ListenerParentKind::Gateway, name: self.name.clone() },
-                name: listener.spec.name.clone(),
-                addresses: self.addresses.listen.clone(),
-                port: listener.spec.port,
-                hostname: listener.spec.hostname.clone().unwrap_or_else(|| "".into()),
-            })
-        };
-        served.map(resource).collect()
-    }
-
-    /// The status, with the number of routes at each listener.
-    pub fn status(&self, world: &impl World, attached: &Attached) -> GatewayStatus {
-        let of_listener = |listener: &ListenerState| {
-            let attached = attached.get(&listener.spec.name).copied().unwrap_or(0);
-            listener_status(listener, self.serves(listener), attached, self.generation)
-        };
-        GatewayStatus {
-            addresses: self.addresses(world),
-            accepted: self.accepted(),
-            programmed: self.programmed(),
-            listeners: self.listeners.iter().map(of_listener).collect(),
-        }
-    }
-
-    /// The addresses that were asked for, or those of the nodes (at most 16, the API's limit).
-    fn addresses(&self, world: &impl World) -> Vec<GatewayAddress> {
-        let address = |value: Arc<str>| GatewayAddress { kind: Some("IPAddress".into()), value };
-        match self.addresses.listen.as_slice() {
-            [] if self.addresses.unassigned.is_some() => Vec::new(),
-            [] => world.node_addresses().into_iter().take(16).map(address).collect(),
-            own => own.iter().map(|ip| address(ip.to_string().into())).collect(),
-        }
-    }
-
-    fn accepted(&self) -> Condition<GatewayAccepted> {
-        let of_invalid = self.listeners.iter().filter(|listener| !listener.serves());
-        let invalid: Vec<&str> = of_invalid.map(|listener| &*listener.spec.name).collect();
-        let (status, reason, message) = match (&self.refused, invalid.len()) {
-            (Some((reason, message)), _) => (false, *reason, message.clone()),
-            (None, 0) => (true, GatewayAccepted::Accepted, "every listener is valid".to_owned()),
-            (None, wrong) => {
-                let message = format!("these listeners are not valid: {}", invalid.join(", "));
-                (wrong < self.listeners.len(), GatewayAccepted::ListenersNotValid, message)
-            }
-        };
-        Condition::new(status, self.generation, reason, message)
-    }
-
-    /// Unknown before the nodes have answered: whoever counts their answers makes it true.
-    fn programmed(&self) -> Condition<GatewayProgrammed> {
-        let (status, reason, message) = match &self.addresses.unassigned {
-            _ if self.refused.is_some() || !self.listeners.iter().any(ListenerState::serves) => {
-                (Truth::False, GatewayProgrammed::Invalid, "no listener can be served")
-            }
-            Some(message) => (Truth::False, GatewayProgrammed::AddressNotAssigned, &**message),
-            None => (Truth::Unknown, GatewayProgrammed::Pending, WAITING),
-        };
-        Condition::new(status, self.generation, reason, message)
+    let listeners = spec.listeners.iter().enumerate();
+    let mut listeners: Vec<ListenerState> =
+        listeners.map(|(index, listener)| listener_state(listener, index, &wrong)).collect();
+    mark_conflicts(&mut listeners);
+    GatewayState {
+        generation: item.generation,
+        name: ObjectName { namespace: metadata.namespace.clone(), name: metadata.name.clone() },
+        listeners,
+        refused,
+        addresses,
     }
 }
-
-/// Said of what the nodes have not answered yet.
-const WAITING: &str = "waiting for the nodes";
 
 /// The addresses; the error is reason and message about the first that can never be had.
 fn requested_addresses(addresses: &[GatewayAddress]) -> Result<Addresses, (GatewayAccepted, String)> {
@@ -311,59 +190,4 @@ fn conflict(listener: &api::Listener, other: &ListenerState) -> Option<(Conflict
         |listener: &api::Listener| listener.hostname.as_deref().unwrap_or_default().to_ascii_lowercase();
     let same = other.refused.is_none() && hostname(listener) == hostname(&other.spec);
     same.then(|| (Conflict::Hostname, format!("listener {name} has the same port and hostname")))
-}
-
-fn listener_status(listener: &ListenerState, served: bool, attached: i32, generation: i64) -> ListenerStatus {
-    let accepted = match (&listener.refused, &listener.conflict) {
-        (Some((reason, message)), _) => Condition::new(false, generation, *reason, &**message),
-        (None, Some((conflict, message))) => {
-            let reason = match conflict {
-                Conflict::Hostname => ListenerAccepted::HostnameConflict,
-                Conflict::Protocol => ListenerAccepted::ProtocolConflict,
-            };
-            Condition::new(false, generation, reason, &**message)
-        }
-        (None, None) => Condition::new(true, generation, ListenerAccepted::Accepted, "the listener is valid"),
-    };
-    let resolved_refs = match &listener.invalid_kinds {
-        Some(message) => {
-            Condition::new(false, generation, ListenerResolvedRefs::InvalidRouteKinds, &**message)
-        }
-        None => Condition::new(
-            true,
-            generation,
-            ListenerResolvedRefs::ResolvedRefs,
-            "every reference is resolved",
-        ),
-    };
-    let programmed = match served {
-        true => Condition::new(Truth::Unknown, generation, ListenerProgrammed::Pending, WAITING),
-        false => {
-            Condition::new(false, generation, ListenerProgrammed::Invalid, "the listener cannot be served")
-        }
-    };
-    let conflicted = match &listener.conflict {
-        Some((conflict, message)) => {
-            let reason = match conflict {
-                Conflict::Hostname => ListenerConflicted::HostnameConflict,
-                Conflict::Protocol => ListenerConflicted::ProtocolConflict,
-            };
-            Condition::new(true, generation, reason, &**message)
-        }
-        None => Condition::new(
-            false,
-            generation,
-            ListenerConflicted::NoConflicts,
-            "no other listener is in its way",
-        ),
-    };
-    ListenerStatus {
-        name: listener.spec.name.clone(),
-        supported_kinds: listener.supported_kinds.clone(),
-        attached_routes: attached,
-        accepted,
-        resolved_refs,
-        programmed,
-        conflicted,
-    }
 }

@@ -9,7 +9,7 @@
 //! [`translate_route`]) and asks a [`World`] for the others that it needs; no function looks at all
 //! objects, so that results can be kept as long as the answers stay the same.
 //!
-//! Read [`world`] first, then `gateway`, `httproute`, `rules` and `matches`.
+//! Read `world` first, then `gateway`, `httproute`, `rules` and `matches`.
 
 mod filters;
 mod gateway;
@@ -20,10 +20,14 @@ mod parents;
 mod rules;
 pub mod selector;
 mod validate;
-pub mod world;
+mod world;
 mod wrong;
 
-pub use gateway::{Attached, GatewayOutput, GatewayState, translate_class, translate_gateway};
+pub use gateway::{
+    GatewayOutput,
+    state::{Attached, GatewayState, MAX_STATUS_ADDRESSES},
+    translate_class, translate_gateway,
+};
 pub use httproute::{RouteOutput, translate_route};
 pub use validate::{validate_gateway, validate_route};
 pub use world::{Item, Lookup, World};

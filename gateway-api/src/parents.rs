@@ -12,7 +12,7 @@ use weft_api::{
 use weft_ir::{ListenerParent, ListenerParentKind, ObjectName, RouteParent};
 
 use crate::{
-    gateway::{GatewayState, ListenerState},
+    gateway::state::{GatewayState, ListenerState},
     hostnames::Hostnames,
     selector,
     world::{Lookup, World},

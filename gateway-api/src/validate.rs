@@ -4,12 +4,12 @@
 //! The numbers and rules are those of the CRDs of Gateway API v1.6.
 
 use weft_api::{
+    decode::DecodeError,
     gateway::{Gateway, Listener},
     httproute::{
         HeaderModifier, HttpBackendRef, HttpPathMatch, HttpRoute, HttpRouteFilter, HttpRouteRule,
         PathMatchType,
     },
-    object::DecodeError,
 };
 use weft_ir::is_subdomain;
 use weft_matching::hostname;

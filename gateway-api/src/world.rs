@@ -10,7 +10,7 @@ use weft_api::{
 };
 use weft_ir::ObjectName;
 
-use crate::gateway::GatewayState;
+use crate::gateway::state::GatewayState;
 
 /// An object and what its source says about it.
 #[derive(Debug)]
@@ -33,9 +33,6 @@ impl<T> Clone for Item<'_, T> {
 }
 
 impl<T> Copy for Item<'_, T> {}
-
-/// The most addresses that the status of a Gateway has (`GatewayStatus.addresses`).
-pub const MAX_STATUS_ADDRESSES: usize = 16;
 
 /// A Gateway by name.
 #[derive(Clone, Debug)]
@@ -63,7 +60,7 @@ pub trait World {
     /// The ReferenceGrants of a namespace.
     fn grants(&self, namespace: &Arc<str>) -> Vec<&ReferenceGrant>;
     /// Addresses of the nodes, on which a Gateway without addresses is reached; no more than
-    /// [`MAX_STATUS_ADDRESSES`] are looked at.
+    /// [`MAX_STATUS_ADDRESSES`](crate::MAX_STATUS_ADDRESSES) are looked at.
     fn node_addresses(&self) -> Vec<Arc<str>>;
 }
 

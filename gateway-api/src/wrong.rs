@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use weft_api::object::DecodeError;
+use weft_api::decode::DecodeError;
 
 /// Fields that are not known, and parts that could not be read.
 #[derive(Debug)]

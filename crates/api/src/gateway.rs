@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{meta::Metadata, object::DecodeError, policy::LabelSelector};
+use crate::{decode::DecodeError, meta::Metadata, policy::LabelSelector};
 
 /// The group of the Gateway API.
 pub const GROUP: &str = "gateway.networking.k8s.io";

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{duration::ApiDuration, meta::Metadata, object::DecodeError};
+use crate::{decode::DecodeError, duration::ApiDuration, meta::Metadata};
 
 /// HTTPRoute.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]

@@ -8,6 +8,7 @@
 //! Read [`object`] first, [`recognize`], then the kinds, then [`status`].
 
 pub mod core;
+pub mod decode;
 pub mod duration;
 pub mod gateway;
 pub mod httproute;

@@ -4,7 +4,7 @@
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::object::{DecodeError, Decoded, decode_as};
+use crate::decode::{DecodeError, Decoded, decode_as};
 
 /// The most parts of one object that are left out; an object with more is refused as a whole.
 const MOST: usize = 64;

@@ -304,7 +304,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::object::decode_as;
+    use crate::decode::decode_as;
 
     #[test]
     fn an_octet_with_a_leading_zero_is_no_prefix() {
@@ -323,7 +323,7 @@ mod tests {
             decode_as::<CidrRule>(&json!({"cidr": cidr, "except": [except]})).map(|rule| rule.object)
         };
         assert!(read("192.168.0.0/16", "192.168.10.0/24").is_ok());
-        let path = |result: Result<CidrRule, crate::object::DecodeError>| result.unwrap_err().path;
+        let path = |result: Result<CidrRule, crate::decode::DecodeError>| result.unwrap_err().path;
         assert_eq!(&*path(read("192.168.0.0/16", "192.168.010.0/24")), "except[0]");
         assert_eq!(&*path(read("010.0.0.0/8", "10.0.0.0/16")), "cidr");
     }

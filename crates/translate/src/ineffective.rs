@@ -7,7 +7,8 @@ use std::net::IpAddr;
 
 use weft_api::{
     core::{EndpointSlice, L4Protocol, Node, Service},
-    object::{Decoded, Object},
+    decode::Decoded,
+    object::Object,
 };
 
 use crate::nodes;

@@ -7,8 +7,10 @@
 //!
 //! Read `yaml` first, then [`store`], [`translation`], [`policy`].
 
+mod good;
 pub mod identity;
 mod ineffective;
+mod name;
 mod nodes;
 pub mod policy;
 pub mod preview;
@@ -20,9 +22,10 @@ mod validate;
 mod workload;
 mod yaml;
 
+pub use good::Good;
 pub use identity::{Identities, IdentityRecord};
 pub use preview::{Preview, PreviewFormat};
-pub use store::{Entry, Good, Problem, Refused, Severity, Store};
+pub use store::{Entry, Problem, Refused, Severity, Store};
 pub use weft_ir::Resource;
 
 pub use translation::{Delta, ObjectCounts, ObjectStatus, Translation, Translator};

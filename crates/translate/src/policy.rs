@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use weft_api::{
-    object::{DecodeError, Decoded},
+    decode::{DecodeError, Decoded},
     policy::{CiliumNetworkPolicy, NetworkPolicy},
 };
 use weft_ir::{ObjectName, Policy};

@@ -5,9 +5,10 @@ use std::{sync::Arc, time::Duration};
 
 use serde_json::Value;
 use weft_api::{
+    decode::{DecodeError, Decoded, decode_as},
     gateway,
     meta::Metadata,
-    object::{DecodeError, Decoded, ObjectKey, decode_as},
+    object::ObjectKey,
     ratelimit::{RateLimitPolicy, TargetRef},
 };
 use weft_ir::{ObjectName, RateLimit, RateLimitTarget, RouteKind};

@@ -17,7 +17,7 @@ use weft_api::{
     object::{Kind, ObjectKey},
     status::Status,
 };
-use weft_ir::{IdentityNumber, MeshDefaults, Resource, ResourceKey, publish::Change};
+use weft_ir::{IdentityNumber, Resource, ResourceKey, publish::Change};
 
 use crate::{
     identity::{Identities, IdentityRecord},
@@ -28,10 +28,13 @@ use crate::{
 mod facts;
 mod gateway;
 mod object;
+mod outcome;
+mod settings;
 mod view;
 
 use facts::{Facts, ListenerName};
-use object::Outcome;
+use outcome::Outcome;
+pub use settings::Translator;
 use view::{Asked, Dependents, View};
 
 /// The status of an object.
@@ -50,22 +53,6 @@ impl Serialize for ObjectStatus {
         fields.serialize_field("object", &self.object.to_string())?;
         fields.serialize_field("status", &self.status)?;
         fields.end()
-    }
-}
-
-/// The settings of the translation.
-#[derive(Clone, Debug)]
-pub struct Translator {
-    /// The cluster's name, which is a label of every identity.
-    pub cluster: Arc<str>,
-    /// Settings for every node.
-    pub defaults: MeshDefaults,
-}
-
-impl Default for Translator {
-    /// The cluster `default`, as Cilium names it.
-    fn default() -> Translator {
-        Translator { cluster: "default".into(), defaults: MeshDefaults::default() }
     }
 }
 

@@ -6,14 +6,16 @@ use std::{net::IpAddr, sync::Arc};
 
 use weft_api::{
     core::{EndpointSlice, Service},
-    object::{DecodeError, Decoded, Kind, Object, decode},
+    decode::{DecodeError, Decoded},
+    object::{Kind, Object, decode},
 };
 use weft_gateway_api::{validate_gateway, validate_route};
 use weft_ir::{Policy, Resource, is_label, is_subdomain};
 
 use crate::{
+    good::{Good, Meaning},
+    name::MAX_SHOWN,
     nodes, policy, ratelimit,
-    store::{Good, MAX_SHOWN, Meaning},
 };
 
 /// Reads an object and checks it, unless it is the same as before. The error names the first field that

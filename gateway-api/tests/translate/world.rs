@@ -6,8 +6,9 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde_json::Value;
 use weft_api::{
     core::Service,
+    decode::Decoded,
     gateway::{GatewayClass, NamespaceLabels, ReferenceGrant},
-    object::{Decoded, Kind, Object, ObjectKey, decode},
+    object::{Kind, Object, ObjectKey, decode},
     status::Status,
 };
 use weft_gateway_api::{
@@ -66,7 +67,8 @@ pub(crate) fn translate(objects: &[Value]) -> Translation {
     }
     for key in all.objects.keys().filter(|key| key.kind == Kind::Gateway) {
         let Some(Lookup::Ours(state)) = all.gateways.get(&name(key)) else { continue };
-        let status = state.status(&all, attached.get(&name(key)).unwrap_or(&Attached::new()));
+        let status =
+            state.status(|| all.node_addresses(), attached.get(&name(key)).unwrap_or(&Attached::new()));
         translation.say(key, Some(Status::Gateway(status)), &[]);
     }
     translation

@@ -5,21 +5,17 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use weft_api::{
-    object::DecodeError,
+    decode::DecodeError,
     policy::{
         CidrRule, CiliumEgress, CiliumIngress, CiliumNetworkPolicy, CiliumPortRule, CiliumRule, LabelSelector,
     },
 };
 use weft_ir::{Entity, ObjectName, Peer, Policy, PolicyDirection, PolicyKind, PolicyRule, Tier};
 
-use super::{cilium_ports, object_name, selectors};
-
-/// Whether the rules of a section allow or deny.
-#[derive(Clone, Copy, PartialEq)]
-pub(super) enum Verdict {
-    Allow,
-    Deny,
-}
+use super::{
+    cilium_ports::{self, Verdict},
+    object_name, selectors,
+};
 
 /// Translates every rule of a policy.
 pub(super) fn translate(policy: &CiliumNetworkPolicy) -> Result<Vec<Policy>, DecodeError> {

@@ -4,15 +4,20 @@
 use std::sync::Arc;
 
 use weft_api::{
-    object::DecodeError,
+    decode::DecodeError,
     policy::{CiliumHttpRule, CiliumL7Rules, CiliumPort, CiliumPortRule},
 };
 use weft_ir::{HttpRule, L7Rules, PolicyPort, PortRule, Protocol};
 
-use super::cilium::Verdict;
-
 /// The most ports of one entry (`MaxPorts` of Cilium's API).
 const MAX_PORTS: usize = 40;
+
+/// Whether the rules of a section allow or deny.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Verdict {
+    Allow,
+    Deny,
+}
 
 /// Translates `toPorts`; nothing given means every port.
 pub(super) fn translate(

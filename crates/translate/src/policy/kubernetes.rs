@@ -3,7 +3,7 @@
 
 use weft_api::{
     core::L4Protocol,
-    object::DecodeError,
+    decode::DecodeError,
     policy::{IntOrString, NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort, PolicyType},
 };
 use weft_ir::{

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use weft_api::{
-    object::DecodeError,
+    decode::DecodeError,
     policy::{LabelSelector, SelectorOperator},
 };
 use weft_ir::{Operator, Requirement, Selector};

@@ -5,7 +5,8 @@
 
 use serde_json::{Map, Value, json};
 use weft_api::{
-    object::{Kind, ObjectKey, decode_as},
+    decode::decode_as,
+    object::{Kind, ObjectKey},
     policy::{CiliumNetworkPolicy, LabelSelector, NetworkPolicy},
 };
 use weft_ir::{ObjectName, Operator, Policy, PolicyDirection, PolicyKind, Requirement, Selector, Tier};

@@ -5,17 +5,18 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::Value;
 use weft_api::{
-    object::{DecodeError, Decoded, Kind, Object, ObjectKey},
+    decode::{DecodeError, Decoded},
+    object::{Kind, Object, ObjectKey},
     recognize::{Recognition, recognize},
 };
 
 use super::{
-    Entry, Problem, Refused, Severity,
+    entry::{Entry, Refused},
     found::{Found, Objects},
-    name,
+    problems::{Problem, Severity},
 };
 use crate::{
-    ineffective, validate,
+    ineffective, name, validate,
     yaml::{self, Budget, Chunk, Located, MAX_DOCUMENTS, Shape, YamlError},
 };
 

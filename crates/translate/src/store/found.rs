@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use weft_api::object::ObjectKey;
 
-use super::Content;
+use super::entry::Content;
 
 /// An object of a text.
 #[derive(Debug)]

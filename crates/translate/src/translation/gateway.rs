@@ -13,10 +13,11 @@ use weft_api::{
     },
 };
 use weft_gateway_api::{
-    GatewayOutput, GatewayState, Item, RouteOutput, translate_class, translate_gateway, translate_route,
+    GatewayOutput, GatewayState, Item, RouteOutput, World as _, translate_class, translate_gateway,
+    translate_route,
 };
 
-use super::{object::Outcome, view::View};
+use super::{outcome::Outcome, view::View};
 use crate::store::{Entry, Refused};
 
 /// Translates an object; nothing comes of one of another kind.
@@ -50,7 +51,9 @@ fn translated(view: &View<'_>, entry: &Entry) -> Option<GatewayOutput> {
 
 fn gateway(view: &View<'_>, key: &ObjectKey, entry: &Entry) -> Outcome {
     let Some(translated) = translated(view, entry) else { return Outcome::default() };
-    let status = translated.state.map(|state| Status::Gateway(state.status(view, view.attached(key))));
+    let status = translated
+        .state
+        .map(|state| Status::Gateway(state.status(|| view.node_addresses(), view.attached(key))));
     Outcome {
         resources: translated.resources.into_iter().map(Arc::new).collect(),
         status,

@@ -7,50 +7,20 @@ use weft_api::{
     core::Pod,
     object::{Kind, Object, ObjectKey},
     status::{
-        Condition, PolicyStatus, RateLimitStatus, Status,
+        Condition,
         reason::{PolicyValid, RateLimitAccepted},
     },
 };
-use weft_ir::{IdentityNumber, ObjectName, RateLimit, RateLimitTarget, Resource};
+use weft_ir::{ObjectName, RateLimit, RateLimitTarget, Resource};
 
-use super::{Translator, facts::ListenerName, gateway, view::View};
+use super::{gateway, outcome::Outcome, settings::Translator, view::View};
 use crate::{
+    good::Meaning,
     identity::{Exhausted, Identities},
     nodes, policy, ratelimit,
-    store::{Entry, Meaning, Refused},
+    store::{Entry, Refused},
     workload,
 };
-
-/// What comes of an object.
-#[derive(Debug, Default)]
-pub(super) struct Outcome {
-    pub(super) resources: Vec<Arc<Resource>>,
-    pub(super) status: Option<Status>,
-    /// What is wrong and in no status.
-    pub(super) notes: Vec<Arc<str>>,
-    /// The identity that the object holds.
-    pub(super) identity: Option<IdentityNumber>,
-    /// No identity was left for it.
-    pub(super) starved: bool,
-    /// The listeners at which it counts.
-    pub(super) attached: Box<[ListenerName]>,
-}
-
-impl Outcome {
-    fn of(resource: Option<Resource>) -> Outcome {
-        Outcome { resources: resource.into_iter().map(Arc::new).collect(), ..Outcome::default() }
-    }
-
-    fn of_policy(resources: Vec<Arc<Resource>>, valid: Condition<PolicyValid>) -> Outcome {
-        let status = Some(Status::Policy(PolicyStatus { valid }));
-        Outcome { resources, status, ..Outcome::default() }
-    }
-
-    fn of_rate_limit(limit: Option<Arc<Resource>>, accepted: Condition<RateLimitAccepted>) -> Outcome {
-        let status = Some(Status::RateLimit(RateLimitStatus { accepted }));
-        Outcome { resources: limit.into_iter().collect(), status, ..Outcome::default() }
-    }
-}
 
 /// Translates an object.
 pub(super) fn translate(

@@ -15,7 +15,7 @@ use weft_api::{
     gateway::{GatewayClass, NamespaceLabels, ReferenceGrant},
     object::{Kind, Object, ObjectKey},
 };
-use weft_gateway_api::{Attached, Item, Lookup, World, world::MAX_STATUS_ADDRESSES};
+use weft_gateway_api::{Attached, Item, Lookup, MAX_STATUS_ADDRESSES, World};
 use weft_ir::ObjectName;
 
 use super::facts::Facts;

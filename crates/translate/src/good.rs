@@ -3,7 +3,7 @@
 
 use std::{ops::Deref, sync::Arc};
 
-use weft_api::object::{Decoded, Object};
+use weft_api::{decode::Decoded, object::Object};
 use weft_ir::{RateLimit, Resource};
 
 /// A valid object.

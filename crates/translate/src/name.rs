@@ -12,7 +12,7 @@ pub(crate) const MAX_SHOWN: usize = 64;
 
 /// Kind, namespace and name of an object. The error says what is wrong with them, so that nobody can tell
 /// which object it is.
-pub(super) fn key(kind: Kind, value: &Value) -> Result<ObjectKey, String> {
+pub(crate) fn key(kind: Kind, value: &Value) -> Result<ObjectKey, String> {
     let text = |field: &str| match value.get("metadata").and_then(|metadata| metadata.get(field)) {
         None => Ok(None),
         Some(Value::String(text)) if text.is_empty() => Ok(None),
