@@ -31,8 +31,15 @@ const RANKS: &[(&str, u8)] = &[
 ];
 
 /// Packages that do no I/O and hold no connection.
-const PURE: [&str; 7] =
-    ["weft-api", "weft-http", "weft-ir", "weft-matching", "weft-policy", "weft-gateway-api", "weft-translate"];
+const PURE: [&str; 7] = [
+    "weft-api",
+    "weft-http",
+    "weft-ir",
+    "weft-matching",
+    "weft-policy",
+    "weft-gateway-api",
+    "weft-translate",
+];
 
 /// What a pure package must not pull in, at any depth.
 const IMPURE: [&str; 10] =
