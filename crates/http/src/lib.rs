@@ -9,4 +9,6 @@
 //! content in chunks that are slices of what was read. A message that two readers could understand
 //! differently is refused (RFC 9112, section 11.2; RFC 9113, section 8.1.1).
 
+pub mod error;
 pub mod head;
+pub(crate) mod octets;

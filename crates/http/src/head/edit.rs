@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Changes of a head's fields. Nothing is shifted: a field that goes leaves its place empty.
+
+use super::{Field, FieldName, Head, Name, TooLarge, Value};
+
+/// Every value of one name.
+#[derive(Debug)]
+pub struct Values<'a> {
+    head: &'a Head,
+    name: &'a Name,
+    at: usize,
+}
+
+impl<'a> Values<'a> {
+    pub(super) fn new(head: &'a Head, name: &'a Name) -> Self {
+        Values { head, name, at: head.find(name).unwrap_or(head.fields.len()) }
+    }
+}
+
+impl<'a> Iterator for Values<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        while self.at < self.head.fields.len() {
+            let at = self.at;
+            self.at += 1;
+            if self.head.is_named(at, self.name) {
+                return Some(self.head.value(&self.head.fields[at]));
+            }
+        }
+        None
+    }
+}
+
+impl Head {
+    /// Adds a field after those that are there. Of a name that the connection owns (`Host` among them) the
+    /// field is kept and never written: [`set_authority`](Head::set_authority) changes the authority.
+    pub fn append(&mut self, name: &Name, value: Value<'_>) -> Result<(), TooLarge> {
+        let text = self.add_text(name.as_bytes())?;
+        let value = self.add_text(value.as_bytes())?;
+        self.push(Field { name: text, value, known: name.known(), ..Field::default() })
+    }
+
+    /// Replaces every field of this name by one, which stands where the first of them stood, or last.
+    pub fn set(&mut self, name: &Name, value: Value<'_>) -> Result<(), TooLarge> {
+        let Some(first) = self.find(name) else { return self.append(name, value) };
+        let value = self.add_text(value.as_bytes())?;
+        self.remove_from(first + 1, name);
+        let field = &mut self.fields[first];
+        *field = Field { name: field.name, value, known: field.known, ..Field::default() };
+        Ok(())
+    }
+
+    /// Removes every field of this name; says whether there was one.
+    pub fn remove(&mut self, name: &Name) -> bool {
+        let Some(first) = self.find(name) else { return false };
+        self.remove_from(first, name);
+        if name.known() != FieldName::Other {
+            self.first[name.known() as usize] = 0;
+        }
+        true
+    }
+
+    /// Removes every field of a name that is given as it was received; says whether there was one.
+    pub(crate) fn remove_text(&mut self, name: &[u8]) -> bool {
+        match FieldName::of(name) {
+            FieldName::Other => {
+                let mut found = false;
+                let text = &self.text;
+                for field in &mut self.fields {
+                    if field.known == FieldName::Other && field.name.of(text).eq_ignore_ascii_case(name) {
+                        found |= field.is_live();
+                        field.flags |= Field::REMOVED;
+                    }
+                }
+                found
+            }
+            known => self.remove(&Name::Known(known)),
+        }
+    }
+
+    fn remove_from(&mut self, from: usize, name: &Name) {
+        for at in from..self.fields.len() {
+            if self.is_named(at, name) {
+                self.fields[at].flags |= Field::REMOVED;
+            }
+        }
+    }
+}

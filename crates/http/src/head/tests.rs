@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+use super::*;
+
+const ACCEPT: Name = Name::Known(FieldName::Accept);
+
+fn value(text: &str) -> Value<'_> {
+    Value::new(text.as_bytes()).expect("a value")
+}
+
+fn other(text: &str) -> Name {
+    Name::new(text.as_bytes()).expect("a name")
+}
+
+/// Accept: a, accept: b, x-one: 1, content-length: 3
+fn head() -> Head {
+    let mut head = Head::new();
+    head.start_request(b"GET", b"/p?q=1", b"a.test:8080").expect("valid");
+    head.append(&ACCEPT, value("a")).expect("room");
+    head.append(&ACCEPT, value("b")).expect("room");
+    head.append(&other("X-One"), value("1")).expect("room");
+    head.append(&FieldName::ContentLength.into(), value("3")).expect("room");
+    head
+}
+
+fn lines(head: &Head) -> Vec<String> {
+    head.iter().map(|(name, value)| String::from_utf8_lossy(&[name, b": ", value].concat()).into()).collect()
+}
+
+#[test]
+fn fields_are_found_by_name_and_in_order() {
+    let head = head();
+    assert_eq!(head.known(FieldName::Accept), Some(&b"a"[..]));
+    assert_eq!(head.values(&ACCEPT).collect::<Vec<_>>(), [b"a", b"b"]);
+    assert_eq!(head.get(&other("x-one")), Some(&b"1"[..]));
+    assert_eq!(head.get(&other("x-two")), None);
+    assert!(head.has(FieldName::ContentLength) && !head.has(FieldName::Host));
+    assert_eq!(head.get(&Name::Known(FieldName::Other)), None);
+    assert_eq!((head.len(), head.size_bytes()), (4, 7 + 7 + 6 + 15));
+    assert_eq!(head.fields().map(Field::known).nth(2), Some(FieldName::Other));
+}
+
+#[test]
+fn set_replaces_every_field_of_the_name_in_the_place_of_the_first() {
+    let mut head = head();
+    head.set(&ACCEPT, value("c")).expect("room");
+    head.append(&ACCEPT, value("d")).expect("room");
+    head.set(&other("x-two"), value("2")).expect("room");
+    assert_eq!(lines(&head), ["accept: c", "x-one: 1", "content-length: 3", "accept: d", "x-two: 2"]);
+    assert!(head.remove(&ACCEPT));
+    assert!(!head.remove(&ACCEPT) && !head.has(FieldName::Accept));
+    head.append(&ACCEPT, value("e")).expect("room");
+    assert_eq!(head.known(FieldName::Accept), Some(&b"e"[..]));
+    assert!(head.remove(&other("x-one")) && !head.remove(&other("x-one")));
+    assert!(head.remove_text(b"X-TWO") && !head.remove_text(b"x-two") && head.remove_text(b"ACCEPT"));
+    assert_eq!(lines(&head), ["content-length: 3"]);
+}
+
+#[test]
+fn several_values_are_one_list_and_cookies_one_cookie() {
+    let mut scratch = Vec::new();
+    let mut head = head();
+    assert_eq!(head.combined(&ACCEPT, &mut scratch), Some(&b"a,b"[..]));
+    assert_eq!(head.combined(&other("x-one"), &mut scratch), Some(&b"1"[..]));
+    assert_eq!(head.combined(&other("x-two"), &mut scratch), None);
+    let cookie = Name::Known(FieldName::Cookie);
+    for crumb in ["a=1", "b=2", "c=3"] {
+        head.append(&cookie, value(crumb)).expect("room");
+    }
+    assert_eq!(head.combined(&cookie, &mut scratch), Some(&b"a=1; b=2; c=3"[..]));
+}
+
+#[test]
+fn what_was_received_outlives_every_rewrite() {
+    let mut head = head();
+    head.set_target(b"/other").expect("a target");
+    head.set_authority(b"[fd00::1]:80").expect("an authority");
+    assert_eq!((head.target(), head.path(), head.query()), (&b"/other"[..], &b"/other"[..], None));
+    assert_eq!(
+        (head.received_target(), head.received_authority()),
+        (&b"/p?q=1"[..], Some(&b"a.test:8080"[..]))
+    );
+    assert_eq!(head.host(), b"[fd00::1]");
+    assert_eq!(head.set_target(b"/a\r\nb"), Err(InvalidStart::Target));
+    assert_eq!(head.set_authority(b"a b"), Err(InvalidStart::Authority));
+    assert_eq!(head.target(), b"/other");
+}
+
+#[test]
+fn a_target_is_path_and_query() {
+    let mut head = Head::new();
+    for (target, path, query) in [
+        (&b"/p?q=1"[..], &b"/p"[..], Some(&b"q=1"[..])),
+        (b"/p?", b"/p", Some(b"")),
+        (b"/?a?b", b"/", Some(b"a?b")),
+        (b"*", b"*", None),
+    ] {
+        head.start_request(b"OPTIONS", target, b"").expect("valid");
+        assert_eq!((head.path(), head.query()), (path, query));
+        assert_eq!((head.authority(), head.host()), (None, &b""[..]));
+    }
+}
+
+#[test]
+fn a_cleared_head_remembers_nothing_and_keeps_its_room() {
+    let mut head = head();
+    let room = head.text.capacity();
+    head.clear();
+    assert!(head.is_empty() && !head.has(FieldName::Accept) && head.kind() == Kind::Trailers);
+    assert_eq!(head.text.capacity(), room);
+    let long = "x".repeat(1 << 20);
+    head.append(&ACCEPT, value(&long)).expect("room");
+    head.clear();
+    assert!(head.text.capacity() <= KEPT_TEXT);
+}
+
+#[test]
+fn a_copy_into_a_head_that_was_used_is_the_same() {
+    let (source, mut copy) = (head(), head());
+    copy.start_response(503).expect("a status");
+    copy.clone_from(&source);
+    assert_eq!(lines(&copy), lines(&source));
+    assert_eq!(
+        (copy.method(), copy.method_text(), copy.target()),
+        (Method::Get, &b"GET"[..], &b"/p?q=1"[..])
+    );
+}
+
+#[test]
+fn a_head_has_bounds_of_its_own() {
+    let mut head = head();
+    let long = "x".repeat(MAX_TEXT);
+    assert_eq!(head.append(&ACCEPT, value(&long)), Err(TooLarge));
+    let mut head = Head::new();
+    for _ in 0..MAX_FIELDS {
+        head.append(&ACCEPT, value("")).expect("room");
+    }
+    assert_eq!(head.append(&ACCEPT, value("")), Err(TooLarge));
+}
+
+#[test]
+fn methods_say_whether_they_may_be_repeated() {
+    for (method, idempotent) in
+        [("GET", true), ("PUT", true), ("POST", false), ("PATCH", false), ("PURGE", false), ("get", false)]
+    {
+        assert_eq!(Method::of(method.as_bytes()).is_idempotent(), idempotent, "{method}");
+    }
+    assert_eq!(size_of::<Field>(), 32);
+}
