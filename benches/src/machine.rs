@@ -3,11 +3,10 @@
 
 use std::fmt;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use serde::Serialize;
-
-use crate::peers;
 
 /// The machine and the versions of what is compared.
 #[derive(Debug, Serialize)]
@@ -21,8 +20,9 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Reads the description from `/proc` and from the programs; what cannot be read is `unknown`.
-    pub(crate) fn describe() -> Self {
+    /// Reads the description from `/proc` and from the programs, Envoy's among them; what cannot be read is
+    /// `unknown`.
+    pub(crate) fn describe(envoy: &Path) -> Self {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
         let kilobytes =
@@ -34,7 +34,7 @@ impl Machine {
             kernel: fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
             commit: first_line(Command::new("git").args(["describe", "--always", "--dirty"])),
             versions: vec![
-                envoy_version(),
+                envoy_version(envoy),
                 first_line(Command::new("haproxy").arg("-v")),
                 first_line(Command::new("h2load").arg("--version")),
             ],
@@ -50,8 +50,8 @@ impl fmt::Display for Machine {
 }
 
 /// `Envoy 1.40.0`, out of `PATH  version: HASH/1.40.0/Clean/RELEASE/BoringSSL`.
-fn envoy_version() -> String {
-    let line = first_line(Command::new(peers::envoy::program()).arg("--version"));
+fn envoy_version(program: &Path) -> String {
+    let line = first_line(Command::new(program).arg("--version"));
     format!("Envoy {}", line.split('/').rev().nth(3).unwrap_or(&line))
 }
 

@@ -63,7 +63,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         peers: if cli.peers.is_empty() { PeerName::ALL.to_vec() } else { cli.peers.clone() },
     };
     let chosen = if cli.scenarios.is_empty() { Scenario::ALL.to_vec() } else { cli.scenarios.clone() };
-    let machine = machine::Machine::describe();
+    let machine = machine::Machine::describe(&peers::envoy::program());
     println!("{machine}");
     let mut results = Vec::new();
     for scenario in chosen {

@@ -2,7 +2,7 @@
 //! What can be measured.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Context;
 use clap::ValueEnum;
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::load::Shape;
 use crate::peers::{PeerName, Running, Setup};
-use crate::process::{self, LOAD_CORE, Process};
+use crate::process::{self, LOAD_CORE, Process, beside};
 use crate::report::Table;
 
 mod connect;
@@ -114,10 +114,4 @@ impl Bench {
     fn folder(&self) -> &Path {
         self.folder.path()
     }
-}
-
-/// A program of the workspace, built with us.
-pub(crate) fn beside(name: &str) -> anyhow::Result<PathBuf> {
-    let own = std::env::current_exe()?;
-    Ok(own.with_file_name(name))
 }

@@ -3,7 +3,7 @@
 
 use std::{fs, io, path::Path};
 
-use crate::load::{LoadError, path_error};
+use crate::error::{LoadError, path_error};
 
 /// `BPF_FS_MAGIC` of include/uapi/linux/magic.h.
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;

@@ -23,7 +23,7 @@ use netlink_packet_route::{
 };
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 
-use crate::load::DeviceHook;
+use crate::hook::{DeviceHook, Side};
 
 mod request;
 
@@ -41,23 +41,12 @@ const QDISC: &str = "clsact";
 /// A queueing discipline with one side only, at the same place as `clsact`.
 const ONE_SIDED: &str = "ingress";
 
-/// The direction of a hook, seen from the device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Side {
-    Ingress,
-    Egress,
-}
-
-impl Side {
-    const BOTH: [Side; 2] = [Side::Ingress, Side::Egress];
-
-    fn parent(self) -> TcHandle {
-        let minor = match self {
-            Side::Ingress => TcHandle::MIN_INGRESS,
-            Side::Egress => TcHandle::MIN_EGRESS,
-        };
-        TcHandle { minor, ..TcHandle::CLSACT }
-    }
+fn parent(side: Side) -> TcHandle {
+    let minor = match side {
+        Side::Ingress => TcHandle::MIN_INGRESS,
+        Side::Egress => TcHandle::MIN_EGRESS,
+    };
+    TcHandle { minor, ..TcHandle::CLSACT }
 }
 
 /// Attaches a program to a device, or replaces the one that is attached for this hook. `records` is
@@ -198,7 +187,7 @@ fn qdiscs(requests: &mut Requests) -> io::Result<Vec<TcMessage>> {
 
 fn filters(requests: &mut Requests, ifindex: u32, side: Side) -> io::Result<Vec<TcMessage>> {
     let mut message = TcMessage::with_index(ifindex.cast_signed());
-    message.header.parent = side.parent();
+    message.header.parent = parent(side);
     match requests.list(RouteNetlinkMessage::GetTrafficFilter(message)) {
         // The kernel also lists each group of filters of one priority, without a handle.
         Ok(found) => {
@@ -255,7 +244,7 @@ fn qdisc(ifindex: u32) -> TcMessage {
 }
 
 fn filter(hook: DeviceHook, ifindex: u32, program: Option<BorrowedFd<'_>>) -> TcMessage {
-    let header = header(ifindex, handle(hook), hook.side().parent(), PRIORITY << 16 | ALL_PROTOCOLS);
+    let header = header(ifindex, handle(hook), parent(hook.side()), PRIORITY << 16 | ALL_PROTOCOLS);
     let mut attributes = vec![TcAttribute::Kind(TcFilterBpf::KIND.into())];
     if let Some(program) = program {
         attributes.push(TcAttribute::Options(vec![

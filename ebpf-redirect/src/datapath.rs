@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, io,
+    io,
     net::IpAddr,
     path::Path,
 };
@@ -21,9 +21,11 @@ use weft_policy::{PolicySet, capture::Services};
 use crate::{
     config::{ConfigError, DatapathConfig},
     desired::{Desired, ServiceName},
+    error::LoadError,
     events::{self, Events, EventsError, KernelEvent},
     firewall::{self, FirewallError},
-    load::{DeviceHook, LoadError, Programs, detach_all, maps_directory},
+    hook::DeviceHook,
+    load::{Programs, detach_all, maps_directory},
     maps::Maps,
     network::{Network, NetworkError},
     probe::{self, Report},
@@ -391,18 +393,4 @@ fn monotonic_ns() -> u64 {
         libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time)
     };
     time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
-}
-
-/// Finds the mount point of the cgroup v2 hierarchy.
-///
-/// # Errors
-/// Where there is none, or `/proc/mounts` cannot be read.
-pub fn cgroup2_mount() -> io::Result<std::path::PathBuf> {
-    let mounts = fs::read_to_string("/proc/mounts")?;
-    mounts
-        .lines()
-        .map(|line| line.split(' ').collect::<Vec<_>>())
-        .find_map(|fields| (fields.get(2) == Some(&"cgroup2")).then(|| fields.get(1).copied()).flatten())
-        .map(Into::into)
-        .ok_or_else(|| io::Error::other("no cgroup2 in /proc/mounts (mount -t cgroup2 none /sys/fs/cgroup)"))
 }

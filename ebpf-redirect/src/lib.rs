@@ -12,18 +12,23 @@
 #[doc(hidden)]
 pub mod bpf;
 mod bpffs;
+mod cgroup;
 mod clsact;
 pub mod config;
 pub mod datapath;
 pub mod desired;
+mod error;
 pub mod events;
 pub mod firewall;
+pub mod hook;
 pub mod load;
 pub mod maps;
 pub mod network;
 pub mod probe;
 pub mod sync;
 
+pub use cgroup::cgroup2_mount;
 pub use config::{Attachment, DEFAULT_MARK, DEFAULT_PORTS, DatapathConfig, Mark};
 pub use datapath::{Applied, Counters, Datapath, DatapathError};
+pub use error::LoadError;
 pub use events::{Events, KernelEvent, KernelEventKind};

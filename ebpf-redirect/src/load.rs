@@ -19,9 +19,10 @@ use aya::{
 
 use crate::{
     bpf::{self, Attach},
-    bpffs,
-    clsact::{self, Side},
+    bpffs, clsact,
     config::Attachment,
+    error::{LoadError, path_error},
+    hook::{DeviceHook, OPTIONAL_HOOKS, SOCKET_HOOKS},
     maps::LAYOUT,
 };
 
@@ -36,133 +37,6 @@ pub(crate) fn object() -> &'static [u8] {
     &OBJECT.0
 }
 
-/// The hooks of sockets, each attached to the node's cgroup.
-pub(crate) const SOCKET_HOOKS: [(&str, Attach); 11] = [
-    ("connect4", Attach::Connect4),
-    ("connect6", Attach::Connect6),
-    ("sendmsg4", Attach::Sendmsg4),
-    ("sendmsg6", Attach::Sendmsg6),
-    ("recvmsg4", Attach::Recvmsg4),
-    ("recvmsg6", Attach::Recvmsg6),
-    ("getpeername4", Attach::Getpeername4),
-    ("getpeername6", Attach::Getpeername6),
-    ("post_bind4", Attach::PostBind4),
-    ("post_bind6", Attach::PostBind6),
-    ("setsockopt", Attach::Setsockopt),
-];
-
-/// A hook of devices.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum DeviceHook {
-    /// What a pod sends.
-    FromPod,
-    /// What is sent to a pod.
-    ToPod,
-    /// What a port of a bridge sends of which it is not known whose it is.
-    FromPort,
-    /// What is sent to such a port.
-    ToPort,
-    /// What comes from everywhere else.
-    FromNetdev,
-    /// Our own device.
-    Bounced,
-}
-
-impl DeviceHook {
-    /// All of them.
-    pub const ALL: [DeviceHook; 6] = [
-        DeviceHook::FromPod,
-        DeviceHook::ToPod,
-        DeviceHook::FromPort,
-        DeviceHook::ToPort,
-        DeviceHook::FromNetdev,
-        DeviceHook::Bounced,
-    ];
-
-    /// The name of the program.
-    pub fn program(self) -> &'static str {
-        match self {
-            DeviceHook::FromPod => "from_pod",
-            DeviceHook::ToPod => "to_pod",
-            DeviceHook::FromPort => "from_port",
-            DeviceHook::ToPort => "to_port",
-            DeviceHook::FromNetdev => "from_netdev",
-            DeviceHook::Bounced => "bounced",
-        }
-    }
-
-    /// A number that stays the same from version to version.
-    pub(crate) fn number(self) -> u32 {
-        match self {
-            DeviceHook::FromPod => 0,
-            DeviceHook::ToPod => 1,
-            DeviceHook::FromPort => 2,
-            DeviceHook::ToPort => 3,
-            DeviceHook::FromNetdev => 4,
-            DeviceHook::Bounced => 5,
-        }
-    }
-
-    pub(crate) fn side(self) -> Side {
-        match self {
-            DeviceHook::ToPod | DeviceHook::ToPort => Side::Egress,
-            _ => Side::Ingress,
-        }
-    }
-
-    fn attach(self) -> Attach {
-        match self.side() {
-            Side::Ingress => Attach::TcxIngress,
-            Side::Egress => Attach::TcxEgress,
-        }
-    }
-}
-
-/// What went wrong while loading or attaching.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// The bpf file system or a pin could not be used.
-    #[error("{path}: {source}")]
-    Path {
-        /// Which path.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// Programs of one CPU may run into each other on this kernel.
-    #[error(
-        "a real-time kernel (PREEMPT_RT) lets programs of one CPU interrupt each other, and they share \
-         the packet in hand: use another kernel, or --no-redirect"
-    )]
-    RealTime,
-    /// The object could not be loaded.
-    #[error("kernel programs could not be read or their maps not be made: {0}")]
-    Object(#[from] aya::EbpfError),
-    /// The kernel refused a program.
-    #[error("kernel program {name}: {source}")]
-    Program {
-        /// Which program.
-        name: String,
-        /// Why.
-        source: Box<ProgramError>,
-    },
-    /// A program could not be attached.
-    #[error("kernel program {name} could not be attached: {source}")]
-    Attach {
-        /// Which program.
-        name: String,
-        /// Why.
-        source: io::Error,
-    },
-    /// The filters on devices could not be listed or removed.
-    #[error("filters on devices (tc): {0}")]
-    Filters(io::Error),
-}
-
-pub(crate) fn path_error(path: &Path) -> impl FnOnce(io::Error) -> LoadError + '_ {
-    |source| LoadError::Path { path: path.to_owned(), source }
-}
-
 /// The loaded programs of a node.
 #[derive(Debug)]
 pub struct Programs {
@@ -172,12 +46,6 @@ pub struct Programs {
     knows_tcx: bool,
     attachment: Attachment,
 }
-
-/// Hooks that only guard the proxy against other processes of the node, and that old kernels do not
-/// take. All others are needed.
-///
-/// Before 6.1 `setsockopt` cannot tell whose process it runs in.
-pub(crate) const OPTIONAL_HOOKS: [&str; 1] = ["setsockopt"];
 
 /// Where the maps of a node are pinned.
 pub(crate) fn maps_directory(bpffs: &Path) -> PathBuf {

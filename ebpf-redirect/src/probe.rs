@@ -8,8 +8,9 @@ use aya::util::KernelVersion;
 use serde::Serialize;
 
 use crate::{
-    datapath::cgroup2_mount,
-    load::{OPTIONAL_HOOKS, Programs, unpin_all},
+    cgroup::cgroup2_mount,
+    hook::OPTIONAL_HOOKS,
+    load::{Programs, unpin_all},
 };
 
 /// What the directory of a check's pins begins with; the process follows.

@@ -9,11 +9,7 @@ use std::{
     time::Duration,
 };
 
-use weft_ebpf_redirect::{
-    Attachment, Datapath,
-    load::{DeviceHook, Programs},
-    probe::Found,
-};
+use weft_ebpf_redirect::{Attachment, Datapath, hook::DeviceHook, load::Programs, probe::Found};
 
 #[path = "support/lab.rs"]
 mod lab;

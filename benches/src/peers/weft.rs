@@ -10,8 +10,7 @@ use anyhow::bail;
 
 use crate::load::Shape;
 use crate::peers::{Running, Setup};
-use crate::process::{self, LOAD_CORE, PROXY_CORE, Process};
-use crate::scenarios::beside;
+use crate::process::{self, LOAD_CORE, PROXY_CORE, Process, beside};
 
 /// How long the controller may take to listen.
 const START: Duration = Duration::from_secs(10);

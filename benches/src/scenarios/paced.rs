@@ -7,10 +7,10 @@ use std::process::Command;
 use anyhow::{Context, bail};
 use serde::Deserialize;
 
-use super::{Bench, Options, beside};
+use super::{Bench, Options};
 use crate::load::Shape;
 use crate::peers::Running;
-use crate::process::LOAD_CORE;
+use crate::process::{LOAD_CORE, beside};
 use crate::report::{Row, Table};
 use crate::stats::Spread;
 

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
 
-use crate::suite::Outcome;
+use crate::outcome::Outcome;
 use crate::workspace;
 
 /// Programs of the workspace that documentation may call.

@@ -19,6 +19,7 @@ mod doc_commands;
 mod exec;
 mod kernels;
 mod lint;
+mod outcome;
 mod setup;
 mod suite;
 mod workspace;

@@ -10,6 +10,7 @@ use std::process::{Command, ExitCode};
 use anyhow::bail;
 
 use crate::cli::{LabArgs, TestArgs};
+use crate::outcome::Outcome;
 use crate::setup::{self, Purpose};
 use crate::{bpf, cargo, doc_commands, exec, lint, workspace};
 
@@ -17,7 +18,7 @@ mod programs;
 mod report;
 
 use programs::Selection;
-pub(crate) use programs::{Outcome, count, needs_root};
+pub(crate) use programs::{count, needs_root};
 use report::Report;
 
 /// The package whose ignored tests push packets through the kernel programs.

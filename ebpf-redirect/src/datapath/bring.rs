@@ -12,8 +12,9 @@ use super::{Applied, Datapath, DatapathError};
 use crate::{
     config::{DEVICE, DEVICE_PEER},
     desired::{Desired, DesiredWorkload},
+    error::LoadError,
     firewall::{self, Exempt},
-    load::{DeviceHook, LoadError},
+    hook::DeviceHook,
     network::Link,
     sync::{Known, Place, synchronise},
 };

@@ -95,7 +95,7 @@ impl Lab {
                net.ipv6.conf.default.accept_dad=0 net.ipv6.conf.all.accept_dad=0"
         ));
         let directory = tempfile::tempdir().unwrap();
-        let cgroup = weft_ebpf_redirect::datapath::cgroup2_mount().unwrap().join(format!("weft-test-{id}"));
+        let cgroup = weft_ebpf_redirect::cgroup2_mount().unwrap().join(format!("weft-test-{id}"));
         std::fs::create_dir_all(&cgroup).unwrap();
         let mut config = DatapathConfig::new(
             "one",

@@ -11,8 +11,7 @@ use std::{
 
 use tokio::sync::{mpsc, oneshot, watch};
 use weft_ebpf_redirect::{
-    Counters, Datapath, DatapathConfig, DatapathError, Events, KernelEvent, KernelEventKind,
-    datapath::cgroup2_mount,
+    Counters, Datapath, DatapathConfig, DatapathError, Events, KernelEvent, KernelEventKind, cgroup2_mount,
 };
 use weft_flow_export::{
     Event, Flow, FlowRing, Protocol, TcpFlags, Timestamp, Verdict,

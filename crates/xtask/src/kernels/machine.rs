@@ -14,7 +14,8 @@ use anyhow::{Context, bail};
 
 use super::cpus;
 use super::package::{Kernel, tool};
-use crate::suite::{Outcome, count};
+use crate::outcome::Outcome;
+use crate::suite::count;
 
 /// Begins a line of the console with which a stage begins.
 const BEGUN: &str = "weft-stage ";

@@ -7,28 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, bail};
 
 use crate::cargo::{self, TestProgram};
-
-/// What a stage of tests came to.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Outcome {
-    /// Tests that passed.
-    pub(crate) passed: usize,
-    /// What failed, by name.
-    pub(crate) failures: Vec<String>,
-}
-
-impl Outcome {
-    /// How many tests failed.
-    pub(crate) fn failed(&self) -> usize {
-        self.failures.len()
-    }
-
-    /// Adds another outcome.
-    pub(crate) fn add(&mut self, other: Outcome) {
-        self.passed += other.passed;
-        self.failures.extend(other.failures);
-    }
-}
+use crate::outcome::Outcome;
 
 /// Which tests of a program to run.
 pub(super) struct Selection {

@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use super::programs::Outcome;
+use crate::outcome::Outcome;
 
 /// What became of each stage.
 #[derive(Default)]
