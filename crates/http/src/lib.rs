@@ -11,4 +11,5 @@
 
 pub mod error;
 pub mod head;
+pub mod hpack;
 pub(crate) mod octets;

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+//! HPACK (RFC 7541): fields as HTTP/2 sends them.
+//!
+//! What an intermediary does with most fields is to pass them on. So a field carries the hash by which the
+//! other side's encoder finds it in its tables, and a literal value the Huffman octets that it came in. An
+//! entry of the dynamic table is checked and hashed once, when it is inserted.
+
+mod decoder;
+mod encoder;
+mod hash;
+mod huffman;
+mod integer;
+mod static_table;
+mod table;
+
+#[cfg(test)]
+mod tests;
+
+pub use decoder::{Decoder, Sink};
+pub use encoder::{Encoder, Indexing, LARGEST_TABLE};
+pub use hash::hash;
+
+use crate::head::FieldName;
+
+/// One field, as it goes into or comes out of a block.
+#[derive(Clone, Copy, Debug)]
+pub struct Line<'a> {
+    /// The name, in lower case.
+    pub name: &'a [u8],
+    /// The value.
+    pub value: &'a [u8],
+    /// The value in Huffman code, as it came; empty where it did not.
+    pub huffman: &'a [u8],
+    /// The [`hash`] of name and value; 0 where nobody has made it.
+    pub hash: u32,
+    /// Which of the known names it has.
+    pub known: FieldName,
+    /// Whether name and value have only characters that are allowed (RFC 9113, section 8.2.1).
+    pub valid: bool,
+    /// Nobody on the way may put it into a table (RFC 7541, section 7.1.3).
+    pub sensitive: bool,
+}
+
+impl<'a> Line<'a> {
+    /// A field of which no more is known.
+    pub fn plain(name: &'a [u8], value: &'a [u8]) -> Line<'a> {
+        Line::known(FieldName::Other, name, value)
+    }
+
+    /// A field whose name is one of the list.
+    pub fn known(known: FieldName, name: &'a [u8], value: &'a [u8]) -> Line<'a> {
+        Line { name, value, huffman: &[], hash: 0, known, valid: true, sensitive: false }
+    }
+}
+
+/// Why a block cannot be read. Each ends the connection with COMPRESSION_ERROR (RFC 9113, section 4.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The block ends inside a field.
+    #[error("the header block ends inside a field")]
+    Truncated,
+    /// An integer is larger than any that is allowed, or padded.
+    #[error("an integer in the header block is too large")]
+    IntegerTooLarge,
+    /// A string breaks the rules of the Huffman code.
+    #[error("a string in the header block is not in the huffman code")]
+    Huffman,
+    /// No table has an entry with this index.
+    #[error("the header block refers to an entry that does not exist")]
+    Index,
+    /// The table's size changes to more than was offered, at a wrong place, or not although it has to.
+    #[error("the header table's size is not one that was offered")]
+    TableSize,
+}
