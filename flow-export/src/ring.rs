@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The ring of a node's last flows, the queues that fill it, and its readers.
+//! The ring of a node's last flows, the sources that fill it, and its readers.
+
+mod source;
 
 use std::{
     collections::VecDeque,
@@ -10,11 +12,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    sync::{Notify, mpsc},
-    time::sleep,
-};
+use tokio::{sync::Notify, time::timeout};
 
+use self::source::Made;
+pub use self::source::{FlowBatch, FlowSource, Taken};
 use crate::{Filter, Flow};
 
 /// Hubble's default for the flows that a node keeps (`hubble.eventBufferCapacity`).
@@ -23,10 +24,9 @@ pub const DEFAULT_CAPACITY: usize = 4095;
 /// Flows that a reader copies at a time, so that it holds the lock for microseconds only.
 const BATCH: usize = 256;
 
-/// The pause after the last flow of a queue was taken. Without it, every request would wake the control
-/// thread, which costs the worker a system call and the core two switches of threads. A reader sees a flow
-/// this much later at most.
-const PAUSE: Duration = Duration::from_millis(5);
+/// How often a reader that waits for new flows looks into the sources, which do not say when something
+/// comes: a flow is seen this much later at most.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// The last flows of a node. Cheap to clone; all clones are the same ring.
 #[derive(Clone, Debug)]
@@ -36,61 +36,129 @@ pub struct FlowRing {
 
 #[derive(Debug)]
 struct Shared {
+    /// Locked before `kept`, and never by who holds that.
+    sources: Mutex<Vec<Box<dyn FlowSource>>>,
     kept: Mutex<Kept>,
     arrived: Notify,
+    full: Arc<Notify>,
     lost: AtomicU64,
 }
 
 #[derive(Debug)]
 struct Kept {
-    flows: VecDeque<Arc<Flow>>,
+    flows: VecDeque<Place>,
     capacity: usize,
     /// The number of flows that ever came in: the place of the next one.
     seen: u64,
+}
+
+/// Where one flow is.
+#[derive(Clone, Debug)]
+struct Place {
+    batch: Arc<dyn FlowBatch>,
+    at: usize,
+}
+
+impl Place {
+    fn flow(&self) -> Arc<Flow> {
+        self.batch.flow(self.at)
+    }
+}
+
+impl Kept {
+    fn push(&mut self, place: Place) {
+        if self.flows.len() == self.capacity {
+            self.flows.pop_front();
+        }
+        self.flows.push_back(place);
+        self.seen += 1;
+    }
 }
 
 impl FlowRing {
     /// An empty ring for this many flows, at least one.
     pub fn new(capacity: usize) -> FlowRing {
         let capacity = capacity.max(1);
-        let kept = Kept { flows: VecDeque::with_capacity(capacity), capacity, seen: 0 };
-        let shared = Shared { kept: Mutex::new(kept), arrived: Notify::new(), lost: AtomicU64::new(0) };
+        let kept = Kept { flows: VecDeque::new(), capacity, seen: 0 };
+        let shared = Shared {
+            sources: Mutex::default(),
+            kept: Mutex::new(kept),
+            arrived: Notify::new(),
+            full: Arc::default(),
+            lost: AtomicU64::new(0),
+        };
         FlowRing { shared: Arc::new(shared) }
     }
 
-    /// Adds flows, oldest first. For the control thread; data workers have a [`FlowProducer`].
+    /// Adds flows, oldest first, after those that wait at the sources.
     pub fn push_all(&self, flows: impl IntoIterator<Item = impl Into<Arc<Flow>>>) {
+        self.pull();
+        let made: Vec<Arc<Flow>> = flows.into_iter().map(Into::into).collect();
+        let count = made.len();
+        let batch: Arc<dyn FlowBatch> = Arc::new(Made(made));
         let mut kept = self.kept();
-        for flow in flows {
-            if kept.flows.len() == kept.capacity {
-                kept.flows.pop_front();
-            }
-            kept.flows.push_back(flow.into());
-            kept.seen += 1;
-        }
+        (0..count).for_each(|at| kept.push(Place { batch: Arc::clone(&batch), at }));
         drop(kept);
         self.shared.arrived.notify_waiters();
     }
 
-    /// A queue of `capacity` flows (at least one) for one data worker, and its end on the control thread.
-    pub fn producer(&self, capacity: usize) -> (FlowProducer, FlowQueue) {
-        let (sender, receiver) = mpsc::channel(capacity.max(1));
-        let producer = FlowProducer { sender, ring: self.clone() };
-        (producer, FlowQueue { receiver, ring: self.clone() })
+    /// Takes from this source too, from now on.
+    pub fn add_source(&self, source: Box<dyn FlowSource>) {
+        self.sources().push(source);
+    }
+
+    /// What a source notifies when half of its room is taken.
+    pub fn full(&self) -> Arc<Notify> {
+        Arc::clone(&self.shared.full)
+    }
+
+    /// Empties the sources whenever one of them asks for it.
+    pub async fn keep_up(self) {
+        loop {
+            self.shared.full.notified().await;
+            self.pull();
+        }
+    }
+
+    /// Moves what waits at the sources into the ring, in the order in which it ended.
+    pub fn pull(&self) {
+        let mut sources = self.sources();
+        let mut found = Vec::new();
+        for source in sources.iter_mut() {
+            let Some(Taken { ended, batch, lost }) = source.take() else { continue };
+            self.shared.lost.fetch_add(lost, Ordering::Relaxed);
+            let place = |(at, time)| (time, Place { batch: Arc::clone(&batch), at });
+            found.extend(ended.into_iter().enumerate().map(place));
+        }
+        if found.is_empty() {
+            return;
+        }
+        found.sort_by_key(|(time, _)| *time);
+        let mut kept = self.kept();
+        found.into_iter().for_each(|(_, place)| kept.push(place));
+        drop(kept);
+        drop(sources);
+        self.shared.arrived.notify_waiters();
     }
 
     /// A reader that begins with the last `last` flows that match the filter.
     pub fn reader(&self, last: usize, filter: &Filter) -> FlowReader {
-        let kept = self.kept();
+        self.pull();
+        let (seen, places) = {
+            let kept = self.kept();
+            // Most readers want the newest flows only.
+            let places = if last == 0 { Vec::new() } else { kept.flows.iter().rev().cloned().collect() };
+            (kept.seen, places)
+        };
         let mut wanted = last;
-        let mut next = kept.seen;
-        for (back, flow) in kept.flows.iter().rev().enumerate() {
+        let mut next = seen;
+        for (back, place) in places.iter().enumerate() {
             if wanted == 0 {
                 break;
             }
-            if filter.matches(flow) {
+            if filter.matches(&place.flow()) {
                 wanted -= 1;
-                next = kept.seen - back as u64 - 1;
+                next = seen - back as u64 - 1;
             }
         }
         FlowReader { ring: self.clone(), next, batch: VecDeque::new() }
@@ -98,11 +166,13 @@ impl FlowRing {
 
     /// Flows that ever came in.
     pub fn seen(&self) -> u64 {
+        self.pull();
         self.kept().seen
     }
 
     /// Flows that are kept now.
     pub fn len(&self) -> usize {
+        self.pull();
         self.kept().flows.len()
     }
 
@@ -111,8 +181,9 @@ impl FlowRing {
         self.len() == 0
     }
 
-    /// Flows that a full queue did not take (`weft_flow_lost_total{stage="queue"}`).
+    /// Flows for which a source had no room (`weft_node_flows_lost`).
     pub fn lost(&self) -> u64 {
+        self.pull();
         self.shared.lost.load(Ordering::Relaxed)
     }
 
@@ -120,45 +191,9 @@ impl FlowRing {
         // Nothing between taking and releasing the lock can leave the ring half changed.
         self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-/// Where one data worker leaves its flows.
-#[derive(Clone, Debug)]
-pub struct FlowProducer {
-    sender: mpsc::Sender<Arc<Flow>>,
-    ring: FlowRing,
-}
-
-impl FlowProducer {
-    /// Leaves a flow, or counts it as lost when the queue is full. Never waits.
-    pub fn send(&self, flow: Flow) {
-        // A flow is large: from here on a pointer is moved.
-        if self.sender.try_send(Arc::new(flow)).is_err() {
-            self.ring.shared.lost.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-}
-
-/// The other end of a producer's queue.
-#[derive(Debug)]
-pub struct FlowQueue {
-    receiver: mpsc::Receiver<Arc<Flow>>,
-    ring: FlowRing,
-}
-
-impl FlowQueue {
-    /// Moves flows into the ring until every producer of the queue is gone.
-    ///
-    /// The queue has to hold what one worker makes in 5 ms.
-    pub async fn drain(mut self) {
-        let mut batch = Vec::with_capacity(BATCH);
-        while self.receiver.recv_many(&mut batch, BATCH).await > 0 {
-            let is_emptied = batch.len() < BATCH;
-            self.ring.push_all(batch.drain(..));
-            if is_emptied {
-                sleep(PAUSE).await;
-            }
-        }
+    fn sources(&self) -> MutexGuard<'_, Vec<Box<dyn FlowSource>>> {
+        self.shared.sources.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -176,14 +211,14 @@ pub enum Read {
 pub struct FlowReader {
     ring: FlowRing,
     next: u64,
-    batch: VecDeque<Arc<Flow>>,
+    batch: VecDeque<Place>,
 }
 
 impl FlowReader {
     /// The next flow that is already there.
     pub fn try_next(&mut self) -> Option<Read> {
-        if let Some(flow) = self.batch.pop_front() {
-            return Some(Read::Flow(flow));
+        if let Some(place) = self.batch.pop_front() {
+            return Some(Read::Flow(place.flow()));
         }
         let kept = self.ring.kept();
         let oldest = kept.seen - kept.flows.len() as u64;
@@ -197,7 +232,7 @@ impl FlowReader {
         self.batch.extend(kept.flows.iter().skip(from).take(BATCH).cloned());
         self.next += self.batch.len() as u64;
         drop(kept);
-        self.batch.pop_front().map(Read::Flow)
+        self.batch.pop_front().map(|place| Read::Flow(place.flow()))
     }
 
     /// How many flows are between the reader and the newest one, lost ones included.
@@ -215,7 +250,9 @@ impl FlowReader {
             if let Some(read) = self.try_next() {
                 return read;
             }
-            arrived.await;
+            if timeout(LOOK, arrived).await.is_err() {
+                ring.pull();
+            }
         }
     }
 }

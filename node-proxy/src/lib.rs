@@ -39,7 +39,7 @@ pub use upstream::{
 };
 pub use worker::{
     Worker, WorkerParts,
-    access::{ConnectionRecord, Record, RecordSink},
     metrics::WorkerMetrics,
+    records::{Ended, Named, Recorder, Records, ring},
     target::{Ends, Entrance},
 };

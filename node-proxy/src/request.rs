@@ -96,7 +96,7 @@ impl Handler for Connection {
         self.worker.metrics().request(status, 0, Some(error.reason));
         let mut record = ConnectionRecord::start(self.ends, &self.resolve());
         record.reason = Some(error.reason);
-        self.worker.sink().connection(&record);
+        record.report(self.worker.reports());
         let Ends { client, destination, .. } = self.ends;
         tracing::debug!(%client, %destination, %error, "request refused by the codec");
     }

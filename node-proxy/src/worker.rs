@@ -3,6 +3,7 @@
 
 pub(crate) mod access;
 pub(crate) mod metrics;
+pub(crate) mod records;
 pub(crate) mod target;
 
 use std::{
@@ -23,10 +24,7 @@ use crate::{
         pool::Pools,
         retry_budget::RetryBudgets,
     },
-    worker::{
-        access::{RecordSink, Reports},
-        metrics::WorkerMetrics,
-    },
+    worker::{access::Reports, metrics::WorkerMetrics, records::Recorder},
 };
 
 /// One worker.
@@ -55,8 +53,8 @@ pub struct WorkerParts {
     pub retired: mpsc::Sender<Arc<MeshState>>,
     /// The worker's counters.
     pub metrics: Arc<WorkerMetrics>,
-    /// Takes finished records.
-    pub sink: Box<dyn RecordSink>,
+    /// Takes records of what has ended.
+    pub recorder: Recorder,
     /// Connections to endpoints.
     pub pools: Pools,
     /// How clients are served.
@@ -77,7 +75,7 @@ impl Worker {
             held: RefCell::new(held),
             retired: parts.retired,
             position,
-            reports: Rc::new(Reports { metrics: parts.metrics, sink: parts.sink }),
+            reports: Rc::new(Reports { metrics: parts.metrics, recorder: RefCell::new(parts.recorder) }),
             picker: RefCell::new(Picker::new(parts.seed)),
             loads: Loads::default(),
             budgets: RefCell::default(),
@@ -113,14 +111,9 @@ impl Worker {
         &self.reports.metrics
     }
 
-    /// Where the records of requests go.
+    /// Where what the worker has to say goes.
     pub(crate) fn reports(&self) -> &Rc<Reports> {
         &self.reports
-    }
-
-    /// Takes finished records.
-    pub(crate) fn sink(&self) -> &dyn RecordSink {
-        self.reports.sink.as_ref()
     }
 
     /// What is measured about endpoints.

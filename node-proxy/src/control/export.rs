@@ -98,7 +98,7 @@ impl DataPathMetrics {
             ("weft_node_connections_opened", "client connections accepted", self.sum(|w| &w.opened)),
             ("weft_node_received_bytes", "content received from clients", self.sum(|w| &w.received)),
             ("weft_node_sent_bytes", "content sent to clients", self.sum(|w| &w.sent)),
-            ("weft_node_flows_lost", "flows that a full queue did not take", self.ring.lost()),
+            ("weft_node_flows_lost", "flows for which a worker had no room", self.ring.lost()),
         ];
         for (name, help, value) in counters {
             let counter = ConstCounter::new(value);

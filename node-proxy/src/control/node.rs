@@ -117,10 +117,8 @@ pub async fn run(config: Config) -> Result<(), NodeError> {
             None
         }
     };
-    let (plane, queues) = Plane::start(&plane_config(&config), &ring).map_err(NodeError::Workers)?;
-    for queue in queues {
-        tasks.critical("flows of a worker", ends(queue.drain()));
-    }
+    let plane = Plane::start(&plane_config(&config), &ring).map_err(NodeError::Workers)?;
+    tasks.critical("flows of the workers", ends(ring.clone().keep_up()));
     let client = IrClientConfig {
         address: config.controller.clone(),
         token,

@@ -12,13 +12,13 @@ use std::{
 };
 
 use futures_util::future::select_all;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use weft_codec::config::{H1Config, H2Config, ServerConfig};
-use weft_flow_export::{FlowProducer, FlowQueue, FlowRing};
+use weft_flow_export::FlowRing;
 use weft_ir::{ResourceKey, Snapshot};
 
 use crate::{
-    control::flow::FlowSink,
+    control::flow::WorkerFlows,
     serve::thread::{self, Command, ListenFailure, WorkerThread},
     state::{
         MeshState,
@@ -29,11 +29,16 @@ use crate::{
         pool::Pools,
         sockets,
     },
-    worker::{WorkerParts, metrics::WorkerMetrics},
+    worker::{
+        WorkerParts,
+        metrics::WorkerMetrics,
+        records::{self, Recorder},
+    },
 };
 
-/// Flows that wait in the queue of one worker; a flow is about 1 KiB.
-const FLOW_QUEUE: usize = 4096;
+/// Slots for what a worker has to say: 1 MiB. Control has to empty half of it within 40 ms where a worker
+/// ends 50,000 requests a second.
+const RECORD_SLOTS: usize = 4096;
 /// States that wait to be freed.
 const RETIRED: usize = 64;
 
@@ -72,6 +77,9 @@ pub struct Plane {
     captured: Vec<u16>,
     retired: mpsc::Receiver<Arc<MeshState>>,
     rejected: Vec<Rejected>,
+    ring: FlowRing,
+    /// By which state what the workers say has names.
+    naming: watch::Sender<Arc<MeshState>>,
 }
 
 /// A worker has ended, which it never does by itself.
@@ -80,9 +88,11 @@ pub struct Plane {
 pub struct WorkerGone(pub usize);
 
 impl Plane {
-    /// Opens sockets and starts the workers. The queues are to be drained by the caller.
-    pub fn start(config: &PlaneConfig, ring: &FlowRing) -> io::Result<(Plane, Vec<FlowQueue>)> {
+    /// Opens sockets and starts the workers; what they have to say is a source of the ring, which somebody
+    /// has to keep up with ([`FlowRing::keep_up`]).
+    pub fn start(config: &PlaneConfig, ring: &FlowRing) -> io::Result<Plane> {
         let (retired, freed) = mpsc::channel(RETIRED);
+        let state = Arc::new(MeshState::empty(&config.node));
         let mut plane = Plane {
             compiler: Compiler::new(Arc::clone(&config.node), config.listen_addresses.clone()),
             workers: Vec::new(),
@@ -90,23 +100,23 @@ impl Plane {
             captured: Vec::new(),
             retired: freed,
             rejected: Vec::new(),
+            ring: ring.clone(),
+            naming: watch::Sender::new(Arc::clone(&state)),
         };
-        let mut queues = Vec::new();
-        let state = Arc::new(MeshState::empty(&config.node));
         for index in 0..config.workers.max(1) {
-            let (producer, queue) = ring.producer(FLOW_QUEUE);
+            let (recorder, records) = records::ring(RECORD_SLOTS, ring.full());
+            ring.add_source(Box::new(WorkerFlows::new(records, plane.naming.subscribe())));
             let metrics = Arc::new(WorkerMetrics::default());
             let sockets = plane.capture(config)?;
             let parts = {
                 let (config, state, retired) = (config.clone(), Arc::clone(&state), retired.clone());
                 let metrics = Arc::clone(&metrics);
-                move || parts(index, &config, state, retired, metrics, producer)
+                move || parts(index, &config, state, retired, metrics, recorder)
             };
             plane.workers.push(thread::spawn(index, parts, sockets, config.connections)?);
             plane.metrics.push(metrics);
-            queues.push(queue);
         }
-        Ok((plane, queues))
+        Ok(plane)
     }
 
     /// The counters of all workers.
@@ -176,6 +186,9 @@ impl Plane {
             let failed = answer.await.map_err(|_closed| WorkerGone(index))?;
             failures.extend(failed.into_iter().map(|failure| (failure.address, failure)));
         }
+        // What was said until now was said of the last state, in which it still has its names.
+        self.ring.pull();
+        self.naming.send_replace(Arc::clone(state));
         // States that no request uses any more are freed here, off the data path.
         while self.retired.try_recv().is_ok() {}
         Ok(failures)
@@ -227,7 +240,7 @@ fn parts(
     state: Arc<MeshState>,
     retired: mpsc::Sender<Arc<MeshState>>,
     metrics: Arc<WorkerMetrics>,
-    producer: FlowProducer,
+    recorder: Recorder,
 ) -> WorkerParts {
     let seed = u64::from(std::process::id()) << 16 | index as u64;
     let dialer = Dialer::new(
@@ -244,7 +257,7 @@ fn parts(
         state,
         retired,
         metrics,
-        sink: Box::new(FlowSink::new(producer)),
+        recorder,
         pools: Pools::new(dialer, H1Config::default(), H2Config::default()),
         server: ServerConfig::default(),
         transparent: config.redirect.is_some(),

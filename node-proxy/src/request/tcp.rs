@@ -164,7 +164,7 @@ pub(crate) fn report(worker: &Worker, record: ConnectionRecord) {
     counters.decision(record.reason);
     metrics::add(&counters.received, record.received);
     metrics::add(&counters.sent, record.sent);
-    worker.sink().connection(&record);
+    record.report(worker.reports());
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The record of one request, made when it arrives and reported when it ends, however it ends.
 
-use std::{rc::Rc, sync::Arc};
+use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 use http::{
     Method, Version,
@@ -10,34 +10,29 @@ use http::{
 use weft_codec::message::{Delivery, Observer, RequestHead};
 use weft_ebpf_common::reason::Reason;
 use weft_ir::Direction;
+use weft_policy::Place;
 
 use crate::{
     state::permit::{Denial, Permit},
     upstream::{balance::InFlight, clock},
     worker::{
         metrics::{self, WorkerMetrics},
-        target::{Choice, Ends, Resolved},
+        records::{Asked, Ended, Recorder, Shared, Spoken},
+        target::{Choice, Ends, Resolved, Target},
     },
 };
 
-/// Takes finished records. Called on the worker: must not wait.
-pub trait RecordSink {
-    /// A request has ended.
-    fn request(&self, record: &Record);
-    /// A connection that was relayed as bytes, or refused, has ended.
-    fn connection(&self, record: &ConnectionRecord);
-}
-
-/// Where the records of one worker go.
+/// Where what one worker has to say goes.
+#[derive(Debug)]
 pub(crate) struct Reports {
     /// The worker's counters.
     pub(crate) metrics: Arc<WorkerMetrics>,
-    /// Takes finished records.
-    pub(crate) sink: Box<dyn RecordSink>,
+    /// Takes records of what has ended.
+    pub(crate) recorder: RefCell<Recorder>,
 }
 
 /// Everything that is said about one request.
-pub struct Record {
+pub(crate) struct Record {
     reports: Rc<Reports>,
     /// When its head was complete, in nanoseconds since the start of the process.
     pub(crate) started: u64,
@@ -62,7 +57,7 @@ pub struct Record {
     /// The endpoint that was chosen last.
     pub(crate) choice: Option<Rc<Choice>>,
     /// The policy that allowed or denied it.
-    pub policy: Option<Arc<str>>,
+    pub(crate) policy: Option<Arc<str>>,
     /// Which end's policy denied it.
     pub(crate) denied: Option<Direction>,
     /// Counts the request at its endpoint until the response was delivered.
@@ -72,14 +67,14 @@ pub struct Record {
     /// The status that the client got; 0 for none.
     pub(crate) status: u16,
     /// Why it failed or was refused.
-    pub reason: Option<Reason>,
+    pub(crate) reason: Option<Reason>,
     /// How the response was delivered; nothing when the client was gone before.
     pub(crate) delivery: Option<Delivery>,
 }
 
 /// Everything that is said about a connection that was not parsed.
 #[derive(Debug)]
-pub struct ConnectionRecord {
+pub(crate) struct ConnectionRecord {
     /// When it was accepted, in nanoseconds since the start of the process.
     pub(crate) started: u64,
     /// Its ends.
@@ -89,11 +84,11 @@ pub struct ConnectionRecord {
     /// The endpoint, where one was chosen.
     pub(crate) choice: Option<Rc<Choice>>,
     /// The policy that allowed or denied it.
-    pub policy: Option<Arc<str>>,
+    pub(crate) policy: Option<Arc<str>>,
     /// Which end's policy denied it.
     pub(crate) denied: Option<Direction>,
     /// Why it failed or was refused.
-    pub reason: Option<Reason>,
+    pub(crate) reason: Option<Reason>,
     /// Bytes from the client.
     pub(crate) received: u64,
     /// Bytes to the client.
@@ -157,9 +152,9 @@ impl Drop for Record {
         if self.delivery.is_none() && self.reason.is_none() {
             self.reason = Some(Reason::ClientReset);
         }
+        let now = clock::nanos();
         let counters = &self.reports.metrics;
-        let elapsed = clock::nanos().saturating_sub(self.started);
-        counters.request(self.status, elapsed, self.reason);
+        counters.request(self.status, now.saturating_sub(self.started), self.reason);
         if self.retries > 0 {
             metrics::add(&counters.retries, u64::from(self.retries));
         }
@@ -167,7 +162,35 @@ impl Drop for Record {
             metrics::add(&counters.received, delivery.received_bytes);
             metrics::add(&counters.sent, delivery.sent_bytes);
         }
-        self.reports.sink.request(self);
+        self.report(now);
+    }
+}
+
+impl Record {
+    fn report(&self, now: u64) {
+        let mut ended = ended(&self.resolved, self.ends, self.choice.as_deref(), self.denied);
+        (ended.began, ended.ended, ended.reason) = (self.started, now, self.reason);
+        if let Some(delivery) = &self.delivery {
+            (ended.received, ended.sent) = (delivery.received_bytes, delivery.sent_bytes);
+        }
+        let shared = Shared {
+            policy: self.policy.as_ref(),
+            route: self.route.as_ref(),
+            cluster: self.cluster.as_ref(),
+        };
+        let asked = Asked {
+            latency: self.answered.saturating_sub(self.started),
+            status: self.status,
+            version: match self.version {
+                Version::HTTP_2 => Spoken::Http2,
+                Version::HTTP_10 => Spoken::Http10,
+                _ => Spoken::Http11,
+            },
+            method: self.method.as_str().as_bytes(),
+            authority: self.authority.as_ref().map_or(b"", |authority| authority.as_str().as_bytes()),
+            target: self.target.as_str().as_bytes(),
+        };
+        self.reports.recorder.borrow_mut().request(ended, shared, asked);
     }
 }
 
@@ -185,5 +208,46 @@ impl ConnectionRecord {
             received: 0,
             sent: 0,
         }
+    }
+
+    /// Leaves the record.
+    pub(crate) fn report(&self, reports: &Reports) {
+        let mut ended = ended(&self.resolved, self.ends, self.choice.as_deref(), self.denied);
+        (ended.began, ended.ended, ended.reason) = (self.started, clock::nanos(), self.reason);
+        (ended.received, ended.sent) = (self.received, self.sent);
+        reports.recorder.borrow_mut().connection(ended, self.policy.as_ref());
+    }
+}
+
+/// What is said about both ends, before times, bytes and the reason.
+fn ended(resolved: &Resolved, ends: Ends, choice: Option<&Choice>, denied: Option<Direction>) -> Ended {
+    let state = resolved.held.state();
+    let endpoint_identity = match choice {
+        Some(choice) => choice.peer.identity,
+        None => state.peer(ends.destination.ip()).identity,
+    };
+    Ended {
+        began: 0,
+        ended: 0,
+        received: 0,
+        sent: 0,
+        position: state.position,
+        client: ends.client,
+        destination: ends.destination,
+        endpoint: choice.map(|choice| choice.address),
+        client_identity: resolved.client.identity,
+        endpoint_identity,
+        direction: direction(resolved, denied),
+        reason: None,
+    }
+}
+
+/// The direction of the denial, else that of the end which is on this node, the client's first.
+fn direction(resolved: &Resolved, denied: Option<Direction>) -> Direction {
+    match denied {
+        Some(direction) => direction,
+        None if matches!(resolved.target, Target::Listener(_)) => Direction::Ingress,
+        None if matches!(resolved.client.place, Place::LocalPod | Place::Host) => Direction::Egress,
+        None => Direction::Ingress,
     }
 }

@@ -9,7 +9,6 @@ use std::{
 };
 
 use weft_ebpf_common::reason::Reason;
-use weft_flow_export::FlowEndpoint;
 use weft_policy::{EndpointPolicy, Party, Place};
 
 use crate::{
@@ -53,7 +52,6 @@ pub(crate) struct Resolved {
     pub client: Party,
     /// Where requests may go.
     pub(crate) target: Target,
-    pub(crate) flow_client: OnceCell<FlowEndpoint>,
     policy: Option<Arc<EndpointPolicy>>,
     choices: RefCell<Vec<Rc<Choice>>>,
 }
@@ -83,7 +81,6 @@ pub(crate) struct Choice {
     pub(crate) from: Option<IpAddr>,
     pub(crate) http1: OnceCell<Rc<Pool>>,
     pub(crate) http2: OnceCell<Rc<Pool>>,
-    pub(crate) flow: OnceCell<FlowEndpoint>,
 }
 
 impl Resolved {
@@ -106,7 +103,7 @@ impl Resolved {
             ),
         };
         let policy = client_policy(state, &client);
-        Resolved { client, target, flow_client: OnceCell::new(), policy, choices: RefCell::default(), held }
+        Resolved { client, target, policy, choices: RefCell::default(), held }
     }
 
     /// What the policies say about an endpoint for this client.
@@ -119,15 +116,8 @@ impl Resolved {
         let peer = state.peer(address.ip()).clone();
         let verdicts = Verdicts::find(state, &self.client, self.policy.as_deref(), &peer, address);
         let from = if transparent { source(state, ends, address) } else { None };
-        let choice = Rc::new(Choice {
-            address,
-            peer,
-            verdicts,
-            from,
-            http1: OnceCell::new(),
-            http2: OnceCell::new(),
-            flow: OnceCell::new(),
-        });
+        let choice =
+            Rc::new(Choice { address, peer, verdicts, from, http1: OnceCell::new(), http2: OnceCell::new() });
         if choices.len() < KEPT_VERDICTS {
             choices.push(Rc::clone(&choice));
         }

@@ -35,8 +35,8 @@ use weft_ir::{
     RouteParent, Selector, Service, ServicePort, Snapshot, Tier, Workload,
 };
 use weft_node_proxy::{
-    Compiler, Connection, ConnectionRecord, DialConfig, Dialer, Ends, Entrance, Pools, Record, RecordSink,
-    Worker, WorkerMetrics, WorkerParts,
+    Compiler, Connection, DialConfig, Dialer, Ends, Entrance, Pools, Records, Worker, WorkerMetrics,
+    WorkerParts, ring,
 };
 
 use crate::support::{backend, name, route};
@@ -44,23 +44,10 @@ use crate::support::{backend, name, route};
 const CLIENT: [u8; 4] = [10, 0, 0, 9];
 const VIP: ([u8; 4], u16) = ([10, 96, 0, 1], 80);
 
-/// What the records said: reason, policy.
-type Seen = Rc<RefCell<Vec<(Option<Reason>, Option<String>)>>>;
-
-struct Notes(Seen);
-
-impl RecordSink for Notes {
-    fn request(&self, record: &Record) {
-        self.0.borrow_mut().push((record.reason, record.policy.as_ref().map(ToString::to_string)));
-    }
-
-    fn connection(&self, _record: &ConnectionRecord) {}
-}
-
 /// A worker at a state, and an origin that says what it got.
 struct Mesh {
     worker: Rc<Worker>,
-    seen: Seen,
+    records: RefCell<Records>,
 }
 
 impl Mesh {
@@ -69,19 +56,19 @@ impl Mesh {
         resources.into_iter().for_each(|resource| snapshot.insert(resource));
         let (state, rejected) = Compiler::new("node-a".into(), vec![]).compile(&snapshot, &[]);
         assert_eq!(rejected, []);
-        let seen = Seen::default();
+        let (recorder, records) = ring(4096, Arc::default());
         let dial = DialConfig { mark: None, ports: 1..=1, connect_timeout: Duration::from_secs(2) };
         let worker = Worker::new(WorkerParts {
             seed: 1,
             state,
             retired: mpsc::channel(1).0,
             metrics: Arc::new(WorkerMetrics::default()),
-            sink: Box::new(Notes(Rc::clone(&seen))),
+            recorder,
             pools: Pools::new(Dialer::new(dial, 0), H1Config::default(), H2Config::default()),
             server: ServerConfig::default(),
             transparent: false,
         });
-        Mesh { worker, seen }
+        Mesh { worker, records: RefCell::new(records) }
     }
 
     /// Sends a request as if it had been redirected; the status, and the body as text.
@@ -111,8 +98,10 @@ impl Mesh {
         self.send(CLIENT, VIP.into(), Method::GET, target).await
     }
 
+    /// Reason and policy of the last request.
     fn last(&self) -> (Option<Reason>, Option<String>) {
-        self.seen.borrow().last().cloned().expect("a record")
+        let record = self.records.borrow_mut().by_ref().last().expect("a record");
+        (record.ended.reason, record.policy.as_ref().map(ToString::to_string))
     }
 }
 

@@ -46,10 +46,8 @@ impl Lab {
             connect_timeout: Duration::from_secs(2),
             redirect: None,
         };
-        let (plane, queues) = Plane::start(&config, &ring).expect("the plane starts");
-        for queue in queues {
-            tokio::spawn(queue.drain());
-        }
+        let plane = Plane::start(&config, &ring).expect("the plane starts");
+        tokio::spawn(ring.clone().keep_up());
         let gateway = free_address();
         let mut lab = Lab { plane, snapshot: Snapshot::default(), ring, gateway };
         let mut all = vec![listener("http", gateway, "")];

@@ -31,8 +31,8 @@ use crate::{
     },
     worker::{
         WorkerParts,
-        access::{Record, RecordSink},
         metrics::WorkerMetrics,
+        records::ring,
         target::{Ends, Entrance},
     },
 };
@@ -47,14 +47,6 @@ enum Fate {
     Dropped,
 }
 
-struct Silent;
-
-impl RecordSink for Silent {
-    fn request(&self, _record: &Record) {}
-
-    fn connection(&self, _record: &ConnectionRecord) {}
-}
-
 fn worker(snapshot: &Snapshot) -> Rc<Worker> {
     let (state, _rejected) = Compiler::new(NODE.into(), vec![]).compile(snapshot, &[]);
     let dial = DialConfig { mark: None, ports: 1..=1, connect_timeout: Duration::from_secs(1) };
@@ -63,7 +55,7 @@ fn worker(snapshot: &Snapshot) -> Rc<Worker> {
         state,
         retired: mpsc::channel(1).0,
         metrics: Arc::new(WorkerMetrics::default()),
-        sink: Box::new(Silent),
+        recorder: ring(64, Arc::default()).0,
         pools: Pools::new(Dialer::new(dial, 0), H1Config::default(), H2Config::default()),
         server: ServerConfig::default(),
         transparent: false,
