@@ -18,6 +18,7 @@ use weft_translate::{Preview, PreviewFormat, Problem, Translator};
 
 /// Print the state and the statuses that manifests lead to.
 #[derive(Clone, Debug, clap::Args)]
+#[command(after_help = EXIT_CODES)]
 pub struct Args {
     /// A manifest, `-` for standard input, or a directory of which every .yaml and .yml file is read;
     /// repeat it for several.
@@ -29,16 +30,36 @@ pub struct Args {
     output: PreviewFormat,
 }
 
+/// What the exit codes mean.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  everything would be served as it is written (fields that are named as without effect count as served)
+  1  something is refused, in whole or in part, names what is not there, or cannot be read
+  2  nothing was translated: the command line is wrong, there is no manifest, or the output cannot be written";
+
+/// The exit code where nothing was translated, as clap has it for a wrong command line.
+const NOTHING_DONE: u8 = 2;
+
 fn formats() -> impl TypedValueParser<Value = PreviewFormat> {
     PossibleValuesParser::new(["text", "yaml", "json"]).try_map(|text| text.parse::<PreviewFormat>())
 }
 
-/// Reads, translates and prints. The exit code is 1 when something could not be read or was rejected: what
-/// it says is then not what is printed. The problems of yaml and json go to standard error as well.
+/// Reads, translates and prints, and says by the exit code what came of it ([`EXIT_CODES`]). The problems of
+/// yaml and json go to standard error as well.
 ///
 /// # Errors
-/// When there is no manifest at all, or the output cannot be written.
+/// When the reader of the output went away.
 pub fn run(args: Args, out: &mut impl Write) -> anyhow::Result<ExitCode> {
+    match translate(args, out) {
+        Err(error) if !crate::is_closed_pipe(&error) => {
+            eprintln!("weft: {error:#}");
+            Ok(ExitCode::from(NOTHING_DONE))
+        }
+        done => done,
+    }
+}
+
+fn translate(args: Args, out: &mut impl Write) -> anyhow::Result<ExitCode> {
     let (streams, roots): (Vec<PathBuf>, Vec<PathBuf>) =
         args.file.into_iter().partition(|path| is_stream(path));
     let mut scan = Manifests::new(roots).scan();

@@ -144,6 +144,53 @@ fn a_directory_without_manifests_is_an_error() {
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join("a.txt"), SERVICE).unwrap();
     let (code, stdout, stderr) = translate(&["-f", directory.path().to_str().unwrap()]);
-    assert_eq!((code, &*stdout), (Some(1), ""));
+    assert_eq!((code, &*stdout), (Some(2), ""));
     assert!(stderr.contains("no .yaml or .yml file"), "{stderr}");
+}
+
+const GATEWAY: &str = "apiVersion: gateway.networking.k8s.io/v1\nkind: GatewayClass\nmetadata: {name: weft}\n\
+    spec: {controllerName: weft.dev/gateway-controller}\n---\n\
+    apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: g}\n\
+    spec: {gatewayClassName: weft, listeners: [{name: http, protocol: HTTP, port: 8080}]}\n---\n";
+
+const ROUTE: &str = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: r}\n\
+    spec:\n  parentRefs: [{name: g}]\n  rules:\n  - backendRefs: [{name: a, port: 80}]\n  \
+    - matches: [{path: {value: /b}}]\n    backendRefs: [{name: a, port: 80}]\n";
+
+#[test]
+fn the_exit_code_is_zero_only_where_everything_is_served_as_it_is_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("a.yaml");
+    let good = format!("{GATEWAY}{ROUTE}---\n{SERVICE}");
+    let bad_match = "matches: [{path: {value: b}}]";
+    for (code, text, says) in [
+        (0, good.clone(), ""),
+        (1, good.replace("matches: [{path: {value: /b}}]", bad_match), "PartiallyInvalid=True"),
+        (1, good.replace("rules:\n  -", "hostnames: [a.test, A_B]\n  rules:\n  -"), "PartiallyInvalid=True"),
+        (1, good.replace("backendRefs: [{name: a,", "backendRefs: [{name: gone,"), "ResolvedRefs=False"),
+        (
+            1,
+            good.replace("port: 8080}", "port: 8080}, {name: b, protocol: TCP, port: 1}"),
+            "UnsupportedProtocol",
+        ),
+        (1, good.replace("parentRefs: [{name: g}]", "parentRefs: [{name: none}]"), "does not exist"),
+        (1, good.replace("metadata: {name: r}", "metadata: {name: R}"), "is no name"),
+    ] {
+        fs::write(&file, text).unwrap();
+        let (found, stdout, stderr) = translate(&["-f", file.to_str().unwrap(), "-o", "text"]);
+        assert_eq!(found, Some(code), "{says}: {stdout}{stderr}");
+        assert!(stdout.contains(says), "{says}: {stdout}");
+    }
+    assert_eq!(translate(&["-f", file.to_str().unwrap(), "-o", "xml"]).0, Some(2));
+    let full = Command::new(env!("CARGO_BIN_EXE_weft"))
+        .args(["translate", "-o", "text", "-f"])
+        .arg(&file)
+        .stdout(fs::File::create("/dev/full").unwrap())
+        .output()
+        .unwrap();
+    assert_eq!(full.status.code(), Some(2), "{}", String::from_utf8_lossy(&full.stderr));
+    let (_, help, _) = translate(&["--help"]);
+    for line in ["0  everything would be served", "1  something is refused", "2  nothing was translated"] {
+        assert!(help.contains(line), "{help}");
+    }
 }

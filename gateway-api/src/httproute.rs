@@ -76,10 +76,17 @@ pub fn translate_route(world: &impl World, item: Item<'_, HttpRoute>) -> RouteOu
         attached.add(of_parent, unknown.is_some());
         statuses.push(status);
     }
-    output.notes.extend(wrong.unread(|at| at == "spec.parentRefs").map(Arc::from));
+    output.notes.extend(of_parents(item.object, &wrong));
     output.resources = resources(item.object, &hostnames, attached, rules);
     output.status = (!statuses.is_empty()).then_some(RouteStatus { parents: statuses });
     output
+}
+
+/// What is wrong with the parents as a whole: no status has a place for a route without any.
+fn of_parents(route: &HttpRoute, wrong: &Wrong<'_>) -> Option<Arc<str>> {
+    let none = "spec.parentRefs: names nothing, so the route takes effect nowhere";
+    let unread = wrong.unread(|at| at == "spec.parentRefs").map(Arc::from);
+    unread.or_else(|| route.spec.parent_refs.is_empty().then(|| none.into()))
 }
 
 /// A parent reference that is not understood serves nothing.

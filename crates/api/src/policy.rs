@@ -230,10 +230,10 @@ pub struct NetworkPolicySpec {
     pub pod_selector: LabelSelector,
     /// The directions that it closes.
     pub policy_types: Vec<PolicyType>,
-    /// What may come in.
-    pub ingress: Vec<NetworkPolicyIngress>,
-    /// What may go out.
-    pub egress: Vec<NetworkPolicyEgress>,
+    /// What may come in; absent is not the same as nothing.
+    pub ingress: Option<Vec<NetworkPolicyIngress>>,
+    /// What may go out; absent is not the same as nothing.
+    pub egress: Option<Vec<NetworkPolicyEgress>>,
 }
 
 /// A direction.

@@ -9,7 +9,7 @@ use crate::{gateway, object::Kind, ratelimit};
 pub enum Recognition {
     /// A kind that Weft reads.
     Read(Kind),
-    /// A kind that Weft reads, in a version that it does not.
+    /// A kind that Weft reads, in a version that it does not, or in a group that the kind has left.
     Version(Kind),
     /// A list: of any kinds, or of this one, whose items need not say so.
     List(Option<Kind>),
@@ -48,11 +48,10 @@ const GROUPS: [&str; 20] = [
 
 /// Kinds that are not enforced and whose names must not be taken for a misspelt one; also those of groups
 /// that are not about traffic as a whole.
-const UNSUPPORTED: [(&str, &str); 18] = [
+const UNSUPPORTED: [(&str, &str); 17] = [
     // EndpointSlices have the same; the API server mirrors them.
     ("", "Endpoints"),
     ("extensions", "Ingress"),
-    ("extensions", "NetworkPolicy"),
     ("networking.k8s.io", "Ingress"),
     ("networking.k8s.io", "IngressClass"),
     ("policy.networking.k8s.io", "AdminNetworkPolicy"),
@@ -69,6 +68,9 @@ const UNSUPPORTED: [(&str, &str); 18] = [
     ("cilium.io", "CiliumLocalRedirectPolicy"),
     ("cilium.io", "CiliumNode"),
 ];
+
+/// Groups that kinds which are read had before: the API server took them for the same objects.
+const FORMER: [(&str, Kind); 1] = [("extensions", Kind::NetworkPolicy)];
 
 /// Kinds of [`GROUPS`] in which the API server keeps books; nobody asks for anything by them.
 const BOOKKEEPING: [(&str, &str); 2] =
@@ -88,16 +90,16 @@ pub fn recognize(api_version: &str, kind: &str) -> Recognition {
     if group.is_empty() && kind == LIST {
         return if version == "v1" { Recognition::List(None) } else { misspelt_list() };
     }
-    let of = |name: &str| Kind::ALL.into_iter().find(|known| known.name() == name && known.group() == group);
+    let is_of = |known: Kind| known.group() == group || FORMER.contains(&(group, known));
+    let of = |name: &str| Kind::ALL.into_iter().find(|known| known.name() == name && is_of(*known));
+    let is_read = |known: Kind| known.group() == group && known.versions().contains(&version);
     if let Some(known) = of(kind) {
-        let is_read = known.versions().contains(&version);
-        return if is_read { Recognition::Read(known) } else { Recognition::Version(known) };
+        return if is_read(known) { Recognition::Read(known) } else { Recognition::Version(known) };
     }
     let item = kind.strip_suffix(LIST).unwrap_or(kind);
     if let Some(known) = of(item) {
         // Of a list in a version that is not read nobody can tell what its items are.
-        let is_read = known.versions().contains(&version);
-        return if is_read { Recognition::List(Some(known)) } else { misspelt(known, LIST) };
+        return if is_read(known) { Recognition::List(Some(known)) } else { misspelt(known, LIST) };
     }
     let is = |(of_group, name): &(&str, &str)| *of_group == group && *name == item;
     if BOOKKEEPING.iter().any(is) {
@@ -186,7 +188,7 @@ fn is_form(kind: &str, known: &str, suffix: &str) -> bool {
 
 /// Whether one text is the other, whatever its case, with a slip or two: a character too much, too little,
 /// changed, or two in the wrong order; of short texts, one slip.
-fn is_near(text: &str, known: &str) -> bool {
+pub fn is_near(text: &str, known: &str) -> bool {
     is_within(if known.len() < 5 { 1 } else { 2 }, text, known)
 }
 
@@ -237,6 +239,8 @@ mod tests {
             assert_eq!(recognize(&format!("{group}v99"), known.name()), Recognition::Version(known));
         }
         assert_eq!(recognize("v1", "List"), Recognition::List(None));
+        let former = recognize("extensions/v1beta1", "NetworkPolicy");
+        assert_eq!(former, Recognition::Version(Kind::NetworkPolicy), "it closes what it names");
     }
 
     #[test]
@@ -321,6 +325,7 @@ mod tests {
             ("v1", "networkpolicy", "NetworkPolicy of networking.k8s.io/v1"),
             ("v1", "NetworkPolicyList", "NetworkPolicyList of networking.k8s.io/v1"),
             ("networking.k8s.o/v1", "NetworkPolicyList", "NetworkPolicyList of networking.k8s.io/v1"),
+            ("extensions/v1beta1", "NetworkPolicyList", "NetworkPolicyList of networking.k8s.io/v1"),
             ("Networking.K8s.io/v1", "NetworkPolicyList", "NetworkPolicyList of networking.k8s.io/v1"),
             ("networking.k8s.io/v2", "NetworkPolicyList", "NetworkPolicyList of networking.k8s.io/v1"),
             ("networking.k8s.io/v1/", "NetworkPolicyList", "NetworkPolicyList of networking.k8s.io/v1"),

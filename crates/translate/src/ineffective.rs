@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What an object asks for that has no effect, and is not worth refusing it: each object is named once.
 //!
-//! Fields of policies, routes and Gateways are not here: one without effect refuses what has it.
+//! Of policies, routes and Gateways only what their APIs themselves leave without effect is here: a field that
+//! Weft does not carry out refuses what has it.
 
 use std::net::IpAddr;
 
 use weft_api::{
     core::{EndpointSlice, L4Protocol, Node, Service},
     decode::Decoded,
+    httproute::HttpRoute,
     object::Object,
+    policy::{NetworkPolicy, PolicyType},
 };
 
 use crate::nodes;
@@ -38,22 +41,56 @@ fn takes_unknown(object: &Object) -> bool {
     )
 }
 
+/// Whether a field that is `null` is worth telling: it may have been emptied by mistake, and what an absent one
+/// means decides about traffic (`from`, `rules`, ...).
+pub(crate) fn tells_nulls(object: &Object) -> bool {
+    !takes_unknown(object)
+}
+
 fn of_object(object: &Object) -> Vec<(String, String)> {
     match object {
         Object::Service(service) => of_service(service),
         Object::EndpointSlice(slice) => of_slice(slice),
         Object::Node(node) => of_node(node),
+        Object::HttpRoute(route) => of_route(route),
+        Object::NetworkPolicy(policy) => of_network_policy(policy),
         // Of these only metadata and status count, or an unknown field refuses them.
         Object::Namespace(_)
         | Object::Pod(_)
         | Object::GatewayClass(_)
         | Object::Gateway(_)
-        | Object::HttpRoute(_)
         | Object::ReferenceGrant(_)
         | Object::CiliumNetworkPolicy(_)
-        | Object::NetworkPolicy(_)
         | Object::RateLimitPolicy(_) => Vec::new(),
     }
+}
+
+/// At a Service a route gets the requests for every host (GAMMA, GEP-1426).
+fn of_route(route: &HttpRoute) -> Vec<(String, String)> {
+    let spec = &route.spec;
+    let is_service = |kind: &Option<_>| kind.as_deref() == Some("Service");
+    if spec.hostnames.is_empty() || !spec.parent_refs.iter().any(|parent| is_service(&parent.kind)) {
+        return Vec::new();
+    }
+    vec![("spec.hostnames".into(), "a parent of kind Service takes requests for every host".into())]
+}
+
+/// A section of a direction that the policy is not about: nothing in it is closed or allowed.
+fn of_network_policy(policy: &NetworkPolicy) -> Vec<(String, String)> {
+    let spec = &policy.spec;
+    let without = |direction| !spec.policy_types.is_empty() && !spec.policy_types.contains(&direction);
+    let mut fields = Vec::new();
+    if spec.ingress.is_some() && without(PolicyType::Ingress) {
+        fields.push(("spec.ingress".to_owned(), "policyTypes does not name Ingress".to_owned()));
+    }
+    if spec.egress.is_some() && without(PolicyType::Egress) {
+        fields.push(("spec.egress".to_owned(), "policyTypes does not name Egress".to_owned()));
+    }
+    if spec.policy_types.is_empty() && spec.egress.as_ref().is_some_and(Vec::is_empty) {
+        let so = "without entries it closes only what policyTypes names";
+        fields.push(("spec.egress".to_owned(), so.to_owned()));
+    }
+    fields
 }
 
 fn of_service(service: &Service) -> Vec<(String, String)> {

@@ -90,8 +90,8 @@ impl Preview {
         &self.problems
     }
 
-    /// How many rejected objects and other problems there are; an object counts once, and one of which only
-    /// a part has no effect does not count.
+    /// How many objects are not served as they are written, and how many other problems there are; an object
+    /// counts once, and one of which a field is only named as without effect does not count.
     pub fn rejected(&self) -> usize {
         let problems = self.problems.iter().filter(|problem| problem.severity > Severity::Note);
         let (of_objects, others): (Vec<_>, Vec<_>) = problems.partition(|problem| problem.object.is_some());

@@ -3,7 +3,7 @@
 
 use weft_api::{
     object::ObjectKey,
-    status::{ConditionWords, ListenerStatus, Status, Truth},
+    status::{ConditionWords, ListenerStatus, RouteParentStatus, Status, Truth},
 };
 
 /// One line for one object: each condition, with reason and message where it does not hold as it
@@ -36,17 +36,19 @@ pub fn line(object: &ObjectKey, status: &Status) -> String {
     text
 }
 
-/// Whether an object is refused by the translation: it is not accepted, or not valid.
+/// Whether an object is not served as it is written: all or a part of it is refused, or it names what is not
+/// there. What only nodes can tell does not count.
 pub fn is_rejected(status: &Status) -> bool {
+    let wrong = |one: ConditionWords<'_>| !one.good && one.status != Truth::Unknown;
     match status {
-        Status::Class(status) => status.accepted.status == Truth::False,
-        Status::Policy(status) => status.valid.status == Truth::False,
-        Status::RateLimit(status) => status.accepted.status == Truth::False,
+        Status::Class(status) => wrong(status.accepted.words()),
+        Status::Policy(status) => wrong(status.valid.words()),
+        Status::RateLimit(status) => wrong(status.accepted.words()),
         Status::Gateway(status) => {
-            let listener = |one: &ListenerStatus| one.accepted.status == Truth::False;
-            status.accepted.status == Truth::False || status.listeners.iter().any(listener)
+            let of_listeners = status.listeners.iter().flat_map(ListenerStatus::conditions);
+            status.conditions().into_iter().chain(of_listeners).any(wrong)
         }
-        Status::Route(status) => status.parents.iter().any(|parent| parent.accepted.status == Truth::False),
+        Status::Route(status) => status.parents.iter().flat_map(RouteParentStatus::conditions).any(wrong),
     }
 }
 

@@ -14,6 +14,8 @@ mod scalar;
 mod values;
 
 pub(crate) use head::head;
+#[cfg(test)]
+use values::MAX_NULLS;
 pub(crate) use values::{Budget, Located, Shape, objects};
 
 /// How deep collections may nest: objects of Kubernetes reach ten.

@@ -23,13 +23,16 @@ pub(super) fn translate(policy: &NetworkPolicy) -> Result<Vec<Policy>, DecodeErr
     subject.push(selectors::in_namespace(namespace));
     let closes = |direction| match spec.policy_types.as_slice() {
         // The default: ingress always, egress where the policy has such rules.
-        [] => direction == PolicyType::Ingress || !spec.egress.is_empty(),
+        [] => {
+            direction == PolicyType::Ingress
+                || spec.egress.as_ref().is_some_and(|entries| !entries.is_empty())
+        }
         types => types.contains(&direction),
     };
     let mut ingress = PolicyDirection::default();
     if closes(PolicyType::Ingress) {
         ingress.default_deny = true;
-        for (at, entry) in spec.ingress.iter().enumerate() {
+        for (at, entry) in spec.ingress.iter().flatten().enumerate() {
             let path = format!("spec.ingress[{at}]");
             ingress.allow.push(rule(namespace, &path, "from", &entry.from, &entry.ports)?);
         }
@@ -37,7 +40,7 @@ pub(super) fn translate(policy: &NetworkPolicy) -> Result<Vec<Policy>, DecodeErr
     let mut egress = PolicyDirection::default();
     if closes(PolicyType::Egress) {
         egress.default_deny = true;
-        for (at, entry) in spec.egress.iter().enumerate() {
+        for (at, entry) in spec.egress.iter().flatten().enumerate() {
             let path = format!("spec.egress[{at}]");
             egress.allow.push(rule(namespace, &path, "to", &entry.to, &entry.ports)?);
         }

@@ -8,6 +8,7 @@ use weft_api::{
     decode::decode_as,
     object::{Kind, ObjectKey},
     policy::{CiliumNetworkPolicy, LabelSelector, NetworkPolicy},
+    recognize::is_near,
 };
 use weft_ir::{ObjectName, Operator, Policy, PolicyDirection, PolicyKind, Requirement, Selector, Tier};
 
@@ -16,6 +17,13 @@ use crate::workload::NAMESPACE_LABEL;
 
 /// What the top level of a policy may have.
 const TOP_LEVEL: [&str; 6] = ["apiVersion", "kind", "metadata", "spec", "specs", "status"];
+
+/// The fields of a rule that say which directions it closes.
+const DIRECTIONS: [&str; 6] =
+    ["ingress", "egress", "ingressDeny", "egressDeny", "policyTypes", "enableDefaultDeny"];
+
+/// The fields that say which workloads are meant; a peer of a NetworkPolicy has a `podSelector` as well.
+const SUBJECTS: [&str; 5] = ["spec", "specs", "podSelector", "endpointSelector", "nodeSelector"];
 
 /// The closed policies for a refused object. A host policy (`nodeSelector` alone) has none, since no
 /// policy of Weft speaks about nodes.
@@ -33,10 +41,12 @@ pub fn stand_in(key: &ObjectKey, value: &Value) -> Vec<Policy> {
         Some(_) => readable = false,
         None => {}
     }
+    let misplaced = Misplaced::of(value, &rules);
     // A rule of which nothing can be read closes the whole namespace.
-    if rules.is_empty() || !readable {
+    if rules.is_empty() || !readable || misplaced.subject {
         rules.push(&Value::Null);
     }
+    readable &= !misplaced.direction && !misplaced.subject;
     let clusterwide = key.kind == Kind::CiliumClusterwideNetworkPolicy;
     (0..)
         .zip(rules)
@@ -57,6 +67,51 @@ pub fn stand_in(key: &ObjectKey, value: &Value) -> Vec<Policy> {
             }
         })
         .collect()
+}
+
+/// Which fields stand at a level where nothing reads them, as where a line is indented too far: what they
+/// were to say is not known.
+#[derive(Default)]
+struct Misplaced {
+    direction: bool,
+    subject: bool,
+}
+
+impl Misplaced {
+    /// The selectors and directions of the rules themselves are in their place.
+    fn of(object: &Value, rules: &[&Value]) -> Misplaced {
+        let mut found = Misplaced::default();
+        // Fields that no user writes have the names of others in them.
+        let metadata = object.get("metadata").and_then(Value::as_object).into_iter().flatten();
+        for (name, value) in metadata.filter(|(name, _)| *name != "managedFields") {
+            found.field(name, value, "metadata");
+        }
+        for (name, value) in rules.iter().filter_map(|rule| rule.as_object()).flatten() {
+            found.subject |= ["spec", "specs"].iter().any(|known| is_near(name, known));
+            if name != "enableDefaultDeny" {
+                found.search(value, name);
+            }
+        }
+        found
+    }
+
+    /// Looks at a value below a field of this name.
+    fn search(&mut self, value: &Value, below: &str) {
+        match value {
+            Value::Object(fields) => fields.iter().for_each(|(name, value)| self.field(name, value, below)),
+            Value::Array(elements) => elements.iter().for_each(|element| self.search(element, below)),
+            _ => {}
+        }
+    }
+
+    fn field(&mut self, name: &str, value: &Value, below: &str) {
+        // A label may have any name.
+        let is_label = value.is_string() && matches!(below, "matchLabels" | "labels" | "annotations");
+        let is_peer = matches!(below, "from" | "to");
+        self.direction |= !is_label && DIRECTIONS.iter().any(|known| is_near(name, known));
+        self.subject |= !is_label && !is_peer && SUBJECTS.iter().any(|known| is_near(name, known));
+        self.search(value, name);
+    }
 }
 
 /// The directions that a rule names; both where it names none, or where one could be meant that cannot
@@ -202,6 +257,57 @@ mod tests {
         ] {
             assert_eq!(rule(CNP, fields.clone()), (true, true), "{fields}");
         }
+    }
+
+    #[test]
+    fn a_direction_at_another_level_closes_both() {
+        for fields in [
+            json!({"ingress": [{"from": [], "egress": []}]}),
+            json!({"ingress": [{"from": [{"egress": []}]}]}),
+            json!({"ingress": [{"ports": [{"port": 1, "egres": null}]}]}),
+            json!({"ingress": [{"policyTypes": ["Egress"]}]}),
+        ] {
+            assert_eq!(rule(Kind::NetworkPolicy, fields.clone()), (true, true), "{fields}");
+        }
+        for fields in [
+            json!({"ingress": [{"fromEndpoints": [{"egressDeny": []}]}]}),
+            json!({"ingress": [{"enableDefaultDeny": {"egress": true}}]}),
+            json!({"ingress": [{"fromEndpoints": [{"matchLabels": {"egress": []}}]}]}),
+        ] {
+            assert_eq!(rule(CNP, fields.clone()), (true, true), "{fields}");
+        }
+        let of_metadata = |metadata: Value| {
+            let spec = json!({"podSelector": {"matchLabels": {"app": "a"}}, "ingress": []});
+            closed(Kind::NetworkPolicy, &json!({"metadata": metadata, "spec": spec}))
+        };
+        assert_eq!(of_metadata(json!({"egress": []})), [BOTH]);
+        assert_eq!(of_metadata(json!({"labels": {"policyTypes": ["Egress"]}})), [BOTH]);
+        let named = json!({"labels": {"egress": "yes"}, "managedFields": [{"f:egress": {}, "egress": {}}]});
+        assert_eq!(of_metadata(named), [(false, true, false)]);
+        let selector = json!({"matchLabels": {"app": "a"}, "policyTypes": ["Egress"]});
+        let object = json!({"spec": {"podSelector": selector, "ingress": []}});
+        assert_eq!(closed(Kind::NetworkPolicy, &object), [NAMESPACE], "nor is the selector understood");
+        // Every one of these is in its place.
+        let entry = json!({"fromEndpoints": [{"matchLabels": {"egress": "x"}}], "fromEntities": ["ingress"]});
+        let fields = json!({"ingress": [entry], "enableDefaultDeny": {"egress": false}});
+        assert_eq!(rule(CNP, fields), (true, false));
+        let from = json!([{"podSelector": {}, "namespaceSelector": {}}]);
+        assert_eq!(rule(Kind::NetworkPolicy, json!({"ingress": [{"from": from}]})), (true, false));
+    }
+
+    #[test]
+    fn a_selector_or_a_rule_at_another_level_closes_the_namespace() {
+        for entry in
+            [json!({"podSelector": {}}), json!({"spec": {}}), json!({"ports": [{"podselector": {}}]})]
+        {
+            let spec = json!({"podSelector": {"matchLabels": {"app": "a"}}, "ingress": [entry]});
+            assert_eq!(closed(Kind::NetworkPolicy, &json!({"spec": spec})), [BOTH, NAMESPACE], "{spec}");
+        }
+        let spec = json!({"endpointSelector": {"matchLabels": {"app": "a"}}, "ingress": [], "specs": []});
+        assert_eq!(closed(CNP, &json!({"spec": spec})), [BOTH, NAMESPACE]);
+        let spec =
+            json!({"endpointSelector": {"matchLabels": {"app": "a"}}, "egress": [{"endpointSelector": {}}]});
+        assert_eq!(closed(CNP, &json!({"spec": spec})), [BOTH, NAMESPACE]);
     }
 
     #[test]

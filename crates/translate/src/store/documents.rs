@@ -209,9 +209,15 @@ fn object_name(namespace: Option<&str>, name: Option<&str>) -> String {
 
 /// What of an object has no effect, and the line of the first such field.
 fn note(decoded: &Decoded<Object>, located: &Located) -> Option<(u32, Arc<str>)> {
-    let fields = ineffective::fields(decoded);
-    let (first, _) = fields.first()?;
-    let line = located.line_of(first);
+    let mut fields = ineffective::fields(decoded);
+    let mut line = fields.first().map(|(first, _)| located.line_of(first));
+    if ineffective::tells_nulls(&decoded.object) {
+        for (path, at) in located.nulls().filter(|(path, _)| path.starts_with("spec")) {
+            line.get_or_insert(at);
+            fields.push((path.to_owned(), "null is as if it were not there".to_owned()));
+        }
+    }
+    let line = line?;
     let fields: Vec<String> = fields.iter().map(|(field, value)| format!("{field} ({value})")).collect();
     Some((line, format!("has no effect: {}", fields.join(", ")).into()))
 }

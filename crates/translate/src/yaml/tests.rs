@@ -42,6 +42,15 @@ fn a_label_that_is_null_stays() {
 }
 
 #[test]
+fn fields_that_are_null_are_told_by_path_and_line_within_bounds() {
+    let documents = read("spec:\n  a:\n  b:\n  - c: ~\n    d: 1\nnone: null\nlabels: {x: null}\n");
+    let nulls: Vec<_> = documents[0].as_ref().unwrap().nulls().collect();
+    assert_eq!(nulls, [("none", 6), ("spec.a", 2), ("spec.b[0].c", 4)]);
+    let many = read(&format!("{}: [{}]\n", "k".repeat(1_000), "{a: ~},".repeat(10_000)));
+    assert_eq!(many[0].as_ref().unwrap().nulls().count(), MAX_NULLS);
+}
+
+#[test]
 fn every_document_stands_alone_and_knows_its_lines() {
     let text = "# head\n---\na:\n- b: 1\n  c: 2\n---\nx: [\n---\n--- # empty\nd: 1\n";
     let documents = read(text);

@@ -17,7 +17,12 @@ pub(crate) struct Located {
     /// The value; absent and `null` fields of maps are the same to Kubernetes, and so the latter are left out.
     pub(crate) value: Value,
     lines: Lines,
+    /// The fields that were left out, by path and line; of many the first.
+    nulls: Vec<(String, u32)>,
 }
+
+/// How many fields that are `null` are told of: each is told with its whole path.
+pub(super) const MAX_NULLS: usize = 8;
 
 /// The line of a value, and of what is in it: the entries of a list, or the fields of a map in their order.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +35,11 @@ impl Located {
     /// The line of the file that it begins on, from 1.
     pub(crate) fn line(&self) -> u32 {
         self.lines.line
+    }
+
+    /// The fields that are `null`, and the lines that they are on; of many the first.
+    pub(crate) fn nulls(&self) -> impl Iterator<Item = (&str, u32)> {
+        self.nulls.iter().map(|(path, line)| (&**path, *line))
     }
 
     /// The line of a field such as `spec.rules[0].matches`; of the nearest one above it where the field
@@ -180,7 +190,8 @@ impl Builder<'_> {
                     };
                 }
                 let value = scalar(&text, style, tag.as_deref())?;
-                self.value(Located { value, lines: Lines { line, children: Vec::new() } }, anchor)
+                let lines = Lines { line, children: Vec::new() };
+                self.value(Located { value, lines, nulls: Vec::new() }, anchor)
             }
             Event::SequenceStart(_, anchor, tag) => {
                 self.has_items |= self.is_items();
@@ -264,22 +275,36 @@ impl Builder<'_> {
 
     fn end(&mut self) -> Result<(), String> {
         let Some(Open { line, anchor, content }) = self.open.pop() else { return Ok(()) };
+        let mut nulls = Vec::new();
         let (value, children) = match content {
             Content::Seq(items) => {
+                for (at, item) in items.iter().enumerate() {
+                    below(&mut nulls, &format!("[{at}]"), item);
+                }
                 let (values, lines) = items.into_iter().map(|item| (item.value, item.lines)).unzip();
                 (Value::Array(values), lines)
             }
             Content::Map { mut fields, .. } => {
                 // To Kubernetes a field that is null is absent. A label that is null is an error.
                 if !self.holds_labels() {
+                    nulls.extend(
+                        fields
+                            .iter()
+                            .filter(|(_, field)| field.value.is_null())
+                            .map(|(key, field)| (key.clone(), field.lines.line))
+                            .take(MAX_NULLS),
+                    );
                     fields.retain(|_, field| !field.value.is_null());
+                }
+                for (key, field) in &fields {
+                    below(&mut nulls, key, field);
                 }
                 let (map, lines): (Map<_, _>, _) =
                     fields.into_iter().map(|(key, field)| ((key, field.value), field.lines)).unzip();
                 (Value::Object(map), lines)
             }
         };
-        self.value(Located { value, lines: Lines { line, children } }, anchor)
+        self.value(Located { value, lines: Lines { line, children }, nulls }, anchor)
     }
 
     /// A value is complete; what it is made of was counted.
@@ -323,6 +348,15 @@ impl Builder<'_> {
                 if matches!(name.as_str(), "matchLabels" | "labels" | "annotations")
         )
     }
+}
+
+/// Adds the nulls of a value to those of the collection that it is in, at this place.
+fn below(nulls: &mut Vec<(String, u32)>, place: &str, inner: &Located) {
+    let left = MAX_NULLS.saturating_sub(nulls.len());
+    nulls.extend(inner.nulls.iter().take(left).map(|(path, line)| {
+        let dot = if path.starts_with('[') { "" } else { "." };
+        (format!("{place}{dot}{path}"), *line)
+    }));
 }
 
 impl Budget {
