@@ -12,8 +12,8 @@ mod start;
 
 pub use edit::Values;
 pub use name::{FieldName, InvalidName, InvalidValue, Name, Value};
-pub(crate) use start::Start;
 pub use start::{InvalidStart, Kind, Method, Scheme, Version};
+pub(crate) use start::{Start, Target};
 
 /// A part of a head's text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -76,6 +76,17 @@ impl Field {
     /// No table of HTTP/2 may remember it (RFC 7541, section 7.1.3).
     pub(crate) const SENSITIVE: u8 = 2;
     const REMOVED: u8 = 4;
+
+    /// A field that stands in the text as a line of HTTP/1.1 does.
+    #[inline]
+    pub(crate) fn line(name: Span, value: Span, known: FieldName) -> Field {
+        Field { name, value, known, flags: Field::LINE, ..Field::default() }
+    }
+
+    /// The same for nobody but [`Head::remove_nominated`].
+    pub(crate) fn hidden(self) -> Field {
+        Field { flags: Field::REMOVED, ..self }
+    }
 
     /// Which of the known names it has.
     pub fn known(&self) -> FieldName {
@@ -268,17 +279,11 @@ impl Head {
             return Err(TooLarge);
         }
         let first = &mut self.first[field.known as usize];
-        if *first == 0 {
+        if *first == 0 && field.is_live() {
             *first = at as u16 + 1;
         }
         self.fields.push(field);
         Ok(())
-    }
-
-    /// Fields that were pushed, removed ones included.
-    #[inline]
-    pub(crate) fn pushed(&self) -> usize {
-        self.fields.len()
     }
 
     #[inline]

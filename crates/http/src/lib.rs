@@ -10,6 +10,7 @@
 //! differently is refused (RFC 9112, section 11.2; RFC 9113, section 8.1.1).
 
 pub mod error;
+pub mod h1;
 pub mod head;
 pub mod hpack;
 pub(crate) mod octets;

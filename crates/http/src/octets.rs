@@ -63,6 +63,23 @@ pub(crate) fn run(bytes: &[u8], class: u8) -> usize {
     bytes.iter().position(|byte| !is(*byte, class)).unwrap_or(bytes.len())
 }
 
+/// Where the byte stands first. For what is found within a few words, eight bytes at a time.
+#[inline]
+pub(crate) fn find(bytes: &[u8], wanted: u8) -> Option<usize> {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    let mut at = 0;
+    while let Some(chunk) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
+        let word = u64::from_le_bytes(*chunk) ^ (ONES * wanted as u64);
+        let found = word.wrapping_sub(ONES) & !word & HIGH;
+        if found != 0 {
+            return Some(at + (found.trailing_zeros() / 8) as usize);
+        }
+        at += 8;
+    }
+    bytes[at..].iter().position(|byte| *byte == wanted).map(|found| at + found)
+}
+
 /// The number of bytes before the first that may not stand in a field's value: a control other than HTAB
 /// (RFC 9110, section 5.5). Eight bytes at a time.
 #[inline]
@@ -159,6 +176,16 @@ pub(crate) fn decimal(text: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_byte_is_found_where_it_stands_first() {
+        for length in 0..40 {
+            let mut bytes = vec![b';'; length];
+            assert_eq!(find(&bytes, b':'), None);
+            bytes.extend_from_slice(b":;:");
+            assert_eq!(find(&bytes, b':'), Some(length));
+        }
+    }
 
     #[test]
     fn a_value_ends_at_the_first_control_byte() {

@@ -61,21 +61,27 @@ impl Head {
         true
     }
 
-    /// Removes every field of a name that is given as it was received; says whether there was one.
-    pub(crate) fn remove_text(&mut self, name: &[u8]) -> bool {
-        match FieldName::of(name) {
-            FieldName::Other => {
-                let mut found = false;
-                let text = &self.text;
-                for field in &mut self.fields {
-                    if field.known == FieldName::Other && field.name.of(text).eq_ignore_ascii_case(name) {
-                        found |= field.is_live();
+    /// Removes every field that a hidden one names, by what `named` makes of its value.
+    pub(crate) fn remove_nominated<'a, I>(&'a mut self, named: impl Fn(&'a [u8]) -> I)
+    where
+        I: Iterator<Item = &'a [u8]>,
+    {
+        let Head { text, fields, first, .. } = self;
+        let text: &'a [u8] = text;
+        for hidden in 0..fields.len() {
+            let field = fields[hidden];
+            if field.known != FieldName::Connection || field.is_live() {
+                continue;
+            }
+            for name in named(field.value.of(text)) {
+                let known = FieldName::of(name);
+                first[known as usize] = if known == FieldName::Other { first[0] } else { 0 };
+                for field in fields.iter_mut().filter(|field| field.known == known) {
+                    if known != FieldName::Other || field.name.of(text).eq_ignore_ascii_case(name) {
                         field.flags |= Field::REMOVED;
                     }
                 }
-                found
             }
-            known => self.remove(&Name::Known(known)),
         }
     }
 
