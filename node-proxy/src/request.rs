@@ -30,8 +30,8 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue, uri::Authority};
 use weft_codec::{
     error::ProtocolError,
+    handler::Handler,
     message::{Request, RequestHead, Response},
-    serve::Handler,
 };
 use weft_ebpf_common::reason::Reason;
 

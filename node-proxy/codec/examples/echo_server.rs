@@ -12,8 +12,9 @@ use weft_codec::{
     config::ServerConfig,
     drain::DrainTrigger,
     error::ProtocolError,
+    handler::Handler,
     message::{Request, Response, ResponseHead},
-    serve::{Handler, serve_connection},
+    serve::serve_connection,
 };
 
 struct Echo;

@@ -18,8 +18,9 @@ use weft_codec::{
     error::{ProtocolError, UpstreamError},
     h1::{H1Upstream, Recycle},
     h2::H2Upstream,
+    handler::Handler,
     message::{Request, Response, ResponseHead},
-    serve::{Handler, serve_connection},
+    serve::serve_connection,
 };
 
 #[global_allocator]

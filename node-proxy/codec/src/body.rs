@@ -7,14 +7,9 @@ use std::{
 };
 
 use bytes::Bytes;
+use weft_ebpf_common::reason::Reason;
 
-use crate::{
-    error::BodyError,
-    h1::{RequestBody, ResponseBody},
-    h2::{H2RequestBody, H2ResponseBody},
-    headers::Headers,
-    io::RawStream,
-};
+use crate::{headers::Headers, io::RawStream};
 
 /// A piece of a body.
 #[derive(Debug)]
@@ -25,7 +20,18 @@ pub enum Frame {
     Trailers(Headers),
 }
 
-/// A body made by the caller.
+/// A body that could not be read to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}: {detail}")]
+pub struct BodyError {
+    /// Whose fault: `ClientReset`, `BadRequest`, `RequestTimeout` for a request's body,
+    /// `UpstreamReset`, `UpstreamProtocol`, `UpstreamTimeout` for a response's.
+    pub reason: Reason,
+    /// What was wrong.
+    pub detail: &'static str,
+}
+
+/// Where a body comes from that is not in memory: a connection, or the caller.
 pub trait BodySource {
     /// The next frame; none at the end.
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>>;
@@ -43,16 +49,12 @@ pub trait BodySource {
 /// CANCEL, an HTTP/1.1 upstream is closed, an HTTP/1.1 client's rest is read up to
 /// [`max_drain_bytes`](crate::config::H1Config::max_drain_bytes) or its connection is closed.
 pub struct Body {
-    pub(crate) kind: Kind,
+    kind: Kind,
 }
 
-pub(crate) enum Kind {
+enum Kind {
     Empty,
     Full(Bytes),
-    H1Request(RequestBody),
-    H1Response(ResponseBody),
-    H2Request(Box<H2RequestBody>),
-    H2Response(Box<H2ResponseBody>),
     Upgraded(RawStream),
     Source(Box<dyn BodySource>),
 }
@@ -73,6 +75,11 @@ impl Body {
         Body { kind: Kind::Source(source) }
     }
 
+    /// No content, and the raw stream of an upstream that answered 101.
+    pub(crate) fn upgraded(stream: RawStream) -> Self {
+        Body { kind: Kind::Upgraded(stream) }
+    }
+
     /// The next frame; none at the end. Cancel safe.
     pub async fn frame(&mut self) -> Option<Result<Frame, BodyError>> {
         poll_fn(|cx| self.poll_frame(cx)).await
@@ -87,10 +94,6 @@ impl Body {
                 self.kind = Kind::Empty;
                 Poll::Ready(Some(Ok(Frame::Data(bytes))))
             }
-            Kind::H1Request(body) => body.poll_frame(cx),
-            Kind::H1Response(body) => body.poll_frame(cx),
-            Kind::H2Request(body) => body.poll_frame(cx),
-            Kind::H2Response(body) => body.poll_frame(cx),
             Kind::Source(source) => source.poll_frame(cx),
         }
     }
@@ -100,10 +103,6 @@ impl Body {
         match &self.kind {
             Kind::Empty | Kind::Upgraded(_) => Some(0),
             Kind::Full(bytes) => Some(bytes.len() as u64),
-            Kind::H1Request(body) => body.content_length(),
-            Kind::H1Response(body) => body.content_length(),
-            Kind::H2Request(body) => body.content_length(),
-            Kind::H2Response(body) => body.content_length(),
             Kind::Source(source) => source.content_length(),
         }
     }
@@ -113,10 +112,6 @@ impl Body {
         match &self.kind {
             Kind::Empty | Kind::Upgraded(_) => true,
             Kind::Full(_) => false,
-            Kind::H1Request(body) => body.is_end(),
-            Kind::H1Response(body) => body.is_end(),
-            Kind::H2Request(body) => body.is_end(),
-            Kind::H2Response(body) => body.is_end(),
             Kind::Source(source) => source.is_end(),
         }
     }
@@ -183,10 +178,6 @@ impl std::fmt::Debug for Body {
         let kind = match &self.kind {
             Kind::Empty => "empty",
             Kind::Full(_) => "full",
-            Kind::H1Request(_) => "http/1.1 request",
-            Kind::H1Response(_) => "http/1.1 response",
-            Kind::H2Request(_) => "http/2 request",
-            Kind::H2Response(_) => "http/2 response",
             Kind::Upgraded(_) => "upgraded",
             Kind::Source(_) => "source",
         };

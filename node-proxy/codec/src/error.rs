@@ -32,17 +32,6 @@ impl ProtocolError {
     }
 }
 
-/// A body that could not be read to its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{reason}: {detail}")]
-pub struct BodyError {
-    /// Whose fault: `ClientReset`, `BadRequest`, `RequestTimeout` for a request's body,
-    /// `UpstreamReset`, `UpstreamProtocol`, `UpstreamTimeout` for a response's.
-    pub reason: Reason,
-    /// What was wrong.
-    pub detail: &'static str,
-}
-
 /// Whether a failed request may be sent again to another connection or backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {

@@ -6,18 +6,19 @@
 
 mod client;
 mod client_body;
+mod client_conn;
 mod decode;
 mod encode;
+mod failure;
 mod fields;
 mod parse;
 mod scan;
 mod server;
 mod server_body;
+mod upload;
 mod wire;
 
-pub use client::{H1Upstream, Recycle};
-pub(crate) use client_body::ResponseBody;
+pub use client_conn::{H1Upstream, Recycle};
 pub(crate) use parse::{authority, is_host_and_port};
 pub(crate) use scan::is_target;
 pub(crate) use server::serve;
-pub(crate) use server_body::RequestBody;

@@ -6,6 +6,5 @@ mod client;
 mod convert;
 mod server;
 
-pub(crate) use body::{H2RequestBody, H2ResponseBody};
 pub use client::H2Upstream;
 pub(crate) use server::serve;

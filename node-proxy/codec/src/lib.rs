@@ -8,8 +8,8 @@
 //! connection-specific fields or pseudo-header fields: the codec takes them off on receipt and writes
 //! its own when it sends.
 //!
-//! Reading order: [`message`], [`headers`], [`body`], then [`serve`] (what a listener calls),
-//! [`h1`] and [`h2`] (what a dialer calls: [`h1::H1Upstream`], [`h2::H2Upstream`]).
+//! Reading order: [`message`], [`headers`], [`body`], [`handler`], then [`serve`] (what a listener
+//! calls), [`h1`] and [`h2`] (what a dialer calls: [`h1::H1Upstream`], [`h2::H2Upstream`]).
 
 pub mod body;
 pub mod config;
@@ -17,6 +17,7 @@ pub mod drain;
 pub mod error;
 pub mod h1;
 pub mod h2;
+pub mod handler;
 pub mod headers;
 pub mod io;
 pub mod message;

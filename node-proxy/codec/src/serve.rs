@@ -1,35 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a listener calls for each accepted connection.
 
-use std::{future::Future, rc::Rc};
-
-use weft_ebpf_common::reason::Reason;
+use std::rc::Rc;
 
 use crate::{
     config::ServerConfig,
     drain::Drain,
-    error::ProtocolError,
+    handler::{Handler, Served},
     io::Io,
-    message::{Request, Response},
+    sniff,
 };
-
-/// Answers requests.
-pub trait Handler: 'static {
-    /// The answer to one request. Dropped when the client is gone.
-    fn call(&self, request: Request) -> impl Future<Output = Response>;
-
-    /// Hears of a request that the codec answered itself, or of a connection that it closed for it.
-    fn on_protocol_error(&self, error: &ProtocolError);
-}
-
-/// How a connection ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Served {
-    /// Requests that reached the handler.
-    pub requests: u64,
-    /// None: an end that both sides can expect (closed by the client between requests, idle, drained).
-    pub failure: Option<Reason>,
-}
 
 /// Serves one connection until it ends.
 ///
@@ -40,5 +20,5 @@ pub async fn serve_connection<H: Handler>(
     handler: Rc<H>,
     drain: Drain,
 ) -> Served {
-    crate::sniff::serve(Box::new(io), config, handler, drain).await
+    sniff::serve(Box::new(io), config, handler, drain).await
 }

@@ -12,8 +12,8 @@ use crate::{
     drain::Drain,
     error::ProtocolError,
     h1, h2,
+    handler::{Handler, Served},
     io::{Io, RawStream, poll_read_into},
-    serve::{Handler, Served},
     timer::Timer,
 };
 

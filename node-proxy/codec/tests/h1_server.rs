@@ -10,9 +10,8 @@ use http::{HeaderValue, StatusCode};
 use support::{Closure, collect, echo, local, serve, serve_with, text};
 use tokio::io::AsyncWriteExt;
 use weft_codec::{
-    body::{Body, BodySource, Frame},
+    body::{Body, BodyError, BodySource, Frame},
     config::{H1Config, ServerConfig},
-    error::BodyError,
     message::{Delivery, Observer, Response, ResponseHead},
 };
 use weft_ebpf_common::reason::Reason;

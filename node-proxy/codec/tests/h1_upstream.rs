@@ -13,9 +13,9 @@ use tokio::{
     task::spawn_local,
 };
 use weft_codec::{
-    body::{Body, BodySource, Frame},
+    body::{Body, BodyError, BodySource, Frame},
     config::H1Config,
-    error::{BodyError, Retry},
+    error::Retry,
     h1::{H1Upstream, Recycle},
     message::RequestHead,
 };

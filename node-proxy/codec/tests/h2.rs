@@ -125,7 +125,7 @@ impl weft_codec::body::BodySource for WithTrailers {
     fn poll_frame(
         &mut self,
         _: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Result<Frame, weft_codec::error::BodyError>>> {
+    ) -> std::task::Poll<Option<Result<Frame, weft_codec::body::BodyError>>> {
         std::task::Poll::Ready(match self.0.take() {
             Some(content) => Some(Ok(Frame::Data(content))),
             None if self.1 => None,

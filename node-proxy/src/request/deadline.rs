@@ -9,10 +9,7 @@ use std::{
 };
 
 use tokio::time::{Sleep, sleep_until};
-use weft_codec::{
-    body::{Body, BodySource, Frame},
-    error::BodyError,
-};
+use weft_codec::body::{Body, BodyError, BodySource, Frame};
 use weft_ebpf_common::reason::Reason;
 
 struct Deadline {

@@ -11,10 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use weft_codec::{
-    body::{Body, BodySource, Frame},
-    error::BodyError,
-};
+use weft_codec::body::{Body, BodyError, BodySource, Frame};
 
 /// Bytes of one request's body that are kept for a retry.
 const LIMIT: usize = 64 * 1024;

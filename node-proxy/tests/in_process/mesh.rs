@@ -23,9 +23,9 @@ use tokio::{
 use weft_codec::{
     body::{Body, Frame},
     config::{H1Config, H2Config, ServerConfig},
+    handler::Handler,
     io::RawStream,
     message::{Request as CodecRequest, RequestHead},
-    serve::Handler,
 };
 use weft_ebpf_common::reason::Reason;
 use weft_ir::{

@@ -1,96 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The client's side of one connection: sends a request, reads the head of its response.
+//! Sends a request, and reads the head of its response.
 
 use std::{
     future::poll_fn,
-    io,
-    rc::Rc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
 };
 
-use bytes::BytesMut;
 use http::{Method, StatusCode};
 use weft_ebpf_common::reason::Reason;
 
 use super::{
-    client_body::{ResponseBody, Upload},
+    client_body::ResponseBody,
+    client_conn::{ClientConn, H1Upstream},
     decode::{self, Decoder},
     encode,
+    failure::Failure,
     fields::Length,
     parse,
-    scan::HeadScan,
-    wire::Wire,
+    upload::Upload,
 };
 use crate::{
-    body::{Body, Kind},
-    config::H1Config,
+    body::Body,
     error::{Retry, UpstreamError},
-    io::Io,
     message::{RequestHead, ResponseHead},
 };
-
-/// Takes back connections whose response was read to its end.
-pub trait Recycle {
-    /// The connection can carry another request. Called while the response's body is being read: do
-    /// not touch that body here.
-    fn recycle(&self, upstream: H1Upstream);
-}
-
-/// A connection to an HTTP/1.1 server that carries one request at a time.
-pub struct H1Upstream {
-    conn: Box<ClientConn>,
-}
-
-/// The state of one connection.
-pub(super) struct ClientConn {
-    pub(super) wire: Wire,
-    pub(super) config: Rc<H1Config>,
-    pub(super) decoder: Decoder,
-    pub(super) upload: Option<Upload>,
-    /// The server accepts another request after this response.
-    pub(super) keep_alive: bool,
-    scan: HeadScan,
-    recycle: Option<Rc<dyn Recycle>>,
-    /// Requests sent before the current one.
-    reused: u64,
-    offered_upgrade: bool,
-    interim: usize,
-}
 
 /// Interim responses before a final one; a server has no reason to send more.
 const MAX_INTERIM: usize = 16;
 
 impl H1Upstream {
-    /// A client over a connected stream. `recycle` gets it back after each complete response.
-    pub fn new(io: impl Io, config: Rc<H1Config>, recycle: Option<Rc<dyn Recycle>>) -> Self {
-        H1Upstream {
-            conn: Box::new(ClientConn {
-                wire: Wire::new(Box::new(io), BytesMut::new()),
-                config,
-                decoder: Decoder::Done,
-                upload: None,
-                keep_alive: false,
-                scan: HeadScan::default(),
-                recycle,
-                reused: 0,
-                offered_upgrade: false,
-                interim: 0,
-            }),
-        }
-    }
-
-    /// Whether the server has neither closed nor sent anything since the last response: ask before reuse.
-    /// Costs no system call unless the socket is ready.
-    pub fn is_usable(&mut self) -> bool {
-        let wire = &mut self.conn.wire;
-        wire.input.is_empty() && wire.poll_fill(&mut Context::from_waker(Waker::noop())).is_pending()
-    }
-
-    /// Requests that the connection has carried.
-    pub fn requests(&self) -> u64 {
-        self.conn.reused
-    }
-
     /// Sends a request and waits for the head of the final response (or of 101, if the head offers an
     /// upgrade). The rest of the request's body is sent while the response's body is read.
     ///
@@ -109,18 +47,6 @@ impl H1Upstream {
             Err(failure) => Err(self.conn.error(failure, sent_before, spare.take())),
         }
     }
-}
-
-/// Why there is no response head.
-pub(super) enum Failure {
-    /// The connection ended before the head was complete.
-    Closed(&'static str),
-    /// What the server sent is not a response.
-    Malformed(&'static str),
-    /// The server does not read the request.
-    Stalled,
-    /// The request's own body failed.
-    Body(crate::error::BodyError),
 }
 
 impl ClientConn {
@@ -162,31 +88,6 @@ impl ClientConn {
                     return Poll::Ready(Err(Failure::Closed("the server reset before its response")));
                 }
                 Poll::Pending => return Poll::Pending,
-            }
-        }
-    }
-
-    /// Sends what of the request can be sent now.
-    pub(super) fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<(), Failure> {
-        loop {
-            let finished = match &mut self.upload {
-                Some(upload) => upload.poll_push(cx, &mut self.wire.output, self.config.continue_timeout)?,
-                None => true,
-            };
-            if finished {
-                self.upload = None;
-            }
-            let more = !finished && !self.wire.output.has_room();
-            match self.wire.poll_flush(cx, self.config.write_timeout) {
-                Poll::Ready(Ok(())) if more => {}
-                Poll::Ready(Ok(())) | Poll::Pending => return Ok(()),
-                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::TimedOut => {
-                    return Err(Failure::Stalled);
-                }
-                Poll::Ready(Err(_)) => {
-                    self.keep_alive = false;
-                    return Err(Failure::Closed("the server closed before it had read the request"));
-                }
             }
         }
     }
@@ -250,7 +151,7 @@ impl ClientConn {
     fn finish_head(mut self: Box<Self>, head: ResponseHead) -> (ResponseHead, Body) {
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             let stream = self.wire.take_raw();
-            return (head, Body { kind: Kind::Upgraded(stream) });
+            return (head, Body::upgraded(stream));
         }
         if let Some(upload) = &mut self.upload {
             // A final response to a request that waited: its body is not wanted (RFC 9110 section 10.1.1).
@@ -270,22 +171,9 @@ impl ClientConn {
                 self.complete();
                 Body::full(content)
             }
-            _ => Body { kind: Kind::H1Response(ResponseBody::new(self)) },
+            _ => Body::from_source(Box::new(ResponseBody::new(self))),
         };
         (head, body)
-    }
-
-    /// The response was read to its end: gives the connection back if it can carry another request.
-    pub(super) fn complete(mut self: Box<Self>) {
-        let clean = self.wire.input.is_empty() && self.wire.output.is_empty() && !self.wire.eof;
-        if !self.keep_alive || self.upload.is_some() || !clean {
-            return;
-        }
-        self.reused += 1;
-        self.wire.read_timer.clear();
-        if let Some(recycle) = self.recycle.clone() {
-            recycle.recycle(H1Upstream { conn: self });
-        }
     }
 
     fn error(mut self: Box<Self>, failure: Failure, sent_before: u64, spare: Option<Body>) -> UpstreamError {

@@ -1,98 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The two bodies of a client's connection: the request's on its way out, the response's on its way in.
+//! The content of a response on its way in.
 
 use std::{
+    io,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use weft_ebpf_common::reason::Reason;
 
 use super::{
-    client::{ClientConn, Failure},
-    decode::Decoded,
-    encode::Encoder,
-    wire::Output,
+    client_conn::ClientConn,
+    decode::{Decoded, Decoder},
 };
-use crate::{
-    body::{Body, Frame},
-    error::BodyError,
-    timer::Timer,
-};
-
-/// The content of a request that is being sent.
-pub(super) struct Upload {
-    body: Body,
-    encoder: Encoder,
-    touched: bool,
-    /// Waits for `100 Continue`, until the timer passes.
-    held: Option<Timer>,
-}
-
-impl Upload {
-    pub(super) fn new(body: Body, encoder: Encoder, held: bool) -> Self {
-        Upload { body, encoder, touched: false, held: held.then(Timer::default) }
-    }
-
-    /// Pushes pieces while there is room; true at the end of the body.
-    pub(super) fn poll_push(
-        &mut self,
-        cx: &mut Context<'_>,
-        out: &mut Output,
-        patience: Duration,
-    ) -> Result<bool, Failure> {
-        if let Some(timer) = &mut self.held {
-            if !timer.poll_expired(cx, patience) {
-                return Ok(false);
-            }
-            self.held = None;
-        }
-        while out.has_room() {
-            let frame = match self.body.poll_frame(cx) {
-                Poll::Pending => return Ok(false),
-                Poll::Ready(frame) => frame,
-            };
-            self.touched = true;
-            let written = match frame {
-                Some(Ok(Frame::Data(bytes))) => {
-                    let fits = self.encoder.data(out, bytes);
-                    if fits && !self.body.is_end() {
-                        continue;
-                    }
-                    fits && self.encoder.finish(out, None)
-                }
-                Some(Ok(Frame::Trailers(trailers))) => self.encoder.finish(out, Some(&trailers)),
-                None => self.encoder.finish(out, None),
-                Some(Err(error)) => return Err(Failure::Body(error)),
-            };
-            return match written {
-                true => Ok(true),
-                false => Err(Failure::Body(LENGTH_DIFFERS)),
-            };
-        }
-        Ok(false)
-    }
-
-    /// The server wants the body.
-    pub(super) fn release(&mut self) {
-        self.held = None;
-    }
-
-    pub(super) fn is_held(&self) -> bool {
-        self.held.is_some()
-    }
-
-    /// The body, if nothing of it was taken.
-    pub(super) fn into_untouched(self) -> Option<Body> {
-        (!self.touched).then_some(self.body)
-    }
-}
-
-const LENGTH_DIFFERS: BodyError =
-    BodyError { reason: Reason::BadRequest, detail: "the request's content is not as long as announced" };
+use crate::body::{BodyError, BodySource, Frame};
 
 /// The content of a response, read from its connection; sends the rest of the request meanwhile.
-pub(crate) struct ResponseBody {
+pub(super) struct ResponseBody {
     /// None when the response was read to its end or failed.
     conn: Option<Box<ClientConn>>,
     failure: Option<BodyError>,
@@ -102,8 +25,10 @@ impl ResponseBody {
     pub(super) fn new(conn: Box<ClientConn>) -> Self {
         ResponseBody { conn: Some(conn), failure: None }
     }
+}
 
-    pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+impl BodySource for ResponseBody {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
         if let Some(error) = self.failure {
             return Poll::Ready(Some(Err(error)));
         }
@@ -125,14 +50,14 @@ impl ResponseBody {
         polled
     }
 
-    pub(crate) fn content_length(&self) -> Option<u64> {
+    fn content_length(&self) -> Option<u64> {
         match &self.conn {
             Some(conn) => conn.decoder.remaining(),
             None => Some(0),
         }
     }
 
-    pub(crate) fn is_end(&self) -> bool {
+    fn is_end(&self) -> bool {
         self.conn.is_none() && self.failure.is_none()
     }
 }
@@ -157,7 +82,7 @@ impl ClientConn {
             match self.wire.poll_fill_timed(cx, self.config.body_timeout) {
                 Poll::Ready(Ok(1..)) => {}
                 Poll::Ready(Ok(0)) => return Poll::Ready(self.content_end()),
-                Poll::Ready(Err(error)) if error.kind() == std::io::ErrorKind::TimedOut => {
+                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::TimedOut => {
                     let detail = "the server stopped inside the response";
                     return Poll::Ready(Some(Err(BodyError { reason: Reason::UpstreamTimeout, detail })));
                 }
@@ -172,9 +97,9 @@ impl ClientConn {
 
     /// The connection ended: the end of a body without length, the cut of any other.
     fn content_end(&mut self) -> Option<Result<Frame, BodyError>> {
-        if matches!(self.decoder, super::decode::Decoder::UntilClose) {
+        if matches!(self.decoder, Decoder::UntilClose) {
             self.keep_alive = false;
-            self.decoder = super::decode::Decoder::Done;
+            self.decoder = Decoder::Done;
             return None;
         }
         let detail = "the server closed inside the response";

@@ -25,13 +25,13 @@ use super::{
     wire::Output,
 };
 use crate::{
-    body::{Body, Frame, Kind},
+    body::{Body, BodyError, Frame},
     config::ServerConfig,
     drain::Drain,
-    error::{BodyError, ProtocolError},
+    error::ProtocolError,
+    handler::{Handler, Served},
     io::{Io, RawStream, relay},
     message::{Delivery, OnUpgrade, Request, RequestHead, Response, ResponseHead},
-    serve::{Handler, Served},
 };
 
 /// Serves HTTP/1.1 until the connection ends. `input` was read already.
@@ -231,7 +231,7 @@ async fn exchange<H: Handler>(
     let offered_upgrade = head.upgrade.is_some();
     let body = match conn.borrow().decoder.is_done() {
         true => Body::empty(),
-        false => Body { kind: Kind::H1Request(RequestBody::new(conn.clone(), request)) },
+        false => Body::from_source(Box::new(RequestBody::new(conn.clone(), request))),
     };
     let response = {
         let mut call = Box::pin(handler.call(Request { head, body }));

@@ -16,10 +16,14 @@ use super::{
     scan::HeadScan,
     wire::Wire,
 };
-use crate::{body::Frame, config::ServerConfig, error::BodyError, io::Io};
+use crate::{
+    body::{BodyError, BodySource, Frame},
+    config::ServerConfig,
+    io::Io,
+};
 
 /// The state of one connection.
-pub(crate) struct Conn {
+pub(super) struct Conn {
     pub(super) wire: Wire,
     pub(super) config: Rc<ServerConfig>,
     pub(super) scan: HeadScan,
@@ -118,7 +122,7 @@ impl Conn {
 }
 
 /// The content of a request, read from its connection.
-pub(crate) struct RequestBody {
+pub(super) struct RequestBody {
     conn: Rc<RefCell<Conn>>,
     request: u64,
 }
@@ -127,8 +131,10 @@ impl RequestBody {
     pub(super) fn new(conn: Rc<RefCell<Conn>>, request: u64) -> Self {
         RequestBody { conn, request }
     }
+}
 
-    pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+impl BodySource for RequestBody {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
         let mut conn = self.conn.borrow_mut();
         if conn.request != self.request {
             let error = BodyError {
@@ -140,12 +146,12 @@ impl RequestBody {
         conn.poll_body(cx)
     }
 
-    pub(crate) fn content_length(&self) -> Option<u64> {
+    fn content_length(&self) -> Option<u64> {
         let conn = self.conn.borrow();
         conn.decoder.remaining().filter(|_| conn.request == self.request)
     }
 
-    pub(crate) fn is_end(&self) -> bool {
+    fn is_end(&self) -> bool {
         let conn = self.conn.borrow();
         conn.request == self.request && conn.body_error.is_none() && conn.decoder.is_done()
     }

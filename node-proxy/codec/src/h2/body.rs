@@ -12,10 +12,8 @@ use bytes::Bytes;
 use h2::{RecvStream, SendStream};
 use weft_ebpf_common::reason::Reason;
 
-use super::client::OpenStream;
 use crate::{
-    body::{Body, Frame},
-    error::BodyError,
+    body::{Body, BodyError, BodySource, Frame},
     headers::Headers,
     timer::Timer,
 };
@@ -121,7 +119,7 @@ impl Receiver {
 }
 
 /// The content of a request that a client sends.
-pub(crate) struct H2RequestBody {
+pub(super) struct H2RequestBody {
     receiver: Receiver,
     received: Rc<Cell<u64>>,
 }
@@ -135,8 +133,10 @@ impl H2RequestBody {
     ) -> Self {
         H2RequestBody { receiver: Receiver::new(stream, Side::Client, length, timeout), received }
     }
+}
 
-    pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+impl BodySource for H2RequestBody {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
         let polled = self.receiver.poll_frame(cx);
         if let Poll::Ready(Some(Ok(Frame::Data(bytes)))) = &polled {
             self.received.set(self.received.get() + bytes.len() as u64);
@@ -144,17 +144,35 @@ impl H2RequestBody {
         polled
     }
 
-    pub(crate) fn content_length(&self) -> Option<u64> {
+    fn content_length(&self) -> Option<u64> {
         self.receiver.length
     }
 
-    pub(crate) fn is_end(&self) -> bool {
+    fn is_end(&self) -> bool {
         self.receiver.is_end()
     }
 }
 
+/// Counts one stream for as long as the request or its response lives.
+pub(super) struct OpenStream {
+    open: Rc<Cell<usize>>,
+}
+
+impl OpenStream {
+    pub(super) fn new(open: &Rc<Cell<usize>>) -> Self {
+        open.set(open.get() + 1);
+        OpenStream { open: open.clone() }
+    }
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        self.open.set(self.open.get().saturating_sub(1));
+    }
+}
+
 /// The content of a response that an upstream sends; sends the rest of the request meanwhile.
-pub(crate) struct H2ResponseBody {
+pub(super) struct H2ResponseBody {
     receiver: Receiver,
     upload: Option<Box<Sender>>,
     _open: OpenStream,
@@ -174,8 +192,10 @@ impl H2ResponseBody {
             _open: open,
         }
     }
+}
 
-    pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+impl BodySource for H2ResponseBody {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
         // How the request ended is for the server to judge: its response is what counts here.
         if let Some(upload) = &mut self.upload
             && upload.poll_send(cx).is_ready()
@@ -185,11 +205,11 @@ impl H2ResponseBody {
         self.receiver.poll_frame(cx)
     }
 
-    pub(crate) fn content_length(&self) -> Option<u64> {
+    fn content_length(&self) -> Option<u64> {
         self.receiver.length
     }
 
-    pub(crate) fn is_end(&self) -> bool {
+    fn is_end(&self) -> bool {
         self.receiver.is_end()
     }
 }

@@ -15,13 +15,13 @@ use http::Method;
 use weft_ebpf_common::reason::Reason;
 
 use super::{
-    body::{H2ResponseBody, Sender, Side},
+    body::{H2ResponseBody, OpenStream, Sender, Side},
     convert,
 };
 use crate::{
-    body::{Body, Kind},
+    body::{Body, BodyError},
     config::H2Config,
-    error::{BodyError, Retry, UpstreamError},
+    error::{Retry, UpstreamError},
     io::Io,
     message::{RequestHead, ResponseHead},
 };
@@ -33,24 +33,6 @@ pub struct H2Upstream {
     config: Rc<H2Config>,
     ended: Rc<Cell<bool>>,
     open: Rc<Cell<usize>>,
-}
-
-/// Counts one stream for as long as the request or its response lives.
-pub(super) struct OpenStream {
-    open: Rc<Cell<usize>>,
-}
-
-impl OpenStream {
-    fn new(open: &Rc<Cell<usize>>) -> Self {
-        open.set(open.get() + 1);
-        OpenStream { open: open.clone() }
-    }
-}
-
-impl Drop for OpenStream {
-    fn drop(&mut self) {
-        self.open.set(self.open.get().saturating_sub(1));
-    }
 }
 
 impl H2Upstream {
@@ -150,7 +132,7 @@ impl H2Upstream {
             return Ok((head, Body::empty()));
         }
         let body = H2ResponseBody::new(stream, length, self.config.body_timeout, upload, open);
-        Ok((head, Body { kind: Kind::H2Response(Box::new(body)) }))
+        Ok((head, Body::from_source(Box::new(body))))
     }
 }
 

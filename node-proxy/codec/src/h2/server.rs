@@ -23,13 +23,13 @@ use super::{
     convert,
 };
 use crate::{
-    body::{Body, Kind},
+    body::Body,
     config::{H2Config, ServerConfig},
     drain::Drain,
     error::ProtocolError,
+    handler::{Handler, Served},
     io::Io,
     message::{Delivery, Request, Response, ResponseHead},
-    serve::{Handler, Served},
     timer::Timer,
 };
 
@@ -201,7 +201,7 @@ async fn serve_stream<H: Handler>(
         true => Body::empty(),
         false => {
             let body = H2RequestBody::new(stream, length, config.h2.body_timeout, received.clone());
-            Body { kind: Kind::H2Request(Box::new(body)) }
+            Body::from_source(Box::new(body))
         }
     };
     let response = {

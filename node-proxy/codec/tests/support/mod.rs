@@ -9,13 +9,14 @@ use tokio::{
     task::{JoinHandle, LocalSet, spawn_local},
 };
 use weft_codec::{
-    body::{Body, Frame},
+    body::{Body, BodyError, Frame},
     config::ServerConfig,
     drain::DrainTrigger,
-    error::{BodyError, ProtocolError},
+    error::ProtocolError,
+    handler::{Handler, Served},
     headers::Headers,
     message::{Request, Response, ResponseHead},
-    serve::{Handler, Served, serve_connection},
+    serve::serve_connection,
 };
 
 type Answer = Pin<Box<dyn Future<Output = Response>>>;
