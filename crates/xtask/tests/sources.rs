@@ -6,12 +6,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 mod sources {
+    pub(super) mod circles;
     pub(super) mod names;
     pub(super) mod pages;
     pub(super) mod tasks;
 }
 
-use sources::{names, pages, tasks};
+use sources::{circles, names, pages, tasks};
 
 /// Non-test lines of a file, hard limit (CONTRIBUTING.md).
 const MAX_LINES: usize = 500;
@@ -23,6 +24,7 @@ const UNSAFE: [&str; 3] = ["ebpf-redirect/", "node-proxy/src/", "crates/testlab/
 const DUAL_LICENCE: [&str; 2] = ["ebpf-redirect/programs/", "ebpf-redirect/common/"];
 
 /// A Rust file, with its path below the root of the workspace.
+#[derive(Clone)]
 pub(crate) struct Source {
     pub(crate) path: String,
     pub(crate) text: String,
@@ -163,6 +165,11 @@ fn names_say_what_a_thing_is() {
 #[test]
 fn nothing_is_imported_by_glob() {
     assert_none("glob imports outside of tests", names::glob_imports(&sources()));
+}
+
+#[test]
+fn no_files_import_each_other_in_a_circle() {
+    assert_none("files that import each other", circles::circles(&sources()));
 }
 
 #[test]

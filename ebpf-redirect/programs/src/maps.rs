@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
-//! Every map. User space writes what is not said to be written here.
+//! Every map but that of the packet in hand (`packet.rs`). User space writes what is not said to be written
+//! here.
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
@@ -13,8 +14,6 @@ use weft_ebpf_common::{
         MetricKey, PolicyKey, ReverseKey, Service, ServiceCounters, ServiceKey, Workload,
     },
 };
-
-use crate::packet::Packet;
 
 /// Settings, one entry.
 #[map(name = "weft_config_v1")]
@@ -76,10 +75,6 @@ pub(crate) static EVENTS: RingBuf = RingBuf::pinned(1 << 20, 0);
 /// Events that found the ring full; written here.
 #[map(name = "weft_lost_v1")]
 pub(crate) static LOST: PerCpuArray<u64> = PerCpuArray::pinned(1, 0);
-
-/// The packet in hand, see `packet::scratch`.
-#[map(name = "weft_packet_v1")]
-pub(crate) static PACKET: PerCpuArray<Packet> = PerCpuArray::with_max_entries(1, 0);
 
 /// The value of a key. Plain numbers which user space may replace at any time: read a field once.
 #[inline(always)]

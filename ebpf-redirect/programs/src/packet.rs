@@ -4,10 +4,12 @@
 
 use core::mem::MaybeUninit;
 
-use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes_relative};
+use aya_ebpf::{
+    bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes_relative, macros::map, maps::PerCpuArray,
+};
 use weft_ebpf_common::{Verdict, layout::Address};
 
-use crate::{context, maps::PACKET};
+use crate::context;
 
 pub(crate) const TCP: u8 = 6;
 pub(crate) const UDP: u8 = 17;
@@ -236,6 +238,10 @@ fn ipv6(skb: *mut __sk_buff, at: u32) -> Option<Header> {
     }
     None
 }
+
+/// The packet in hand, see [`scratch`].
+#[map(name = "weft_packet_v1")]
+static PACKET: PerCpuArray<Packet> = PerCpuArray::with_max_entries(1, 0);
 
 /// Where the packet in hand is read to. Not the stack: the verifier follows each value there, so that it
 /// would look at all decisions again for every way through the headers. What a map holds it takes for
