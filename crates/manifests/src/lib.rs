@@ -3,9 +3,10 @@
 //!
 //! A scan looks at the whole directory, so that renames, links that move (as those of a mounted ConfigMap)
 //! and lost events cannot leave it behind. Whoever is told which files changed has only these looked at,
-//! where that is all that there is to see. Names that begin with a dot are left out. What cannot be read
-//! keeps the text that it had, and is a [`Fault`] until it can be read again; everything else goes on. The
-//! crate knows nothing of YAML, and keeps no text.
+//! where that is all that there is to see. Names that begin with a dot are left out. A link is followed where
+//! it leads to something below the same roots, and refused where it does not. What cannot be read keeps the text
+//! that it had, and is a [`Fault`] until it can be read again; everything else goes on. The crate knows nothing of
+//! YAML, and keeps no text.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,11 +16,13 @@ use std::{
     time::SystemTime,
 };
 
+mod bounds;
 mod look;
 mod read;
 mod stamp;
 mod walk;
 
+use bounds::Bounds;
 use stamp::Stamp;
 pub use walk::is_manifest;
 
@@ -88,6 +91,8 @@ pub struct Manifests {
     version: u64,
     /// Whether the last scan came across a link: then a file may be read under another name as well.
     links: bool,
+    /// Outside of which nothing is read.
+    bounds: Bounds,
     /// Keyed by chance, so that nobody can write two texts of one digest.
     digests: RandomState,
 }
@@ -111,6 +116,7 @@ impl Manifests {
             faults: BTreeSet::new(),
             version: 0,
             links: false,
+            bounds: Bounds::default(),
             digests: RandomState::new(),
         }
     }
@@ -134,7 +140,8 @@ impl Manifests {
 
     /// Looks at everything, and tells what is different from what was read before. Blocks on the disk.
     pub fn scan(&mut self) -> Scan {
-        let found = walk::walk(&self.roots, MAX_ENTRIES, |below| self.has_below(below));
+        self.bounds = Bounds::of(&self.roots);
+        let found = walk::walk(&self.roots, &self.bounds, MAX_ENTRIES, |below| self.has_below(below));
         let mut scan = Scan::default();
         let now = SystemTime::now();
         self.links = found.links;
@@ -165,7 +172,7 @@ impl Manifests {
         }
         // Whoever writes while it is read leaves another stamp than that of before the reading.
         let stamp = stamp.is_settled(now).then_some(stamp);
-        match read::read(Path::new(name)) {
+        match read::read(Path::new(name), &self.bounds) {
             Ok(Some(text)) => {
                 let digest = self.digests.hash_one(&text);
                 match known {

@@ -8,7 +8,7 @@ use std::{
     time::SystemTime,
 };
 
-use crate::{Manifests, Scan, stamp::Stamp, walk};
+use crate::{Manifests, Scan, bounds::Bounds, stamp::Stamp, walk};
 
 /// What is at a path that changed.
 enum Place {
@@ -27,6 +27,7 @@ impl Manifests {
     /// names alone, or everything where that does not suffice, as after a directory or a link came or went.
     /// Blocks on the disk.
     pub fn look(&mut self, paths: &BTreeSet<PathBuf>) -> Scan {
+        self.bounds = Bounds::of(&self.roots);
         let mut places = Vec::with_capacity(paths.len());
         for path in paths {
             match (path.to_str(), self.place(path)) {

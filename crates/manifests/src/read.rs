@@ -8,34 +8,40 @@ use std::{
     path::Path,
 };
 
-use crate::{Fault, MAX_FILE_BYTES};
+use crate::{Fault, MAX_FILE_BYTES, bounds::Bounds};
 
 enum Content {
     Gone,
+    Outside,
     TooLarge,
     Bytes(Vec<u8>),
 }
 
 /// The text of a file; nothing where it is gone.
-pub(crate) fn read(path: &Path) -> Result<Option<String>, Fault> {
-    match content(path) {
+pub(crate) fn read(path: &Path, bounds: &Bounds) -> Result<Option<String>, Fault> {
+    match content(path, bounds) {
         Ok(Content::Bytes(bytes)) => text(path, bytes).map(Some),
         Ok(Content::TooLarge) => {
             let reason = format!("is larger than {} MiB: split it into several files", MAX_FILE_BYTES >> 20);
             Err(Fault::new(path, 0, reason))
         }
+        Ok(Content::Outside) => Err(Fault::new(path, 0, Bounds::LEFT)),
         Ok(Content::Gone) => Ok(None),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Fault::new(path, 0, format_args!("cannot be read: {error}"))),
     }
 }
 
-fn content(path: &Path) -> io::Result<Content> {
+fn content(path: &Path, bounds: &Bounds) -> io::Result<Content> {
     // What was a file when it was listed may be a pipe now; opening that must not wait for a writer.
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let found = file.metadata()?;
     if !found.is_file() {
         return Ok(Content::Gone);
+    }
+    // The path may have become a link since it was listed; the file that is open is what it is.
+    if !bounds.hold_open(&file)? {
+        return Ok(Content::Outside);
     }
     let mut bytes = Vec::new();
     if found.len() <= MAX_FILE_BYTES {

@@ -74,6 +74,50 @@ fn links_as_a_config_map_has_them_are_followed() {
 }
 
 #[test]
+fn a_link_that_leads_outside_is_refused_and_keeps_what_was_there() {
+    let outer = Place::new(&[("secret.yaml", "s"), ("source/a.yaml", "a"), ("source/sub/b.yaml", "b")]);
+    let root = outer.path("source");
+    let mut manifests = Manifests::new([root.clone()]);
+    assert_eq!(manifests.scan().changed.len(), 2);
+    fs::remove_file(root.join("a.yaml")).unwrap();
+    symlink("..", root.join("up")).unwrap();
+    symlink("../../secret.yaml", root.join("sub/c.yaml")).unwrap();
+    // By way of a link that is not read itself, and to what was read under its own name.
+    symlink("../secret.yaml", root.join(".hidden")).unwrap();
+    symlink(".hidden", root.join("a.yaml")).unwrap();
+    // What nobody reads is nobody's concern.
+    symlink("/etc/hostname", root.join("README")).unwrap();
+    let scan = manifests.scan();
+    assert!(scan.is_empty(), "{scan:?}");
+    let faults: Vec<String> = scan.faults.iter().map(|fault| outer.short(&fault.to_string())).collect();
+    let paths = ["source/a.yaml", "source/sub/c.yaml", "source/up"];
+    assert_eq!(faults, paths.map(|path| format!("{path}: {}", Bounds::LEFT)));
+    assert!(scan.faults.iter().all(|fault| fault.hides));
+    // As when a file becomes a link between the listing and the reading.
+    let fault = read::read(&root.join("sub/c.yaml"), &manifests.bounds).unwrap_err();
+    assert_eq!(fault.reason, Bounds::LEFT);
+}
+
+#[test]
+fn a_root_may_be_a_link_and_links_may_lead_to_another_root() {
+    let outer = Place::new(&[("1/a.yaml", "a1"), ("2/a.yaml", "a2"), ("other/b.yaml", "b"), ("f", "f")]);
+    symlink("1", outer.path("source")).unwrap();
+    symlink("../other/b.yaml", outer.path("1/b.yaml")).unwrap();
+    symlink("f", outer.path("g")).unwrap();
+    let mut manifests = Manifests::new(["source", "other", "g"].map(|name| outer.path(name)));
+    let scan = manifests.scan();
+    let names: Vec<String> = scan.changed.iter().map(|(name, _)| outer.short(name)).collect();
+    assert_eq!(
+        (names, scan.faults),
+        (texts(&["g", "other/b.yaml", "source/a.yaml", "source/b.yaml"]), vec![])
+    );
+    symlink("2", outer.path("new")).unwrap();
+    fs::rename(outer.path("new"), outer.path("source")).unwrap();
+    let scan = manifests.scan();
+    assert_eq!((scan.changed.len(), &*scan.changed[0].1, scan.removed.len()), (1, "a2", 1));
+}
+
+#[test]
 fn a_file_that_cannot_be_read_keeps_its_text_and_hinders_no_other() {
     let mut place = Place::new(&[("a.yaml", "a"), ("b.yaml", "b"), ("c.yaml", "c")]);
     place.scan();
@@ -103,14 +147,12 @@ fn a_link_to_nothing_or_to_itself_keeps_what_was_there_and_lets_others_go() {
 
 #[test]
 fn a_linked_directory_that_is_gone_keeps_what_was_below_it() {
-    let mut place = Place::new(&[("a.yaml", "a")]);
-    let away = Place::new(&[("x.yaml", "x")]);
-    symlink(away.directory.path(), place.path("linked")).unwrap();
+    let mut place = Place::new(&[("a.yaml", "a"), ("..1/x.yaml", "x")]);
+    symlink("..1", place.path("linked")).unwrap();
     assert_eq!(place.scan().0, texts(&["a.yaml", "linked/x.yaml"]));
-    let hidden = away.directory.path().with_extension("away");
-    fs::rename(away.directory.path(), &hidden).unwrap();
+    fs::rename(place.path("..1"), place.path("..2")).unwrap();
     assert_eq!(place.scan(), (vec![], vec![], texts(&["linked: is a link to nothing"])));
-    fs::rename(&hidden, away.directory.path()).unwrap();
+    fs::rename(place.path("..2"), place.path("..1")).unwrap();
     fs::remove_file(place.path("linked")).unwrap();
     assert_eq!(place.scan(), (vec![], texts(&["linked/x.yaml"]), vec![]));
 }
@@ -173,11 +215,11 @@ fn what_is_no_file_is_named_keeps_nobody_waiting_and_leaves_what_was_there() {
             _ => assert!(Command::new("mkfifo").arg(&path).status().unwrap().success()),
         }
     });
-    let faults =
-        ["a.yaml", "b.yaml", "c.yaml"].map(|name| format!("{name}: is neither a file nor a directory"));
-    assert_eq!(place.scan(), (vec![], vec![], faults.to_vec()));
+    let what = "is neither a file nor a directory";
+    let faults = [("a.yaml", what), ("b.yaml", Bounds::LEFT), ("c.yaml", what)];
+    assert_eq!(place.scan(), (vec![], vec![], faults.map(|(name, why)| format!("{name}: {why}")).to_vec()));
     // As when a file becomes a pipe between the listing and the reading.
-    assert_eq!(read::read(&place.path("a.yaml")), Ok(None));
+    assert_eq!(read::read(&place.path("a.yaml"), &place.manifests.bounds), Ok(None));
     assert_eq!(Manifests::new([place.path("a.yaml")]).scan().faults.len(), 1);
     for name in ["a.yaml", "b.yaml", "c.yaml"] {
         fs::remove_file(place.path(name)).unwrap();
@@ -189,9 +231,9 @@ fn what_is_no_file_is_named_keeps_nobody_waiting_and_leaves_what_was_there() {
 fn a_directory_of_too_many_files_is_named_and_keeps_what_was_read() {
     let place = Place::new(&[("a.yaml", ""), ("b.yaml", ""), ("sub/c.yaml", ""), ("sub/d.yaml", "")]);
     let roots = [place.directory.path().to_owned()];
-    let found = walk::walk(&roots, 5, |_| true);
+    let found = walk::walk(&roots, &Bounds::of(&roots), 5, |_| true);
     assert_eq!((found.files.len(), found.faults.len()), (4, 0));
-    let found = walk::walk(&roots, 4, |_| true);
+    let found = walk::walk(&roots, &Bounds::of(&roots), 4, |_| true);
     let reason = "holds more than 4 files and directories: give a smaller one";
     assert_eq!(found.faults, [Fault::new(&roots[0], 0, reason)]);
     assert_eq!(found.unknown, roots, "nothing below it counts as gone");

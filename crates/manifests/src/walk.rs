@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Fault, stamp::Stamp};
+use crate::{Fault, bounds::Bounds, stamp::Stamp};
 
 /// What is there.
 #[derive(Debug, Default)]
@@ -23,8 +23,9 @@ pub(crate) struct Found {
     pub(crate) unknown: Vec<PathBuf>,
 }
 
-struct Walk<K> {
+struct Walk<'a, K> {
     found: Found,
+    bounds: &'a Bounds,
     /// Whether something was read there before.
     is_known: K,
     /// Every directory by device and inode, under the name that it was read by.
@@ -43,9 +44,15 @@ pub fn is_manifest(path: &Path) -> bool {
 
 /// Lists every root, up to this many files and directories. `is_known` tells whether something was read at
 /// or below a path before.
-pub(crate) fn walk(roots: &[PathBuf], most: usize, is_known: impl Fn(&Path) -> bool) -> Found {
+pub(crate) fn walk(
+    roots: &[PathBuf],
+    bounds: &Bounds,
+    most: usize,
+    is_known: impl Fn(&Path) -> bool,
+) -> Found {
     let mut walk = Walk {
         found: Found::default(),
+        bounds,
         is_known,
         seen: BTreeMap::new(),
         links: VecDeque::new(),
@@ -73,7 +80,7 @@ pub(crate) fn walk(roots: &[PathBuf], most: usize, is_known: impl Fn(&Path) -> b
     walk.found
 }
 
-impl<K: Fn(&Path) -> bool> Walk<K> {
+impl<K: Fn(&Path) -> bool> Walk<'_, K> {
     /// Everything below a directory, but not behind links.
     fn tree(&mut self, root: &Path) {
         let mut open = vec![root.to_owned()];
@@ -115,6 +122,9 @@ impl<K: Fn(&Path) -> bool> Walk<K> {
         let is_manifest = is_manifest(&path);
         self.found.links |= is_link;
         match fs::metadata(&path) {
+            Ok(found) if is_link && (found.is_dir() || is_manifest) && !self.bounds.hold(&path) => {
+                self.unknown(&path, Bounds::LEFT.to_owned());
+            }
             Ok(found) if found.is_dir() && is_link => self.links.push_back(path),
             Ok(found) if found.is_dir() => open.push(path),
             Ok(found) if found.is_file() && is_manifest => self.file(path, Stamp::new(&found)),
