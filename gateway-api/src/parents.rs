@@ -125,7 +125,9 @@ fn allows(world: &impl World, gateway_namespace: &str, listener: &api::Listener,
         FromNamespaces::Same => &*route.metadata.namespace == gateway_namespace,
         FromNamespaces::None => false,
         FromNamespaces::Selector => namespaces.selector.as_ref().is_some_and(|wanted| {
-            selector::matches(wanted, &world.namespace_labels(&route.metadata.namespace))
+            // A label that is not known may be one that the selector excludes.
+            let labels = world.namespace_labels(&route.metadata.namespace);
+            labels.is_some_and(|labels| selector::matches(wanted, &labels))
         }),
     }
 }

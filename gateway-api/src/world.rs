@@ -55,8 +55,8 @@ pub trait World {
     /// A Service.
     fn service(&self, name: &ObjectName) -> Option<&Service>;
     /// The labels of a namespace, its name among them (`kubernetes.io/metadata.name`); a namespace
-    /// without an object has that alone.
-    fn namespace_labels(&self, namespace: &Arc<str>) -> Arc<NamespaceLabels>;
+    /// without an object has that alone. Nothing where there is an object that cannot be read.
+    fn namespace_labels(&self, namespace: &Arc<str>) -> Option<Arc<NamespaceLabels>>;
     /// The ReferenceGrants of a namespace.
     fn grants(&self, namespace: &Arc<str>) -> Vec<&ReferenceGrant>;
     /// Addresses of the nodes, on which a Gateway without addresses is reached; no more than

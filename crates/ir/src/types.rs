@@ -65,6 +65,11 @@ impl fmt::Display for Direction {
 #[serde(transparent)]
 pub struct IdentityNumber(pub u32);
 
+impl IdentityNumber {
+    /// Of whom nothing is known: no rule but one for everybody means it, and a workload that has it is closed.
+    pub const UNKNOWN: IdentityNumber = IdentityNumber(0);
+}
+
 /// One resource of the state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Resource {

@@ -15,6 +15,7 @@ mod nodes;
 pub mod policy;
 pub mod preview;
 mod ratelimit;
+mod refused;
 pub mod report;
 pub mod store;
 pub mod translation;

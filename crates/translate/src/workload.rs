@@ -60,7 +60,7 @@ pub(crate) fn is_live(pod: &Pod) -> bool {
 /// (kubernetes/kubernetes#92697): in a phase that never ends, or kept by a finalizer with its sandbox or
 /// all of its containers gone. One that is about to go (`deletionTimestamp`, `DisruptionTarget`) still
 /// serves.
-fn has_ended(pod: &Pod) -> bool {
+pub(crate) fn has_ended(pod: &Pod) -> bool {
     if matches!(&*pod.status.phase, "Succeeded" | "Failed") {
         return true;
     }

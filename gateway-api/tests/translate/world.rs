@@ -146,13 +146,13 @@ impl World for All {
         }
     }
 
-    fn namespace_labels(&self, namespace: &Arc<str>) -> Arc<NamespaceLabels> {
+    fn namespace_labels(&self, namespace: &Arc<str>) -> Option<Arc<NamespaceLabels>> {
         let mut labels = match self.get(Kind::Namespace, &"".into(), namespace).map(|found| &found.object) {
             Some(Object::Namespace(found)) => found.metadata.labels.clone(),
             _ => NamespaceLabels::new(),
         };
         labels.insert("kubernetes.io/metadata.name".into(), namespace.clone());
-        Arc::new(labels)
+        Some(Arc::new(labels))
     }
 
     fn grants(&self, namespace: &Arc<str>) -> Vec<&ReferenceGrant> {

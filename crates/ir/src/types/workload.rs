@@ -12,7 +12,7 @@ use super::{IdentityNumber, ObjectName, Protocol, ResourceKey};
 pub struct Workload {
     /// Namespace and name of the pod.
     pub name: ObjectName,
-    /// The node that it runs on (`spec.nodeName`).
+    /// The node that it runs on (`spec.nodeName`); empty where that cannot be told.
     pub node: Arc<str>,
     /// Its addresses (`status.podIPs`).
     pub addresses: Vec<IpAddr>,

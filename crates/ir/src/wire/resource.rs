@@ -83,7 +83,7 @@ fn workload_to_wire(from: &Workload) -> pb::Workload {
 fn parse_workload(from: pb::Workload) -> Result<Workload, WireError> {
     Ok(Workload {
         name: parse_object_name(from.name, "workload.name")?,
-        node: checked(from.node, is_subdomain, "workload.node")?,
+        node: checked(from.node, |name| name.is_empty() || is_subdomain(name), "workload.node")?,
         addresses: parse_addresses(from.addresses, "workload.addresses")?,
         identity: IdentityNumber(from.identity),
         service_account: from.service_account.into(),

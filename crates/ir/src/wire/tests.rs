@@ -70,7 +70,8 @@ fn workload() -> impl Strategy<Value = Resource> {
         (text(), port(), protocol()).prop_map(|(name, port, protocol)| NamedPort { name, port, protocol }),
         0..3,
     );
-    (name(), subdomain(), addresses(), any::<u32>(), text(), any::<bool>(), text(), ports).prop_map(
+    let node = prop_oneof![9 => subdomain(), 1 => Just(Arc::default())];
+    (name(), node, addresses(), any::<u32>(), text(), any::<bool>(), text(), ports).prop_map(
         |(name, node, addresses, identity, service_account, host_network, owner, ports)| {
             let identity = IdentityNumber(identity);
             Resource::Workload(Workload {

@@ -164,6 +164,17 @@ fn an_address_that_several_pods_claim_belongs_to_nobody() {
 }
 
 #[test]
+fn a_pod_of_which_nothing_is_known_is_a_pod_and_never_the_world() {
+    let lost = Resource::Workload(pod_on("", "lost", "10.0.1.6", identity::UNKNOWN));
+    let directory = directory([pod("refused", "10.0.1.5", identity::UNKNOWN), lost, defaults(&[])]);
+    let party = find(&directory, "10.0.1.5");
+    assert_eq!((party.identity.0, party.is_local()), (identity::UNKNOWN, true), "this node closes it");
+    assert_eq!(party.workload.as_ref().map(|one| &*one.name.name), Some("refused"));
+    assert_eq!(identity_of(&directory, "10.0.1.6"), identity::UNKNOWN);
+    assert_eq!(place_of(&directory, "10.0.1.6"), Place::RemotePod);
+}
+
+#[test]
 fn a_nodes_address_is_the_nodes_whatever_else_claims_it() {
     let directory = directory([
         node("n1", "192.168.0.1", "192.168.0.101"),

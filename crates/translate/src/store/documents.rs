@@ -16,7 +16,7 @@ use super::{
     problems::{Problem, Severity},
 };
 use crate::{
-    ineffective, name, validate,
+    ineffective, name, refused, validate,
     yaml::{self, Budget, Chunk, Located, MAX_DOCUMENTS, Shape, YamlError},
 };
 
@@ -159,6 +159,10 @@ impl Reading<'_> {
         let note = read.as_ref().ok().and_then(|good| note(good, &located));
         let content = read.map_err(|error| {
             let line = located.line_of(&error.path).max(line);
+            let error = match refused::consequence(&key, &located.value) {
+                Some(so) => DecodeError::new(error.path, format!("{}; {so}", error.message)),
+                None => error,
+            };
             Arc::new(Refused { value: located.value, error, line })
         });
         self.source.found.push(key, Found { line, content, note });

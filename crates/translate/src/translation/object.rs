@@ -11,13 +11,13 @@ use weft_api::{
         reason::{PolicyValid, RateLimitAccepted},
     },
 };
-use weft_ir::{ObjectName, RateLimit, RateLimitTarget, Resource};
+use weft_ir::{IdentityNumber, ObjectName, RateLimit, RateLimitTarget, Resource};
 
 use super::{gateway, outcome::Outcome, settings::Translator, view::View};
 use crate::{
     good::Meaning,
     identity::{Exhausted, Identities},
-    nodes, policy, ratelimit,
+    nodes, policy, ratelimit, refused,
     store::{Entry, Refused},
     workload,
 };
@@ -73,6 +73,10 @@ fn refused_object(view: &View<'_>, key: &ObjectKey, entry: &Entry, refused: &Ref
             let accepted = Condition::new(false, generation, RateLimitAccepted::Invalid, message);
             Outcome::of_rate_limit(held, accepted)
         }
+        Kind::Pod => {
+            let pod = refused::pod(key, &refused.value);
+            Outcome::of(pod.stand_in().map(Resource::Workload))
+        }
         _ => gateway::translate(view, key, entry),
     }
 }
@@ -126,20 +130,22 @@ fn limited(limit: &RateLimit) -> ObjectKey {
     ObjectKey { kind, namespace: namespace.clone(), name: name.clone() }
 }
 
-/// The workload of a live pod.
+/// The workload of a live pod. One whose labels are not all known has an identity of which nothing is known:
+/// a selector that excludes a label must not take it in.
 fn workload(settings: &Translator, view: &View<'_>, identities: &mut Identities, pod: &Pod) -> Outcome {
     if !workload::is_live(pod) {
         return Outcome::default();
     }
-    let namespace = view.labels_of_namespace(&pod.metadata.namespace);
+    let with = |number| Outcome::of(Some(Resource::Workload(workload::translate(pod, number))));
+    let Some(namespace) = view.labels_of_namespace(&pod.metadata.namespace) else {
+        return with(IdentityNumber::UNKNOWN);
+    };
     let labels = workload::identity_labels(pod, &namespace, &settings.cluster);
     match identities.hold(labels) {
-        Ok(number) => {
-            let workload = Resource::Workload(workload::translate(pod, number));
-            Outcome { identity: Some(number), ..Outcome::of(Some(workload)) }
-        }
+        Ok(number) => Outcome { identity: Some(number), ..with(number) },
         Err(error @ Exhausted) => {
-            Outcome { notes: vec![error.to_string().into()], starved: true, ..Outcome::default() }
+            let note = format!("{error}; {}", refused::CLOSED);
+            Outcome { notes: vec![note.into()], starved: true, ..with(IdentityNumber::UNKNOWN) }
         }
     }
 }

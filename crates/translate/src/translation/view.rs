@@ -78,15 +78,17 @@ impl<'a> View<'a> {
         self.facts.attached(gateway)
     }
 
-    /// The labels of a namespace, its name among them.
-    pub(super) fn labels_of_namespace(&self, name: &Arc<str>) -> Labels {
-        let mut labels = match self.valid(Kind::Namespace, "".into(), name.clone()) {
-            Some((Object::Namespace(object), _)) => object.metadata.labels.clone(),
-            Some(_) | None => Labels::new(),
+    /// The labels of a namespace, its name among them; nothing where its object is refused.
+    pub(super) fn labels_of_namespace(&self, name: &Arc<str>) -> Option<Labels> {
+        let key = ObjectKey { kind: Kind::Namespace, namespace: "".into(), name: name.clone() };
+        let mut labels = match self.object(key).map(|entry| Some(&entry.good()?.object)) {
+            Some(Some(Object::Namespace(object))) => object.metadata.labels.clone(),
+            Some(_) => return None,
+            None => Labels::new(),
         };
         // The API server gives every namespace this label; a file need not have it.
         labels.insert("kubernetes.io/metadata.name".into(), name.clone());
-        labels
+        Some(labels)
     }
 
     fn valid(&self, kind: Kind, namespace: Arc<str>, name: Arc<str>) -> Option<(&'a Object, &'a Entry)> {
@@ -122,8 +124,8 @@ impl World for View<'_> {
         }
     }
 
-    fn namespace_labels(&self, namespace: &Arc<str>) -> Arc<NamespaceLabels> {
-        Arc::new(self.labels_of_namespace(namespace))
+    fn namespace_labels(&self, namespace: &Arc<str>) -> Option<Arc<NamespaceLabels>> {
+        self.labels_of_namespace(namespace).map(Arc::new)
     }
 
     fn grants(&self, namespace: &Arc<str>) -> Vec<&ReferenceGrant> {
