@@ -4,7 +4,10 @@
 use std::sync::Arc;
 
 use serde_json::Value;
-use weft_api::object::{Kind, ObjectKey};
+use weft_api::{
+    object::{Kind, ObjectKey},
+    recognize::is_near,
+};
 use weft_ir::{is_label, is_subdomain};
 
 /// How much of a name that is none is shown.
@@ -25,6 +28,14 @@ pub(crate) fn key(kind: Kind, value: &Value) -> Result<ObjectKey, String> {
     if !is_name {
         return Err(wrong(kind, "name", name, longest));
     }
+    if kind.namespaced()
+        && let Some(field) = meant_namespace(value)
+    {
+        let kind = kind.name();
+        return Err(format!(
+            "{kind}: {field} is not known, and may be meant to say the namespace: write metadata.namespace"
+        ));
+    }
     let namespace: Arc<str> = match (kind.namespaced(), text("namespace")?) {
         (false, _) => "".into(),
         (true, None) => "default".into(),
@@ -32,6 +43,21 @@ pub(crate) fn key(kind: Kind, value: &Value) -> Result<ObjectKey, String> {
         (true, Some(namespace)) => return Err(wrong(kind, "namespace", namespace, 63)),
     };
     Ok(ObjectKey { kind, namespace, name: name.as_str().into() })
+}
+
+/// A field that may have been meant to say the namespace: one of `metadata` with nearly its name, or, where
+/// `metadata` has none, one beside it.
+fn meant_namespace(value: &Value) -> Option<String> {
+    let is_meant = |name: &str| is_near(name, "namespace") || name.eq_ignore_ascii_case("ns");
+    let first = |of: Option<&Value>, path: &str, known: &str| {
+        let mut names = of?.as_object()?.keys();
+        names.find(|name| *name != known && is_meant(name)).map(|name| format!("{path}{name}"))
+    };
+    let slip = first(value.get("metadata"), "metadata.", "namespace");
+    if slip.is_some() || value.pointer("/metadata/namespace").is_some() {
+        return slip;
+    }
+    first(Some(value), "", "").or_else(|| first(value.get("spec"), "spec.", ""))
 }
 
 fn wrong(kind: Kind, field: &str, text: &str, longest: usize) -> String {

@@ -53,6 +53,12 @@ fn a_document_that_is_not_recognized_keeps_what_its_source_had() {
         GOOD.replace("name: a", "name: A"),
         GOOD.replace("name: a", &format!("name: {}", "a".repeat(5 << 20))),
         GOOD.replace("namespace: shop", "namespace: 5"),
+        GOOD.replace("namespace: shop", "namspace: shop"),
+        GOOD.replace("namespace: shop", "NameSpace: shop"),
+        GOOD.replace("namespace: shop", "namespace: shop, name_space: other"),
+        GOOD.replace("namespace: shop}", "ns: shop}"),
+        GOOD.replace(", namespace: shop}", "}\nnamespace: shop"),
+        GOOD.replace(", namespace: shop}", "}").replace("spec:\n", "spec:\n  namespace: shop\n"),
         format!("apiVersion: v1\nkind: List\nitem: [{}]\n", "{}"),
         format!(
             "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Service\n  metadata: {}\n",
@@ -101,8 +107,8 @@ fn a_field_of_metadata_that_is_not_known_refuses_what_grants_and_is_noted_elsewh
         let mut store = Store::default();
         store.apply("f.yaml", &text("namespace: prod"));
         assert_eq!(texts(&store), [""; 0], "{kind}");
-        store.apply("f.yaml", &text("namspace: prod"));
-        let expected = format!("f.yaml:5: {kind} default/p: metadata.namspace: is not known");
+        store.apply("f.yaml", &text("lables: {a: b}"));
+        let expected = format!("f.yaml:5: {kind} default/p: metadata.lables: is not known");
         assert_eq!(texts(&store), [expected]);
     }
     let mut store = Store::default();
