@@ -20,6 +20,9 @@ pub use decoder::{Decoder, Sink};
 pub use encoder::{Encoder, Indexing, LARGEST_TABLE};
 pub use hash::hash;
 
+/// The largest table that a decoder keeps, in octets as RFC 7541 counts them.
+pub const LARGEST_DECODER_TABLE: u32 = table::LARGEST as u32;
+
 use crate::head::FieldName;
 
 /// One field, as it goes into or comes out of a block.

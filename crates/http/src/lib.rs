@@ -11,6 +11,7 @@
 
 pub mod error;
 pub mod h1;
+pub mod h2;
 pub mod head;
 pub mod hpack;
 pub(crate) mod octets;

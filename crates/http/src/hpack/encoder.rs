@@ -5,6 +5,7 @@ use super::{
     Line, hash, huffman, integer, static_table,
     table::{self, Table},
 };
+use crate::head::FieldName;
 
 /// The largest table that an encoder keeps, whatever its peer offers: the default of
 /// SETTINGS_HEADER_TABLE_SIZE (RFC 9113, section 6.5.2). It is paid for by each connection.
@@ -64,23 +65,38 @@ impl Encoder {
     }
 
     /// Appends a field. Its name is in lower case; a hash of 0 stands for one that is not known.
+    #[inline]
     pub fn field(&mut self, line: &Line<'_>, indexing: Indexing, out: &mut Vec<u8>) {
-        if indexing == Indexing::Never {
-            let name = self.find_name(line.name);
-            return literal(4, 0x10, name, line, out);
+        match indexing {
+            Indexing::Insert => self.indexed(line, out),
+            Indexing::Without => self.without(line, out),
+            Indexing::Never => literal(4, 0x10, self.find_name(line), line, out),
         }
+    }
+
+    /// Appends a field that no table will have, with the name of an entry of the static table.
+    #[inline]
+    pub fn literal(name: usize, value: &[u8], out: &mut Vec<u8>) {
+        integer::encode(name, 4, 0, out);
+        string(value, 0, out);
+    }
+
+    #[inline]
+    fn indexed(&mut self, line: &Line<'_>, out: &mut Vec<u8>) {
         let hash = if line.hash == 0 { hash(line.name, line.value) } else { line.hash };
-        if let Some(index) = self.find(hash, line) {
-            return integer::encode(index, 7, 0x80, out);
+        match self.find(hash, line) {
+            Some(index) => integer::encode(index, 7, 0x80, out),
+            None => self.insert(hash, line, out),
         }
-        let name = self.find_name(line.name);
-        // One that takes most of the table drives out all that is of use.
-        let size = line.name.len() + line.value.len() + table::ENTRY_OVERHEAD;
-        if indexing == Indexing::Without || size > self.table.max() / 2 {
-            return literal(4, 0, name, line, out);
+    }
+
+    fn without(&mut self, line: &Line<'_>, out: &mut Vec<u8>) {
+        let name = self.find_name(line);
+        if name.is_none() && line.known != FieldName::Other {
+            // The first of a name that comes again and again: its value is worth nothing, but its name is.
+            return self.insert(hash(line.name, line.value), line, out);
         }
-        literal(6, 0x40, name, line, out);
-        self.insert(hash, line);
+        literal(4, 0, name, line, out);
     }
 
     /// The index of exactly this field.
@@ -92,9 +108,14 @@ impl Encoder {
 
     /// The index of an entry with this name.
     #[inline]
-    fn find_name(&self, name: &[u8]) -> Option<usize> {
-        let hash = hash(name, b"");
-        static_table::find_name(hash, name).or_else(|| self.find_entry(hash, |entry| entry.name == name))
+    fn find_name(&self, line: &Line<'_>) -> Option<usize> {
+        let known = static_table::name(line.known);
+        if known.is_some() {
+            return known;
+        }
+        let hash = hash(line.name, b"");
+        self.find_entry(hash, |entry| entry.name == line.name)
+            .or_else(|| static_table::find_name(hash, line.name))
     }
 
     #[inline]
@@ -105,8 +126,15 @@ impl Encoder {
         same(&entry).then_some(static_table::LEN + 1 + age)
     }
 
+    /// Appends a field that no table has, and puts it into ours, unless it would drive out most of it.
     #[cold]
-    fn insert(&mut self, field: u32, line: &Line<'_>) {
+    fn insert(&mut self, field: u32, line: &Line<'_>, out: &mut Vec<u8>) {
+        let index = self.find_name(line);
+        let size = line.name.len() + line.value.len() + table::ENTRY_OVERHEAD;
+        if size > self.table.max() / 2 {
+            return literal(4, 0, index, line, out);
+        }
+        literal(6, 0x40, index, line, out);
         self.buckets.resize(BUCKETS, 0);
         let number = self.table.next();
         self.table.insert(&Line { hash: field, ..*line });

@@ -33,6 +33,25 @@ pub(crate) fn find_name(hash: u32, name: &[u8]) -> Option<usize> {
     find_in(&NAMES, hash, |entry| entry.name == name)
 }
 
+/// The index of an entry with a name of the list.
+#[inline]
+pub(crate) fn name(known: FieldName) -> Option<usize> {
+    let index = KNOWN[known as usize];
+    (index != 0).then_some(usize::from(index))
+}
+
+/// Indices of the entries of known names; 0 for none.
+const KNOWN: [u8; FieldName::ALL.len() + 1] = {
+    let mut known = [0; FieldName::ALL.len() + 1];
+    let mut at = LEN;
+    while at > 0 {
+        at -= 1;
+        known[TABLE[at].known as usize] = at as u8 + 1;
+    }
+    known[FieldName::Other as usize] = 0;
+    known
+};
+
 fn find_in(buckets: &[u8; BUCKETS], hash: u32, same: impl Fn(&Entry) -> bool) -> Option<usize> {
     let mut bucket = hash as usize % BUCKETS;
     while let Some(entry) = entry(usize::from(buckets[bucket])) {
@@ -174,6 +193,8 @@ mod tests {
     fn every_entry_is_found_by_field_and_by_name() {
         for (at, entry) in TABLE.iter().enumerate() {
             assert_eq!(entry.known, FieldName::of(entry.name));
+            let named = (entry.known != FieldName::Other).then_some(at + 1);
+            assert_eq!(name(entry.known), named);
             assert_eq!(find(entry.hash, entry.name, entry.value), Some(at + 1));
             let first = TABLE.iter().position(|other| other.name == entry.name).unwrap();
             assert_eq!(find_name(hash(entry.name, b""), entry.name), Some(first + 1));

@@ -202,7 +202,7 @@ fn a_field_that_was_sent_is_one_octet() {
     let fields = [("x-one", "1", Indexing::Insert), ("x-two", "2", Indexing::Insert)];
     let first = encode(&mut encoder, &fields);
     assert_eq!(encode(&mut encoder, &fields), [0xbf, 0xbe]);
-    assert_eq!(encode(&mut encoder, &[(":method", "POST", Indexing::Without)]), [0x83]);
+    assert_eq!(encode(&mut encoder, &[(":method", "POST", Indexing::Insert)]), [0x83]);
     let mut decoder = Decoder::new(4096);
     assert_eq!(decode(&mut decoder, &first).unwrap().len(), 2);
     assert_eq!(decode(&mut decoder, &[0xbf, 0xbe]).unwrap()[1].0, "x-two");
@@ -221,6 +221,21 @@ fn a_known_name_is_referred_to_and_a_secret_is_never_put_into_a_table() {
 }
 
 #[test]
+fn of_a_value_that_is_always_new_the_name_is_sent_once() {
+    let mut encoder = Encoder::default();
+    let mut id = |value: &str| {
+        let mut block = Vec::new();
+        let name = b"x-request-id";
+        let line = Line::known(FieldName::XRequestId, name, value.as_bytes());
+        encoder.field(&line, Indexing::Without, &mut block);
+        block
+    };
+    assert!(id("one").len() > 12);
+    assert_eq!(id("two"), b"\x0f\x2f\x03two");
+    assert_eq!(id("three"), b"\x0f\x2f\x05three");
+}
+
+#[test]
 fn huffman_octets_go_on_as_they_came() {
     let mut encoder = Encoder::default();
     let mut block = Vec::new();
@@ -234,7 +249,7 @@ fn huffman_octets_go_on_as_they_came() {
 fn the_size_of_the_table_is_told_before_the_next_field() {
     let mut encoder = Encoder::default();
     encoder.set_limit(65_536);
-    assert_eq!(encode(&mut encoder, &[(":method", "GET", Indexing::Without)]), [0x82], "ours is the smaller");
+    assert_eq!(encode(&mut encoder, &[(":method", "GET", Indexing::Insert)]), [0x82], "ours is the smaller");
     encoder.set_limit(0);
     encoder.set_limit(100);
     assert_eq!(encode(&mut encoder, &[]), [0x20, 0x3f, 0x45]);

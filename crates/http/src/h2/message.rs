@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: Apache-2.0
+//! From the fields of a header block to a head, by the rules of RFC 9113, section 8.
+//!
+//! What two readers could understand differently is malformed (section 8.1.1): everything is checked here, once,
+//! so that whoever gets the head can write it as HTTP/1.1.
+
+use crate::{
+    head::{Field, FieldName, Head, Kind, Method, Scheme, Span, Start, Target, Version},
+    hpack::{Line, Sink},
+    octets,
+};
+
+/// Fills a head with the fields of one block.
+pub(crate) struct Reader<'h> {
+    head: &'h mut Head,
+    kind: Kind,
+    /// Whether `:protocol` is allowed (RFC 8441).
+    extended_connect: bool,
+    /// The first rule that was broken.
+    fault: Option<&'static str>,
+    seen: Seen,
+    /// A field that is no pseudo-field came.
+    fields: bool,
+    host: Option<Span>,
+    content_length: Option<u64>,
+}
+
+/// The pseudo-fields that came.
+#[derive(Clone, Copy, Default)]
+struct Seen(u8);
+
+impl Seen {
+    const METHOD: u8 = 1;
+    const SCHEME: u8 = 2;
+    const AUTHORITY: u8 = 4;
+    const PATH: u8 = 8;
+    const PROTOCOL: u8 = 16;
+    const STATUS: u8 = 32;
+
+    #[inline]
+    fn has(self, field: u8) -> bool {
+        self.0 & field != 0
+    }
+}
+
+impl Sink for Reader<'_> {
+    #[inline]
+    fn field(&mut self, line: &Line<'_>) {
+        if self.fault.is_some() {
+            return;
+        }
+        let read = match line.name.first() {
+            _ if !line.valid => Err("a field has characters that it must not have"),
+            Some(b':') if self.fields => Err("a pseudo-field behind another field"),
+            Some(b':') => self.pseudo(line),
+            _ => self.ordinary(line),
+        };
+        self.fault = read.err();
+    }
+}
+
+impl<'h> Reader<'h> {
+    /// Clears the head, which will be one of a request, of a response, or trailers.
+    pub(crate) fn new(head: &'h mut Head, kind: Kind, extended_connect: bool) -> Reader<'h> {
+        head.clear();
+        head.start = Start { kind, version: Version::Http2, ..Start::default() };
+        let (seen, fields) = (Seen::default(), false);
+        Reader { head, kind, extended_connect, fault: None, seen, fields, host: None, content_length: None }
+    }
+
+    /// The head is there: checks it as a whole, and returns the length of its content where it says one.
+    pub(crate) fn finish(mut self) -> Result<Option<u64>, &'static str> {
+        if let Some(fault) = self.fault {
+            return Err(fault);
+        }
+        match self.kind {
+            Kind::Request => self.check_request()?,
+            Kind::Response if !self.seen.has(Seen::STATUS) => return Err("a response without status"),
+            Kind::Response | Kind::Trailers => {}
+        }
+        Ok(self.content_length)
+    }
+
+    #[inline]
+    fn pseudo(&mut self, line: &Line<'_>) -> Result<(), &'static str> {
+        let (field, kind) = match line.name {
+            b":method" => (Seen::METHOD, Kind::Request),
+            b":path" => (Seen::PATH, Kind::Request),
+            b":scheme" => (Seen::SCHEME, Kind::Request),
+            b":authority" => (Seen::AUTHORITY, Kind::Request),
+            b":status" => (Seen::STATUS, Kind::Response),
+            b":protocol" if self.extended_connect => (Seen::PROTOCOL, Kind::Request),
+            _ => return Err("a pseudo-field that does not exist"),
+        };
+        if kind != self.kind {
+            return Err("a pseudo-field that does not belong here");
+        }
+        if self.seen.has(field) {
+            return Err("a pseudo-field twice");
+        }
+        self.seen.0 |= field;
+        match field {
+            Seen::METHOD => self.method(line.value),
+            Seen::PATH => self.path(line.value),
+            Seen::SCHEME => self.scheme(line.value),
+            Seen::AUTHORITY => self.authority(line.value),
+            Seen::STATUS => self.status(line.value),
+            _ => self.protocol(line.value),
+        }
+    }
+
+    fn method(&mut self, value: &[u8]) -> Result<(), &'static str> {
+        let method = Method::of(value);
+        if method == Method::Other && !octets::is_token(value) {
+            return Err("the method is not a token");
+        }
+        self.head.start.method = method;
+        self.head.start.method_text = self.text(value)?;
+        Ok(())
+    }
+
+    fn path(&mut self, value: &[u8]) -> Result<(), &'static str> {
+        let query_at = octets::query_at(value).ok_or("the path has no form that is known")?;
+        let target = Target { text: self.text(value)?, query_at: query_at as u32 };
+        self.head.start.received = target;
+        self.head.start.effective = target;
+        Ok(())
+    }
+
+    fn scheme(&mut self, value: &[u8]) -> Result<(), &'static str> {
+        self.head.start.scheme = Scheme::of(value).ok_or("a scheme other than http and https")?;
+        Ok(())
+    }
+
+    fn authority(&mut self, value: &[u8]) -> Result<(), &'static str> {
+        if !octets::is_host_and_port(value) {
+            return Err("the authority is not a host with an optional port");
+        }
+        let authority = self.text(value)?;
+        self.head.start.authority = authority;
+        self.head.start.received_authority = authority;
+        Ok(())
+    }
+
+    fn protocol(&mut self, value: &[u8]) -> Result<(), &'static str> {
+        if !octets::is_token(value) {
+            return Err("the protocol is not a token");
+        }
+        self.head.start.protocol = self.text(value)?;
+        Ok(())
+    }
+
+    fn status(&mut self, value: &[u8]) -> Result<(), &'static str> {
+        let &[hundreds @ b'1'..=b'5', tens @ b'0'..=b'9', ones @ b'0'..=b'9'] = value else {
+            return Err("the status is not from 100 to 599");
+        };
+        let digit = |octet: u8| u16::from(octet - b'0');
+        let status = 100 * digit(hundreds) + 10 * digit(tens) + digit(ones);
+        if status == 101 {
+            return Err("a switch of protocols, which http/2 has not");
+        }
+        self.head.start.status = status;
+        Ok(())
+    }
+
+    #[inline]
+    fn ordinary(&mut self, line: &Line<'_>) -> Result<(), &'static str> {
+        self.fields = true;
+        match line.known {
+            FieldName::Te if line.value != b"trailers" => return Err("te other than trailers"),
+            FieldName::Host => return self.host(line.value),
+            FieldName::ContentLength => {
+                if self.kind == Kind::Trailers {
+                    return Err("the length of the content behind it");
+                }
+                if self.content_length.is_some() {
+                    return Err("the length of the content twice");
+                }
+                let length = octets::decimal(line.value).ok_or("the length of the content is no number")?;
+                self.content_length = Some(length);
+            }
+            known if known.is_connection_specific() => return Err("a field of http/1.1 connections"),
+            _ => {}
+        }
+        self.push(line)
+    }
+
+    #[inline]
+    fn push(&mut self, line: &Line<'_>) -> Result<(), &'static str> {
+        let text = self.head.text_mut();
+        let start = text.len();
+        text.extend_from_slice(line.name);
+        let name = text.len();
+        text.extend_from_slice(line.value);
+        let value = text.len();
+        text.extend_from_slice(line.huffman);
+        let field = Field {
+            name: Span::new(start, name),
+            value: Span::new(name, value),
+            huffman: Span::new(value, text.len()),
+            hash: line.hash,
+            known: line.known,
+            flags: if line.sensitive { Field::SENSITIVE } else { 0 },
+        };
+        self.head.push(field).map_err(|_error| "more fields than a head can have")
+    }
+
+    fn host(&mut self, value: &[u8]) -> Result<(), &'static str> {
+        if self.kind != Kind::Request {
+            // It says nothing there, and a reader could take it for something.
+            return Err("a host where no request is");
+        }
+        if self.host.is_some() {
+            return Err("a host twice");
+        }
+        self.host = Some(self.text(value)?);
+        Ok(())
+    }
+
+    /// The pseudo-fields that a request has to have, and that its authority is one (section 8.3.1).
+    fn check_request(&mut self) -> Result<(), &'static str> {
+        let method = self.head.method();
+        let required = match method {
+            Method::Connect if !self.seen.has(Seen::PROTOCOL) => {
+                if self.seen.has(Seen::SCHEME | Seen::PATH) {
+                    return Err("a connect with scheme or path");
+                }
+                Seen::METHOD | Seen::AUTHORITY
+            }
+            Method::Connect => Seen::METHOD | Seen::SCHEME | Seen::PATH | Seen::AUTHORITY,
+            _ if self.seen.has(Seen::PROTOCOL) => return Err("a protocol without connect"),
+            _ => Seen::METHOD | Seen::SCHEME | Seen::PATH,
+        };
+        if self.seen.0 & required != required {
+            return Err("a pseudo-field is missing");
+        }
+        if self.head.target() == b"*" && method != Method::Options {
+            return Err("the path has no form that is known");
+        }
+        self.check_host()
+    }
+
+    fn check_host(&mut self) -> Result<(), &'static str> {
+        let Some(host) = self.host else { return Ok(()) };
+        let text = host.of(self.head.text());
+        match self.head.authority() {
+            Some(authority) if authority.eq_ignore_ascii_case(text) => Ok(()),
+            Some(_) => Err("host and authority differ"),
+            None if !octets::is_host_and_port(text) => Err("the host is not one with an optional port"),
+            None => {
+                self.head.start.authority = host;
+                self.head.start.received_authority = host;
+                Ok(())
+            }
+        }
+    }
+
+    #[inline]
+    fn text(&mut self, value: &[u8]) -> Result<Span, &'static str> {
+        self.head.add_text(value).map_err(|_error| "more text than a head can have")
+    }
+}
+
+/// Drops the fields of a block that is read for the tables' sake only.
+pub(crate) struct Nobody;
+
+impl Sink for Nobody {
+    fn field(&mut self, _line: &Line<'_>) {}
+}
