@@ -12,9 +12,10 @@ use std::{
 
 use anyhow::bail;
 use weft_flow_export::{
-    Flow, Timestamp,
+    Flow,
     print::{Compact, json_line},
 };
+use weft_time::Timestamp;
 
 pub use args::{Color, ObserveArgs, Output};
 use merge::Merge;

@@ -14,14 +14,14 @@ use hyper::StatusCode;
 use prometheus_client::registry::Registry;
 use tokio::runtime::Runtime;
 use weft_flow_export::{
-    Direction, Event, Flow, FlowEndpoint, FlowQuery, FlowRing, Http, L4, Position, Protocol, Timestamp,
-    Verdict, serve,
+    Direction, Event, Flow, FlowEndpoint, FlowQuery, FlowRing, Http, IpProtocol, L4, Position, Verdict, serve,
 };
 use weft_runtime::{
     admin::{AdminAddress, AdminResponse, AdminRoutes, AdminServer, Status},
     drain,
     readiness::{Readiness, ReadinessHandle},
 };
+use weft_time::Timestamp;
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -107,7 +107,7 @@ fn flow(node: &str, second: u64, path: &str) -> Flow {
         verdict: Verdict::Forwarded,
         reason: None,
         policies: Vec::new(),
-        l4: L4 { protocol: Protocol::TCP, ..L4::default() },
+        l4: L4 { protocol: IpProtocol::TCP, ..L4::default() },
         http: Some(Http::request("GET", path, "checkout", "HTTP/1.1")),
         is_reply: Some(false),
         event: Event::HttpRequest,

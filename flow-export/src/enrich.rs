@@ -6,8 +6,9 @@ use std::{net::IpAddr, sync::Arc};
 use weft_ebpf_common::reason::Reason;
 use weft_ir::{Direction, IdentityNumber};
 use weft_policy::{Directory, Party};
+use weft_time::Timestamp;
 
-use crate::{Event, Flow, FlowEndpoint, L4, Protocol, TcpFlags, Timestamp, Verdict};
+use crate::{Event, Flow, FlowEndpoint, IpProtocol, L4, TcpFlags, Verdict};
 
 /// What was seen of a flow, before its ends have names.
 #[derive(Clone, Debug)]
@@ -29,7 +30,7 @@ pub struct UnnamedFlow {
     /// The address and port that the client asked for, where that was a service's.
     pub service: Option<(IpAddr, u16)>,
     /// The protocol.
-    pub protocol: Protocol,
+    pub protocol: IpProtocol,
     /// TCP flags of the packet.
     pub flags: TcpFlags,
     /// Whether the packet answers something.

@@ -10,7 +10,7 @@ use weft_ebpf_common::reason::Reason;
 
 use weft_ir::Direction;
 
-use crate::{Flow, FlowEndpoint, Http, Protocol, Verdict};
+use crate::{Flow, FlowEndpoint, Http, IpProtocol, Verdict};
 
 /// Values that one filter may have in all, so that a request cannot make every flow expensive.
 const MAX_VALUES: usize = 100;
@@ -68,7 +68,7 @@ enum Condition {
     End(Side, EndCondition),
     Verdict(Verdict),
     Reason(Reason),
-    Protocol(Protocol),
+    Protocol(IpProtocol),
     Icmp,
     /// A request, whatever is asked of it.
     Http,
@@ -270,7 +270,7 @@ impl Condition {
             Condition::Verdict(verdict) => flow.verdict == *verdict,
             Condition::Reason(reason) => flow.reason == Some(*reason),
             Condition::Protocol(protocol) => flow.l4.protocol == *protocol,
-            Condition::Icmp => [Protocol::ICMPV4, Protocol::ICMPV6].contains(&flow.l4.protocol),
+            Condition::Icmp => [IpProtocol::ICMPV4, IpProtocol::ICMPV6].contains(&flow.l4.protocol),
             Condition::Http => flow.http.is_some(),
             Condition::Direction(direction) => flow.direction == *direction,
             Condition::Event(name) => flow.event.name() == *name,

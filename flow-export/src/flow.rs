@@ -8,9 +8,8 @@ use std::{fmt, net::IpAddr, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use weft_ebpf_common::reason::Reason;
-use weft_ir::{Direction, stream::Position};
-
-use crate::Timestamp;
+use weft_ir::{Direction, Protocol, stream::Position};
+use weft_time::Timestamp;
 
 /// The longest path that a flow keeps, in bytes; what was cut off is shown as `...`.
 pub const MAX_PATH_BYTES: usize = 512;
@@ -100,15 +99,15 @@ pub enum Verdict {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct L4 {
     /// The protocol.
-    pub protocol: Protocol,
+    pub protocol: IpProtocol,
     /// TCP flags that were seen.
     #[serde(default, skip_serializing_if = "TcpFlags::is_empty")]
     pub flags: TcpFlags,
 }
 
-/// An IP protocol, by its number (IANA protocol numbers).
+/// The IP protocol of a packet, whichever, by its number (IANA protocol numbers).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Protocol(pub u8);
+pub struct IpProtocol(pub u8);
 
 /// The flags of a TCP header, in its own bits (RFC 9293, section 3.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -197,26 +196,29 @@ impl Verdict {
     }
 }
 
-impl Protocol {
+impl IpProtocol {
     /// TCP.
-    pub const TCP: Protocol = Protocol(6);
-    /// UDP.
-    pub const UDP: Protocol = Protocol(17);
+    pub const TCP: IpProtocol = IpProtocol(Protocol::Tcp.number());
     /// ICMP.
-    pub const ICMPV4: Protocol = Protocol(1);
+    pub const ICMPV4: IpProtocol = IpProtocol(1);
     /// ICMPv6.
-    pub const ICMPV6: Protocol = Protocol(58);
+    pub const ICMPV6: IpProtocol = IpProtocol(58);
     /// Names and numbers of the protocols that have a name here.
-    const NAMES: [(&'static str, u8); 5] =
-        [("tcp", 6), ("udp", 17), ("sctp", 132), ("icmpv4", 1), ("icmpv6", 58)];
+    const NAMES: [(&'static str, u8); 5] = [
+        ("tcp", Protocol::Tcp.number()),
+        ("udp", Protocol::Udp.number()),
+        ("sctp", Protocol::Sctp.number()),
+        ("icmpv4", IpProtocol::ICMPV4.0),
+        ("icmpv6", IpProtocol::ICMPV6.0),
+    ];
 
     /// The name in lower case, where there is one.
     pub fn name(self) -> Option<&'static str> {
-        Protocol::NAMES.into_iter().find(|(_, number)| *number == self.0).map(|(name, _)| name)
+        IpProtocol::NAMES.into_iter().find(|(_, number)| *number == self.0).map(|(name, _)| name)
     }
 }
 
-impl fmt::Display for Protocol {
+impl fmt::Display for IpProtocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.name() {
             Some(name) => f.write_str(name),
@@ -225,27 +227,27 @@ impl fmt::Display for Protocol {
     }
 }
 
-impl FromStr for Protocol {
+impl FromStr for IpProtocol {
     type Err = std::num::ParseIntError;
 
     /// Reads a name in any case, or a number.
-    fn from_str(text: &str) -> Result<Protocol, Self::Err> {
-        let named = Protocol::NAMES.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(text));
+    fn from_str(text: &str) -> Result<IpProtocol, Self::Err> {
+        let named = IpProtocol::NAMES.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(text));
         match named {
-            Some((_, number)) => Ok(Protocol(number)),
-            None => text.parse().map(Protocol),
+            Some((_, number)) => Ok(IpProtocol(number)),
+            None => text.parse().map(IpProtocol),
         }
     }
 }
 
-impl Serialize for Protocol {
+impl Serialize for IpProtocol {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
 }
 
-impl<'de> Deserialize<'de> for Protocol {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Protocol, D::Error> {
+impl<'de> Deserialize<'de> for IpProtocol {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<IpProtocol, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
     }
 }

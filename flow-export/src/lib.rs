@@ -14,12 +14,10 @@ pub mod flow;
 pub mod print;
 mod ring;
 pub mod serve;
-mod time;
 
 pub use filter::{Filter, FilterError, event_names};
-pub use flow::{Event, Flow, FlowEndpoint, Http, L4, Protocol, TcpFlags, Verdict};
+pub use flow::{Event, Flow, FlowEndpoint, Http, IpProtocol, L4, TcpFlags, Verdict};
 pub use ring::{DEFAULT_CAPACITY, FlowBatch, FlowReader, FlowRing, FlowSource, Read, Taken};
 pub use serve::{FlowQuery, QueryError};
-pub use time::{Timestamp, TimestampError};
 pub use weft_ebpf_common::reason::Reason;
 pub use weft_ir::{Direction, stream::Position};

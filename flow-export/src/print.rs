@@ -7,7 +7,7 @@ use weft_ebpf_common::reason::Reason;
 
 use weft_ir::Direction;
 
-use crate::{Event, Flow, FlowEndpoint, Protocol, Verdict, enrich::reserved_name};
+use crate::{Event, Flow, FlowEndpoint, IpProtocol, Verdict, enrich::reserved_name};
 
 const CYAN: &str = "36";
 const YELLOW: &str = "33";
@@ -136,8 +136,8 @@ fn summary(flow: &Flow) -> String {
         };
     }
     let mut text = match flow.l4.protocol {
-        Protocol::TCP if flow.l4.flags.is_empty() => "TCP".to_owned(),
-        Protocol::TCP => format!("TCP Flags: {}", flow.l4.flags),
+        IpProtocol::TCP if flow.l4.flags.is_empty() => "TCP".to_owned(),
+        IpProtocol::TCP => format!("TCP Flags: {}", flow.l4.flags),
         protocol => protocol.name().map_or_else(|| format!("IP protocol {}", protocol.0), str::to_uppercase),
     };
     if let Event::Close { bytes_sent, bytes_received, duration_ns, .. } = flow.event {

@@ -9,8 +9,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::mpsc;
+use weft_time::{Timestamp, TimestampError};
 
-use crate::{Filter, FilterError, Flow, FlowReader, FlowRing, Read, Timestamp, time::TimestampError};
+use crate::{Filter, FilterError, Flow, FlowReader, FlowRing, Read};
 
 /// Bytes that are sent in one piece, about.
 const CHUNK_BYTES: usize = 16 * 1024;

@@ -4,13 +4,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
 
 use imbl::OrdMap;
 use tokio::time::Instant;
 use weft_api::{
-    meta::Timestamp,
     object::{Kind, ObjectKey},
     status::{
         Condition, Status, Truth,
@@ -18,6 +17,7 @@ use weft_api::{
     },
 };
 use weft_ir::{ResourceKey, publish::Change};
+use weft_time::Timestamp;
 use weft_translate::{Delta, Problem, report};
 
 use crate::serve_ir::IrReport;
@@ -125,7 +125,7 @@ impl StatusBook {
 
     fn refresh(&mut self, touched: BTreeSet<ObjectKey>, nodes: &IrReport) -> Vec<String> {
         let voters = Voters { report: nodes, known: &self.known, patience: self.patience };
-        let now = timestamp(SystemTime::now());
+        let now = Timestamp::from(SystemTime::now()).whole_seconds();
         let mut lines = Vec::new();
         for object in touched {
             let before = self.answered.get(&object);
@@ -181,11 +181,6 @@ impl ProblemNews {
         let new = self.new.iter().map(|problem| format!("Problem  {problem}"));
         new.chain(self.gone.iter().map(|problem| format!("Solved  {problem}")))
     }
-}
-
-fn timestamp(time: SystemTime) -> Timestamp {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }
 
 /// A status with `Programmed` decided.

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use tokio::{sync::mpsc, time::sleep};
 use weft_flow_export::{
-    Flow, Timestamp,
+    Flow,
     serve::{Line, encode},
 };
 use weft_runtime::supervise::PeerTasks;
+use weft_time::Timestamp;
 
 use crate::client::{ClientError, Server};
 

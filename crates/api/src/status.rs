@@ -8,11 +8,11 @@
 use std::{fmt, sync::Arc};
 
 use serde::{Serialize, Serializer, ser::SerializeStruct};
+use weft_time::Timestamp;
 
 use crate::{
     gateway::{GatewayAddress, RouteGroupKind},
     httproute::ParentReference,
-    meta::Timestamp,
 };
 
 pub mod reason;

@@ -19,7 +19,7 @@ pub use route::*;
 pub use service::*;
 pub use workload::*;
 
-/// Layer 4 protocol.
+/// A protocol above IP that objects can name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Protocol {
     /// IP protocol 6.
@@ -32,7 +32,7 @@ pub enum Protocol {
 
 impl Protocol {
     /// The number in the IP header (IANA protocol numbers).
-    pub fn number(self) -> u8 {
+    pub const fn number(self) -> u8 {
         match self {
             Protocol::Tcp => 6,
             Protocol::Udp => 17,

@@ -11,10 +11,10 @@ use weft_ebpf_common::{
     reason::Reason,
     verdict::{Level, TIER_NORMAL},
 };
-use weft_ir::{Direction, IdentityNumber, L7Rules, PolicyPort, PortRule, Protocol as IrProtocol};
+use weft_ir::{Direction, IdentityNumber, L7Rules, PolicyPort, PortRule, Protocol};
 
 use crate::{
-    Protocol, Warning,
+    Warning,
     groups::PeerSet,
     l7,
     numbers::{ALLOW_LOCALHOST, ALLOW_LOCALHOST_NAME},
@@ -25,7 +25,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(crate) struct Effect {
     pub(crate) peers: PeerSet,
-    pub(crate) protocol: Protocol,
+    pub(crate) protocol: Option<Protocol>,
     /// First and last port.
     pub(crate) ports: (u16, u16),
     pub(crate) said: Said,
@@ -41,7 +41,7 @@ pub(crate) struct Said {
 }
 
 const EVERY_PORT: (u16, u16) = (0, u16::MAX);
-const TRANSPORTS: [IrProtocol; 3] = [IrProtocol::Tcp, IrProtocol::Udp, IrProtocol::Sctp];
+const TRANSPORTS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
 
 /// Collects the effects of every policy that selects an identity, in one direction.
 pub(crate) struct Effects<'a> {
@@ -77,7 +77,7 @@ impl Effects<'_> {
     pub(crate) fn add_allow_localhost(&mut self) {
         self.found.push(Effect {
             peers: PeerSet::Identities([IdentityNumber(identity::HOST)].into()),
-            protocol: Protocol::Any,
+            protocol: None,
             ports: EVERY_PORT,
             said: Said {
                 verdict: Verdict::allow(Level::new(TIER_NORMAL, 0), ALLOW_LOCALHOST),
@@ -95,15 +95,15 @@ impl Effects<'_> {
     ) {
         let peers = self.rules.peers(rule);
         if rule.rule.ports.is_empty() {
-            self.push(peers.clone(), Protocol::Any, EVERY_PORT, say(None));
+            self.push(peers.clone(), None, EVERY_PORT, say(None));
         }
         for port in &rule.rule.ports {
             let said = say(Some(port));
             for protocol in self.protocols(policy, port) {
                 match &port.port {
-                    PolicyPort::Any => self.push(peers.clone(), protocol, EVERY_PORT, said.clone()),
+                    PolicyPort::Any => self.push(peers.clone(), Some(protocol), EVERY_PORT, said.clone()),
                     PolicyPort::Range(first, last) => {
-                        self.push(peers.clone(), protocol, (*first, *last), said.clone());
+                        self.push(peers.clone(), Some(protocol), (*first, *last), said.clone());
                     }
                     PolicyPort::Named(name) => self.add_named(&peers, protocol, name, &said),
                 }
@@ -113,7 +113,6 @@ impl Effects<'_> {
 
     /// The protocols of a port; L7 rules speak about their own transport only.
     fn protocols(&mut self, policy: &CompiledPolicy, port: &PortRule) -> Vec<Protocol> {
-        let number = |protocol: IrProtocol| Protocol::Number(protocol.number());
         let carried = port.l7.as_ref().map(l7::transport);
         match (port.protocol, carried) {
             (Some(protocol), Some(transport)) if protocol != transport => {
@@ -121,21 +120,19 @@ impl Effects<'_> {
                     .insert(Warning::L7RulesNeedTransport { policy: policy.name.clone(), transport });
                 Vec::new()
             }
-            (_, Some(transport)) => vec![number(transport)],
-            (Some(protocol), None) => vec![number(protocol)],
-            (None, None) => TRANSPORTS.into_iter().map(number).collect(),
+            (_, Some(transport)) => vec![transport],
+            (Some(protocol), None) => vec![protocol],
+            (None, None) => TRANSPORTS.to_vec(),
         }
     }
 
     /// A named port is looked up at the workload that receives: the subject itself on the way in, each
     /// peer on the way out.
     fn add_named(&mut self, peers: &PeerSet, protocol: Protocol, name: &Arc<str>, said: &Said) {
-        let named = |(found, number, port): &PortName| {
-            (found == name && protocol == Protocol::Number(*number)).then_some(*port)
-        };
+        let named = |(found, of, port): &PortName| (found == name && protocol == *of).then_some(*port);
         if self.direction == Direction::Ingress {
             for port in self.ports.iter().filter_map(named) {
-                self.push(peers.clone(), protocol, (port, port), said.clone());
+                self.push(peers.clone(), Some(protocol), (port, port), said.clone());
             }
             return;
         }
@@ -151,11 +148,11 @@ impl Effects<'_> {
         }
         for (port, numbers) in by_port {
             let peers = PeerSet::Identities(numbers.into_iter().collect());
-            self.push(peers, protocol, (port, port), said.clone());
+            self.push(peers, Some(protocol), (port, port), said.clone());
         }
     }
 
-    fn push(&mut self, peers: PeerSet, protocol: Protocol, ports: (u16, u16), said: Said) {
+    fn push(&mut self, peers: PeerSet, protocol: Option<Protocol>, ports: (u16, u16), said: Said) {
         if ports.0 <= ports.1 {
             self.found.push(Effect { peers, protocol, ports, said });
         }
@@ -187,7 +184,7 @@ pub(crate) fn ignored_l7_rules(effects: &[Effect], direction: Direction) -> BTre
     for limited in effects.iter().filter(|effect| effect.said.l7.is_some()) {
         let wins = |allow: &&&Effect| {
             allow.said.verdict.precedence > limited.said.verdict.precedence
-                && (allow.protocol == Protocol::Any || allow.protocol == limited.protocol)
+                && (allow.protocol.is_none() || allow.protocol == limited.protocol)
                 && allow.ports.0 <= limited.ports.0
                 && allow.ports.1 >= limited.ports.1
                 && allow.peers.covers(&limited.peers)

@@ -37,5 +37,5 @@ pub use l7::L7Policy;
 pub use numbers::{RuleName, RulePlace, RuleRef};
 pub use selector::Labels;
 pub use set::PolicySet;
-pub use table::{Decision, KernelEntry, Peer, Ports, Protocol};
+pub use table::{Decision, KernelEntry, Peer, Ports};
 pub use warning::Warning;

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use weft_ebpf_common::verdict::{TIER_ADMIN, TIER_BASELINE, TIER_NORMAL};
 use weft_ir::{
     Changes, Direction, Entity, IdentityNumber, NamedPort, Peer, Policy, PolicyDirection, PolicyPort,
-    PolicyRule, ResourceKey, Selector, Tier,
+    PolicyRule, Protocol, ResourceKey, Selector, Tier,
 };
 
 use crate::{
@@ -137,8 +137,8 @@ pub(crate) struct RuleSet {
     groups: Groups,
 }
 
-/// Name, protocol number and port of a named port.
-pub(crate) type PortName = (Arc<str>, u8, u16);
+/// Name, protocol and port of a named port.
+pub(crate) type PortName = (Arc<str>, Protocol, u16);
 
 /// What differs between the rules of two states.
 #[derive(Debug, Default)]
@@ -368,7 +368,7 @@ impl NamedPorts {
 
 /// A named port in the form that can be compared and ordered.
 pub(crate) fn port_name(port: &NamedPort) -> PortName {
-    (port.name.clone(), port.protocol.number(), port.port)
+    (port.name.clone(), port.protocol, port.port)
 }
 
 fn prefix_labels(prefix: IpNet) -> Labels {

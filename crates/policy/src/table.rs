@@ -16,7 +16,7 @@ use weft_ebpf_common::{
     identity::HOST,
     verdict::{Level, TIER_NORMAL},
 };
-use weft_ir::IdentityNumber;
+use weft_ir::{IdentityNumber, Protocol};
 
 use crate::{
     L7Policy,
@@ -45,15 +45,6 @@ pub enum Peer {
     Any,
     /// This identity.
     Identity(IdentityNumber),
-}
-
-/// Which IP protocol an entry is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Protocol {
-    /// Every protocol; such an entry is always about every port.
-    Any,
-    /// The one of this number (IANA protocol numbers).
-    Number(u8),
 }
 
 /// Which destination ports an entry is about.
@@ -92,8 +83,8 @@ impl Ports {
 pub struct KernelEntry {
     /// The other end.
     pub peer: Peer,
-    /// The protocol.
-    pub protocol: Protocol,
+    /// The protocol; every one where there is none, and then every port.
+    pub protocol: Option<Protocol>,
     /// The destination ports; entries of the same peer and protocol never overlap.
     pub ports: Ports,
     /// What is done.
@@ -119,7 +110,7 @@ struct Segment {
 /// Disjoint ranges in order, by protocol.
 #[derive(Debug, Default)]
 struct PeerTable {
-    protocols: Vec<(Protocol, Vec<Segment>)>,
+    protocols: Vec<(Option<Protocol>, Vec<Segment>)>,
 }
 
 /// All tables of a direction. Identities about which the same is said share theirs.
@@ -166,7 +157,7 @@ impl Tables {
         let verdict = Verdict::allow(Level::new(TIER_NORMAL, 0), ALLOW_LOCALHOST);
         let cell = Cell { verdict, policy: ALLOW_LOCALHOST_NAME.into(), l7: None };
         let segments = vec![Segment { first: 0, last: u16::MAX, cell }];
-        let table = PeerTable { protocols: vec![(Protocol::Any, segments)] };
+        let table = PeerTable { protocols: vec![(None, segments)] };
         let identities = HashMap::from([(IdentityNumber(HOST), Arc::new(table))]);
         Tables { any: Arc::default(), identities }
     }
@@ -195,19 +186,19 @@ impl Tables {
 
 impl PeerTable {
     fn build(effects: &[Effect], indices: &[usize], l7: Compile<'_>) -> PeerTable {
-        let mut by_protocol: BTreeMap<Protocol, Vec<&Effect>> = BTreeMap::new();
+        let mut by_protocol: BTreeMap<Option<Protocol>, Vec<&Effect>> = BTreeMap::new();
         for effect in indices.iter().filter_map(|index| effects.get(*index)) {
             by_protocol.entry(effect.protocol).or_default().push(effect);
         }
-        let segments = |(protocol, effects): (Protocol, Vec<&Effect>)| (protocol, sweep(&effects, l7));
-        // The numbered ones first: "any" is the least.
+        let segments =
+            |(protocol, effects): (Option<Protocol>, Vec<&Effect>)| (protocol, sweep(&effects, l7));
+        // Those that are named first: none is the least.
         PeerTable { protocols: by_protocol.into_iter().rev().map(segments).collect() }
     }
 
     fn find(&self, protocol: u8, port: u16) -> impl Iterator<Item = &Cell> {
-        let asked = move |(found, _): &&(Protocol, Vec<Segment>)| match found {
-            Protocol::Any => true,
-            Protocol::Number(number) => *number == protocol,
+        let asked = move |(found, _): &&(Option<Protocol>, Vec<Segment>)| {
+            found.is_none_or(|found| found.number() == protocol)
         };
         self.protocols.iter().filter(asked).filter_map(move |(_, segments)| {
             let at = segments.partition_point(|segment| segment.last < port);

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use serde_json::Value;
 use weft_api::{
     core::{Pod, PodSpec, PodStatus},
-    meta::{Metadata, Timestamp},
+    meta::Metadata,
     object::{Kind, ObjectKey},
 };
 use weft_ir::{IdentityNumber, Workload, is_subdomain};
@@ -39,7 +39,7 @@ pub(crate) fn pod(key: &ObjectKey, value: &Value) -> RefusedPod {
     let metadata = Metadata {
         namespace: key.namespace.clone(),
         name: key.name.clone(),
-        deletion_timestamp: text("/metadata/deletionTimestamp").and_then(Timestamp::parse),
+        deletion_timestamp: text("/metadata/deletionTimestamp").and_then(|text| text.parse().ok()),
         ..Metadata::default()
     };
     let spec = PodSpec {

@@ -9,35 +9,37 @@ use serde_json::Value;
 
 /// Rank of each package: a package depends only on packages of lower rank (ARCHITECTURE.md).
 const RANKS: &[(&str, u8)] = &[
-    ("weft-api", 0),
-    ("weft-ir", 0),
-    ("weft-manifests", 0),
-    ("weft-matching", 0),
-    ("weft-runtime", 0),
-    ("weft-ebpf-common", 0),
-    ("weft-codec", 1),
-    ("weft-gateway-api", 1),
-    ("weft-http", 1),
-    ("weft-identity", 1),
-    ("weft-policy", 1),
-    ("weft-translate", 2),
-    ("weft-ebpf-redirect", 2),
-    ("weft-flow-export", 2),
-    ("weft-mesh-controller", 3),
-    ("weft-node-proxy", 3),
-    ("weft-cli", 3),
-    ("weft-testlab", 4),
-    ("weft-benches", 5),
+    ("weft-time", 0),
+    ("weft-api", 1),
+    ("weft-ir", 1),
+    ("weft-manifests", 1),
+    ("weft-matching", 1),
+    ("weft-runtime", 1),
+    ("weft-ebpf-common", 1),
+    ("weft-codec", 2),
+    ("weft-gateway-api", 2),
+    ("weft-http", 2),
+    ("weft-identity", 2),
+    ("weft-policy", 2),
+    ("weft-translate", 3),
+    ("weft-ebpf-redirect", 3),
+    ("weft-flow-export", 3),
+    ("weft-mesh-controller", 4),
+    ("weft-node-proxy", 4),
+    ("weft-cli", 4),
+    ("weft-testlab", 5),
+    ("weft-benches", 6),
 ];
 
 /// Packages that do no I/O and hold no connection.
-const PURE: [&str; 7] = [
+const PURE: [&str; 8] = [
     "weft-api",
     "weft-http",
     "weft-ir",
     "weft-matching",
     "weft-policy",
     "weft-gateway-api",
+    "weft-time",
     "weft-translate",
 ];
 

@@ -45,10 +45,7 @@ fn entries_of(policy: &DirectionPolicy, direction: u8, entries: &mut PolicyEntri
             Peer::Any => ANY_IDENTITY,
             Peer::Identity(number) => number.0,
         };
-        let protocol = match entry.protocol {
-            weft_policy::Protocol::Any => 0,
-            weft_policy::Protocol::Number(number) => number,
-        };
+        let protocol = entry.protocol.map_or(0, |protocol| protocol.number());
         for (port, bits) in entry.ports.prefixes() {
             let data = PolicyKey { set: 0, identity, direction, protocol, port_be: port.to_be() };
             entries.insert(Prefix { length: POLICY_PREFIX + u32::from(bits), data }, entry.verdict);

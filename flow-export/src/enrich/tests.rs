@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 use weft_ir::{
-    AppProtocol, Identity, ObjectName, Protocol as IrProtocol, Resource, Service, ServicePort, Snapshot,
-    Workload, stream::Position,
+    AppProtocol, Identity, ObjectName, Protocol, Resource, Service, ServicePort, Snapshot, Workload,
+    stream::Position,
 };
 
 use super::*;
@@ -35,7 +35,7 @@ fn directory() -> Directory {
         ports: vec![ServicePort {
             name: "".into(),
             port: 80,
-            protocol: IrProtocol::Tcp,
+            protocol: Protocol::Tcp,
             app_protocol: AppProtocol::Http,
         }],
     }));
@@ -53,7 +53,7 @@ fn event(source: (&str, u32), destination: (&str, u32)) -> UnnamedFlow {
         source: end(source),
         destination: end(destination),
         service: None,
-        protocol: Protocol::TCP,
+        protocol: IpProtocol::TCP,
         flags: TcpFlags(2),
         is_reply: None,
         policies: Vec::new(),

@@ -23,7 +23,7 @@ pub(crate) fn denied_request() -> Flow {
         verdict: Verdict::Dropped,
         reason: Some(Reason::HttpPolicyDenied),
         policies: vec!["shop/checkout".into()],
-        l4: L4 { protocol: Protocol::TCP, flags: TcpFlags::default() },
+        l4: L4 { protocol: IpProtocol::TCP, flags: TcpFlags::default() },
         http: Some(Http::request("POST", "/pay?card=1", "checkout", "HTTP/1.1")),
         is_reply: Some(false),
         event: Event::HttpRequest,
@@ -46,7 +46,7 @@ fn a_flow_survives_json() {
         Event::Close { bytes_sent: 1, bytes_received: 2, packets: 3, duration_ns: 4, retransmits: 5 };
     flow.source = FlowEndpoint::default();
     flow.l4.flags = TcpFlags(0x12);
-    flow.l4.protocol = Protocol(47);
+    flow.l4.protocol = IpProtocol(47);
     (flow.http, flow.reason, flow.is_reply, flow.policies) = (None, None, None, Vec::new());
     let text = serde_json::to_string(&flow).unwrap();
     assert_eq!(serde_json::from_str::<Flow>(&text).unwrap(), flow);

@@ -37,7 +37,7 @@ fn a_response_is_shown_from_the_clients_side() {
 fn a_dropped_packet_has_hubbles_words_and_the_reason() {
     let mut flow = denied_request();
     (flow.http, flow.is_reply, flow.event) = (None, None, Event::Drop);
-    flow.l4 = L4 { protocol: Protocol::TCP, flags: TcpFlags(0x02) };
+    flow.l4 = L4 { protocol: IpProtocol::TCP, flags: TcpFlags(0x02) };
     flow.reason = Some(Reason::PolicyDenied);
     flow.source = FlowEndpoint { ip: flow.destination.ip, port: 5, identity: 2, ..FlowEndpoint::default() };
     let node = Compact { node: true, ..Compact::default() };

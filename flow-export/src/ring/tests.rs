@@ -2,9 +2,10 @@
 use std::{sync::Mutex, time::Duration};
 
 use tokio::time::timeout;
+use weft_time::Timestamp;
 
 use super::*;
-use crate::{Timestamp, flow::tests::denied_request};
+use crate::flow::tests::denied_request;
 
 const SOON: Duration = Duration::from_secs(10);
 

@@ -153,7 +153,7 @@ impl KernelMetrics {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             for (service, counters) in &counters.services {
                 let (full, port) = (service.service.to_string(), service.port.to_string());
-                let protocol = weft_flow_export::Protocol(service.protocol).to_string();
+                let protocol = weft_flow_export::IpProtocol(service.protocol).to_string();
                 let labels =
                     [("service", full.as_str()), ("port", port.as_str()), ("protocol", protocol.as_str())];
                 ConstCounter::new(pick(counters)).encode(family.encode_family(&labels)?)?;

@@ -10,12 +10,12 @@ use std::{
 use tokio::sync::watch;
 use weft_ebpf_common::reason::Reason;
 use weft_flow_export::{
-    Event, Flow, FlowBatch, FlowEndpoint, FlowSource, Http, L4, Protocol, Taken, TcpFlags, Timestamp,
-    Verdict, enrich,
+    Event, Flow, FlowBatch, FlowEndpoint, FlowSource, Http, IpProtocol, L4, Taken, TcpFlags, Verdict, enrich,
     flow::{MAX_NAME_BYTES, MAX_PATH_BYTES, bounded},
 };
 use weft_ir::IdentityNumber;
 use weft_policy::Directory;
+use weft_time::Timestamp;
 
 use crate::{
     state::MeshState,
@@ -95,7 +95,7 @@ fn named(directory: &Directory, time: Timestamp, record: &Named) -> Flow {
         verdict: verdict(ended.reason),
         reason: ended.reason,
         policies: record.policy.iter().cloned().collect(),
-        l4: L4 { protocol: Protocol::TCP, flags: TcpFlags::default() },
+        l4: L4 { protocol: IpProtocol::TCP, flags: TcpFlags::default() },
         http: record.request.as_ref().map(|line| http(record, line)),
         is_reply: Some(answered),
         event: event(record, answered),
@@ -142,7 +142,7 @@ fn both(directory: &Directory, record: &Named) -> (FlowEndpoint, FlowEndpoint) {
     };
     let ended = &record.ended;
     let mut server = end(ended.endpoint.unwrap_or(ended.destination), ended.endpoint_identity);
-    let asked = |ip: IpAddr, port| directory.service(ip, port, Protocol::TCP.0).cloned();
+    let asked = |ip: IpAddr, port| directory.service(ip, port, IpProtocol::TCP.0).cloned();
     let service = record.cluster.clone().or_else(|| asked(ended.destination.ip(), ended.destination.port()));
     if let Some(service) = service {
         server.service = service;

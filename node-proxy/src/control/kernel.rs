@@ -14,9 +14,10 @@ use weft_ebpf_redirect::{
     Counters, Datapath, DatapathConfig, DatapathError, Events, KernelEvent, KernelEventKind, cgroup2_mount,
 };
 use weft_flow_export::{
-    Event, Flow, FlowRing, Protocol, TcpFlags, Timestamp, Verdict,
+    Event, Flow, FlowRing, IpProtocol, TcpFlags, Verdict,
     enrich::{self, UnnamedEnd},
 };
+use weft_time::Timestamp;
 
 use crate::{control::config::KernelConfig, state::MeshState};
 
@@ -121,7 +122,7 @@ fn flow(state: &MeshState, event: KernelEvent) -> Flow {
         source: end(state, event.source, event.source_identity),
         destination: end(state, event.destination, event.destination_identity),
         service,
-        protocol: Protocol(event.protocol),
+        protocol: IpProtocol(event.protocol),
         flags: TcpFlags(event.tcp_flags),
         is_reply: Some(false),
         policies: state.policies().rule(event.verdict.rule).map(|rule| rule.policy).into_iter().collect(),

@@ -9,9 +9,9 @@ use prometheus_client::{
     metrics::{MetricType, gauge::ConstGauge},
 };
 use tokio::sync::watch;
-use weft_flow_export::Timestamp;
 use weft_ir::stream::Position;
 use weft_runtime::readiness::ReadinessHandle;
+use weft_time::Timestamp;
 
 use crate::ir_client::LinkStatus;
 
@@ -108,11 +108,11 @@ mod tests {
         };
         assert_eq!(
             describe(&link),
-            "disconnected since 2026-11-21T00:00:00.000000000Z (no route); applied epoch 7 revision 9, 3 behind what was received"
+            "disconnected since 2026-11-21T00:00:00Z (no route); applied epoch 7 revision 9, 3 behind what was received"
         );
         (link.connected, link.error, link.received) = (true, None, at(8, 1));
         assert_eq!(skew(&link), 1, "revisions of two epochs are not compared");
         (link.received, link.applied) = (None, None);
-        assert_eq!(describe(&link), "connected since 2026-11-21T00:00:00.000000000Z; nothing applied yet");
+        assert_eq!(describe(&link), "connected since 2026-11-21T00:00:00Z; nothing applied yet");
     }
 }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! When conditions became what they are.
 
+use weft_time::Timestamp;
+
 use super::{Condition, Status, Truth, reason::Reason};
-use crate::meta::Timestamp;
 
 /// One condition of a status: where it stands, what it is, and its time.
 struct Transition<'a> {

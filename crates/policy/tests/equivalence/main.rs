@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use weft_ir::{Direction, IdentityNumber};
 use weft_policy::{
     Decision, DirectionPolicy, HttpDecision, HttpRequest, HttpRules, KernelEntry, L7Policy, Peer, PolicySet,
-    Ports, Protocol,
+    Ports,
 };
 
 use reference::{Answer, Question};
@@ -29,7 +29,7 @@ fn kernel(
 ) -> u32 {
     let matching = entries.iter().filter(|entry| {
         (entry.peer == Peer::Any || entry.peer == Peer::Identity(peer))
-            && (entry.protocol == Protocol::Any || entry.protocol == Protocol::Number(protocol))
+            && entry.protocol.is_none_or(|of| of.number() == protocol)
             && match entry.ports {
                 Ports::Any => true,
                 Ports::Range(first, last) => (first..=last).contains(&port),
@@ -52,7 +52,9 @@ fn kernel_by_prefix(
     port: u16,
 ) -> Verdict {
     let lookup = |wanted_peer, wanted_protocol| {
-        let same = entries.iter().filter(|e| e.peer == wanted_peer && e.protocol == wanted_protocol);
+        let same = entries
+            .iter()
+            .filter(|e| e.peer == wanted_peer && e.protocol.map(|of| of.number()) == wanted_protocol);
         same.flat_map(|entry| entry.ports.prefixes().into_iter().map(move |prefix| (prefix, entry.verdict)))
             .filter(|((first, length), _)| {
                 let mask = u16::MAX.checked_shl(16 - u32::from(*length)).unwrap_or(0);
@@ -61,12 +63,12 @@ fn kernel_by_prefix(
             .max_by_key(|((_, length), _)| *length)
             .map_or(Verdict::NONE, |(_, verdict)| verdict)
     };
-    let (identity, number) = (Peer::Identity(peer), Protocol::Number(protocol));
+    let (identity, number) = (Peer::Identity(peer), Some(protocol));
     let found = [
         lookup(identity, number),
-        lookup(identity, Protocol::Any),
+        lookup(identity, None),
         lookup(Peer::Any, number),
-        lookup(Peer::Any, Protocol::Any),
+        lookup(Peer::Any, None),
     ];
     found.into_iter().fold(policy.rest(), Verdict::or)
 }
