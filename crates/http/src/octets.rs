@@ -5,14 +5,14 @@
 pub(crate) const TOKEN: u8 = 1;
 /// A byte of a path, up to the question mark. Visible ASCII without `#`, which ends a URI's hierarchical
 /// part and is never sent (RFC 9112, section 3.2), and without `<`, `>` and the backtick.
-pub(crate) const PATH: u8 = 2;
+pub(crate) const PATH: u8 = 8;
 /// A byte of a query: as of a path, with `?` and the backtick, without the quotation mark.
-pub(crate) const QUERY: u8 = 4;
+pub(crate) const QUERY: u8 = 16;
 /// A byte of a host's name as names use it. Of what RFC 3986 allows, `,`, `;`, `%` and the like are left
 /// out: a reader behind us may split at them.
-pub(crate) const HOST: u8 = 8;
+pub(crate) const HOST: u8 = 2;
 /// A byte of an IPv6 address between brackets. Zone identifiers mean nothing to another host.
-pub(crate) const LITERAL: u8 = 16;
+pub(crate) const LITERAL: u8 = 4;
 
 const CLASSES: [u8; 256] = {
     let mut table = [0; 256];
@@ -57,57 +57,82 @@ pub(crate) const fn is(byte: u8, class: u8) -> bool {
     CLASSES[byte as usize] & class != 0
 }
 
-/// The number of bytes before the first that is not of the class.
+/// The number of bytes before the first that is not of the class. For what is short.
 #[inline]
 pub(crate) fn run(bytes: &[u8], class: u8) -> usize {
     bytes.iter().position(|byte| !is(*byte, class)).unwrap_or(bytes.len())
 }
 
-/// Where the byte stands first. For what is found within a few words, eight bytes at a time.
+const ONES: u64 = 0x0101_0101_0101_0101;
+const HIGH: u64 = 0x8080_8080_8080_8080;
+
+/// The number of bytes before the first that `stops`, eight at a time. `stops` marks bytes by their highest
+/// bit, exactly at least up to the first, and `confirm` asks again about that one.
+#[inline(always)]
+fn before(bytes: &[u8], stops: impl Fn(u64) -> u64, confirm: impl Fn(u8) -> bool) -> usize {
+    let mut rest = bytes;
+    while let Some((word, after)) = rest.split_first_chunk::<8>() {
+        let found = stops(u64::from_le_bytes(*word));
+        if found == 0 {
+            rest = after;
+            continue;
+        }
+        rest = &rest[(found.trailing_zeros() / 8) as usize..];
+        if confirm(rest[0]) {
+            return bytes.len() - rest.len();
+        }
+        rest = &rest[1..];
+    }
+    bytes.len() - rest.len() + rest.iter().position(|byte| confirm(*byte)).unwrap_or(rest.len())
+}
+
+/// Marks the bytes that are this one, exactly up to the first.
+#[inline(always)]
+pub(crate) fn same(word: u64, byte: u8) -> u64 {
+    let differs = word ^ (ONES * byte as u64);
+    differs.wrapping_sub(ONES) & !differs & HIGH
+}
+
+/// Marks the bytes below this one, which is at most 128, exactly up to the first.
+#[inline(always)]
+fn below(word: u64, byte: u8) -> u64 {
+    word.wrapping_sub(ONES * byte as u64) & !word & HIGH
+}
+
+/// Where the byte stands first. For what is found within a few words.
 #[inline]
 pub(crate) fn find(bytes: &[u8], wanted: u8) -> Option<usize> {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = 0x8080_8080_8080_8080;
-    let mut at = 0;
-    while let Some(chunk) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
-        let word = u64::from_le_bytes(*chunk) ^ (ONES * wanted as u64);
-        let found = word.wrapping_sub(ONES) & !word & HIGH;
-        if found != 0 {
-            return Some(at + (found.trailing_zeros() / 8) as usize);
-        }
-        at += 8;
-    }
-    bytes[at..].iter().position(|byte| *byte == wanted).map(|found| at + found)
+    let at = before(bytes, |word| same(word, wanted), |byte| byte == wanted);
+    (at < bytes.len()).then_some(at)
 }
 
 /// The number of bytes before the first that may not stand in a field's value: a control other than HTAB
-/// (RFC 9110, section 5.5). Eight bytes at a time.
+/// (RFC 9110, section 5.5).
 #[inline]
 pub(crate) fn value_len(bytes: &[u8]) -> usize {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = 0x8080_8080_8080_8080;
-    let mut at = 0;
-    while let Some(chunk) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
-        let word = u64::from_le_bytes(*chunk);
-        let below_space = word.wrapping_sub(ONES * 0x20) & !word & HIGH;
-        let del = word ^ (ONES * 0x7f);
-        let is_del = del.wrapping_sub(ONES) & !del & HIGH;
-        let found = below_space | is_del;
-        if found == 0 {
-            at += 8;
-            continue;
-        }
-        // The lowest flag is exact; those above it may be carried over.
-        at += (found.trailing_zeros() / 8) as usize;
-        if bytes[at] != b'\t' {
-            return at;
-        }
-        at += 1;
-    }
-    while at < bytes.len() && ((bytes[at] >= 0x20 && bytes[at] != 0x7f) || bytes[at] == b'\t') {
-        at += 1;
-    }
-    at
+    // Of the lower seven bits, 0x20 to 0x7e are 0x21 to 0x7f with one more, and all others at most 0x20.
+    let stops = |word: u64| !(((((word & !HIGH) + ONES) & !HIGH) + ONES * 0x5f) | word) & HIGH;
+    before(bytes, stops, |byte| (byte < 0x20 && byte != b'\t') || byte == 0x7f)
+}
+
+/// The number of bytes before the first that may not stand in a path.
+#[inline]
+pub(crate) fn path_len(bytes: &[u8]) -> usize {
+    let stops = |word| {
+        let marks = same(word, b'#') | same(word, b'<') | same(word, b'>') | same(word, b'?');
+        below(word, 0x21) | (word & HIGH) | same(word, 0x7f) | same(word, b'`') | marks
+    };
+    before(bytes, stops, |byte| !is(byte, PATH))
+}
+
+/// The number of bytes before the first that may not stand in a query.
+#[inline]
+pub(crate) fn query_len(bytes: &[u8]) -> usize {
+    let stops = |word| {
+        let marks = same(word, b'#') | same(word, b'<') | same(word, b'>') | same(word, b'"');
+        below(word, 0x21) | (word & HIGH) | same(word, 0x7f) | marks
+    };
+    before(bytes, stops, |byte| !is(byte, QUERY))
 }
 
 /// Whether the bytes may be a field's value: no control but HTAB, and no blank at either end (RFC 9110,
@@ -156,9 +181,9 @@ pub(crate) fn query_at(target: &[u8]) -> Option<usize> {
     if target.first() != Some(&b'/') {
         return None;
     }
-    let path = run(target, PATH);
+    let path = path_len(target);
     let query = target.get(path..).unwrap_or_default();
-    let ends = query.is_empty() || (query[0] == b'?' && run(query, QUERY) == query.len());
+    let ends = query.is_empty() || (query[0] == b'?' && query_len(query) == query.len());
     ends.then_some(path)
 }
 

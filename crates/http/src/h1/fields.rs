@@ -49,16 +49,13 @@ impl Said {
         head: &mut Head,
         max_fields: usize,
     ) -> Result<usize, Error> {
-        let mut count = 0;
+        let mut room = max_fields;
         loop {
-            if let Some([b'\r', b'\n']) = input.get(at..at + 2) {
+            if let Some([b'\r', b'\n', ..]) = input.get(at..) {
                 return Ok(at + 2);
             }
             let (field, next) = field_line(input, at)?;
-            count += 1;
-            if count > max_fields {
-                return Err(HEAD_TOO_LARGE);
-            }
+            room = room.checked_sub(1).ok_or(HEAD_TOO_LARGE)?;
             at = next;
             if !decides(field.known) || self.take(input, &field, head)? {
                 push(head, field)?;
@@ -204,30 +201,28 @@ fn is_nominated(option: &[u8]) -> bool {
 
 /// One field line, with its value without surrounding whitespace, and where the next line starts. What it
 /// says of a line that is not complete does not count.
-#[inline]
+#[inline(always)]
 fn field_line(input: &[u8], at: usize) -> Result<(Field, usize), Error> {
     const NO_NAME: Error = Error::bad_request("a header line does not start with a name and a colon");
     const CONTROL: Error = Error::bad_request("a control byte in the head");
-    let rest = input.get(at..).unwrap_or_default();
-    let name_len = octets::find(rest, b':').ok_or(NO_NAME)?;
-    let name = &rest[..name_len];
-    let known = FieldName::of(name);
+    let line = input.get(at..).unwrap_or_default();
+    let (known, name_len) = FieldName::of_line(line).ok_or(NO_NAME)?;
+    let (name, mut value) = line.split_at(name_len);
     // An empty name is also a folded line (RFC 9112, section 5.2); a space is refused by section 5.1.
     if known == FieldName::Other && !octets::is_token(name) {
         return Err(NO_NAME);
     }
-    let is_blank = |at: usize| matches!(input.get(at), Some(b' ' | b'\t'));
-    let mut start = at + name_len + 1;
-    while is_blank(start) {
-        start += 1;
+    value = value.get(1..).unwrap_or_default();
+    while let [b' ' | b'\t', rest @ ..] = value {
+        value = rest;
     }
-    let end = start + octets::value_len(&input[start..]);
-    if input.get(end..end + 2) != Some(b"\r\n") {
-        return Err(CONTROL);
+    let start = input.len() - value.len();
+    let len = octets::value_len(value);
+    let Some([b'\r', b'\n', ..]) = value.get(len..) else { return Err(CONTROL) };
+    let mut end = len;
+    while end > 0 && matches!(value.get(end - 1), Some(b' ' | b'\t')) {
+        end -= 1;
     }
-    let mut stop = end;
-    while stop > start && is_blank(stop - 1) {
-        stop -= 1;
-    }
-    Ok((Field::line(Span::new(at, at + name_len), Span::new(start, stop), known), end + 2))
+    let value = Span::new(start, start + end);
+    Ok((Field::line(Span::new(at, at + name_len), value, known), start + len + 2))
 }

@@ -196,9 +196,9 @@ impl RequestLine {
         }
         let method = Method::of(&input[..method_len]);
         let at = method_len + 1;
-        let path = at + octets::run(&input[at..], octets::PATH);
+        let path = at + octets::path_len(&input[at..]);
         let end = match input.get(path) {
-            Some(b'?') => path + octets::run(&input[path..], octets::QUERY),
+            Some(b'?') => path + octets::query_len(&input[path..]),
             _ => path,
         };
         if end == at || input.get(end) != Some(&b' ') {

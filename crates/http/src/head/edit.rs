@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Changes of a head's fields. Nothing is shifted: a field that goes leaves its place empty.
 
-use super::{Field, FieldName, Head, Name, TooLarge, Value};
+use super::{Field, FieldName, Head, MAX_TEXT, Name, Span, TooLarge, Value};
 
 /// Every value of one name.
 #[derive(Debug)]
@@ -36,19 +36,31 @@ impl Head {
     /// Adds a field after those that are there. Of a name that the connection owns (`Host` among them) the
     /// field is kept and never written: [`set_authority`](Head::set_authority) changes the authority.
     pub fn append(&mut self, name: &Name, value: Value<'_>) -> Result<(), TooLarge> {
-        let text = self.add_text(name.as_bytes())?;
-        let value = self.add_text(value.as_bytes())?;
-        self.push(Field { name: text, value, known: name.known(), ..Field::default() })
+        let field = self.add_line(name, value)?;
+        self.push(field)
     }
 
     /// Replaces every field of this name by one, which stands where the first of them stood, or last.
     pub fn set(&mut self, name: &Name, value: Value<'_>) -> Result<(), TooLarge> {
         let Some(first) = self.find(name) else { return self.append(name, value) };
-        let value = self.add_text(value.as_bytes())?;
+        let field = self.add_line(name, value)?;
         self.remove_from(first + 1, name);
-        let field = &mut self.fields[first];
-        *field = Field { name: field.name, value, known: field.known, ..Field::default() };
+        self.fields[first] = field;
         Ok(())
+    }
+
+    /// Adds the text of a field as HTTP/1.1 writes it, so that it is copied as it stands there.
+    fn add_line(&mut self, name: &Name, value: Value<'_>) -> Result<Field, TooLarge> {
+        let (text, at) = (name.as_bytes(), self.text.len());
+        let parts: [&[u8]; 4] = [text, b": ", value.as_bytes(), b"\r\n"];
+        let len = parts.iter().map(|part| part.len()).sum::<usize>();
+        if len > MAX_TEXT - at.min(MAX_TEXT) {
+            return Err(TooLarge);
+        }
+        self.text.reserve(len);
+        parts.iter().for_each(|part| self.text.extend_from_slice(part));
+        let end = self.text.len() - 2;
+        Ok(Field::line(Span::new(at, at + text.len()), Span::new(at + text.len() + 2, end), name.known()))
     }
 
     /// Removes every field of this name; says whether there was one.

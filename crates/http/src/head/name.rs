@@ -35,14 +35,21 @@ macro_rules! names {
 
 names! {
     Te = "te",
+    Age = "age",
     Via = "via",
     Host = "host",
     Date = "date",
+    Etag = "etag",
+    Link = "link",
+    Vary = "vary",
+    Range = "range",
     Accept = "accept",
     Cookie = "cookie",
     Expect = "expect",
+    Origin = "origin",
     Server = "server",
     Upgrade = "upgrade",
+    Referer = "referer",
     Trailer = "trailer",
     Location = "location",
     Forwarded = "forwarded",
@@ -57,10 +64,13 @@ names! {
     ContentType = "content-type",
     GrpcTimeout = "grpc-timeout",
     GrpcMessage = "grpc-message",
+    LastModified = "last-modified",
+    CacheControl = "cache-control",
     XRequestId = "x-request-id",
     Authorization = "authorization",
     ContentLength = "content-length",
     AcceptEncoding = "accept-encoding",
+    AcceptLanguage = "accept-language",
     XForwardedFor = "x-forwarded-for",
     ContentEncoding = "content-encoding",
     ProxyConnection = "proxy-connection",
@@ -75,44 +85,138 @@ names! {
 /// Names in the list and the one that is not.
 pub(super) const COUNT: usize = FieldName::ALL.len() + 1;
 
-/// The longest name in the list, and one.
-const LENGTHS: usize = 21;
-/// Names of one length; a build that has more fails.
-const SAME_LENGTH: usize = 5;
+/// The first 16 bytes of a name, zeros behind a shorter one, and where they are letters, which are the same
+/// in either case.
+#[derive(Clone, Copy)]
+struct Key {
+    words: [u64; 2],
+    letters: [u64; 2],
+    len: u8,
+}
 
-/// The names of each length, so that at most a few are compared.
-const BY_LENGTH: [[FieldName; SAME_LENGTH]; LENGTHS] = {
-    let mut table = [[FieldName::Other; SAME_LENGTH]; LENGTHS];
-    let mut at = 0;
-    while at < FieldName::ALL.len() {
-        let name = FieldName::ALL[at];
-        let row = name.text().len();
-        let mut free = 0;
-        while !matches!(table[row][free], FieldName::Other) {
-            free += 1;
+/// The bit that makes a letter lower-case.
+const LOWER: u64 = 0x2020_2020_2020_2020;
+
+impl Key {
+    const fn of(text: &[u8]) -> Key {
+        let (words, mut letters) = (words(text), [0; 2]);
+        let mut at = 0;
+        while at < text.len() && at < 16 {
+            if text[at].is_ascii_lowercase() {
+                letters[at / 8] |= 0x20 << (at % 8 * 8);
+            }
+            at += 1;
         }
-        table[row][free] = name;
+        Key { words, letters, len: text.len() as u8 }
+    }
+
+    /// Whether a name of this length that starts with these words is this one, as far as they tell.
+    #[inline(always)]
+    fn fits(&self, words: [u64; 2], len: usize) -> bool {
+        let [a, b] = [0, 1].map(|at| (words[at] ^ self.words[at]) & !self.letters[at]);
+        (a | b == 0) & (usize::from(self.len) == len)
+    }
+}
+
+const fn words(name: &[u8]) -> [u64; 2] {
+    let mut words = [0; 2];
+    let mut at = 0;
+    while at < name.len() && at < 16 {
+        words[at / 8] |= (name[at] as u64) << (at % 8 * 8);
         at += 1;
     }
-    table
+    words
+}
+
+const SLOT_BITS: u32 = 9;
+const SLOTS: usize = 1 << SLOT_BITS;
+
+#[inline(always)]
+const fn slot(words: [u64; 2], multiplier: u64) -> usize {
+    let mixed = (words[0] | LOWER) ^ (words[1] | LOWER).rotate_left(29);
+    (mixed.wrapping_mul(multiplier) >> (64 - SLOT_BITS)) as usize
+}
+
+/// So many bits from the lowest one, of less than 64.
+#[inline(always)]
+const fn low(bits: u32) -> u64 {
+    (1 << bits) - 1
+}
+
+/// A multiplier that gives each name a slot of its own, and the slots. A list for which none is found soon
+/// does not compile.
+const fn place() -> (u64, [FieldName; SLOTS]) {
+    let mut multiplier: u64 = 0x9e37_79b9_7f4a_7c15;
+    loop {
+        let mut slots = [FieldName::Other; SLOTS];
+        let mut at = 0;
+        while at < FieldName::ALL.len() {
+            let name = FieldName::ALL[at];
+            let slot = slot(words(name.text().as_bytes()), multiplier);
+            if !matches!(slots[slot], FieldName::Other) {
+                break;
+            }
+            slots[slot] = name;
+            at += 1;
+        }
+        if at == FieldName::ALL.len() {
+            return (multiplier, slots);
+        }
+        // The next of a sequence of odd numbers without pattern.
+        multiplier = multiplier.wrapping_mul(0xd134_2543_de82_ef95) | 1;
+    }
+}
+
+const PLACED: (u64, [FieldName; SLOTS]) = place();
+static SLOT_NAMES: [FieldName; SLOTS] = PLACED.1;
+
+static KEYS: [Key; COUNT] = {
+    let mut keys = [Key::of(b""); COUNT];
+    let mut at = 0;
+    while at < FieldName::ALL.len() {
+        keys[FieldName::ALL[at] as usize] = Key::of(FieldName::ALL[at].text().as_bytes());
+        at += 1;
+    }
+    keys
 };
 
 impl FieldName {
-    /// Which name of the list this is, whatever its case. The bytes are a token.
-    #[inline]
+    /// Which name of the list this is, whatever its case. What is no token is none of them.
     pub fn of(name: &[u8]) -> FieldName {
-        let (Some(row), Some(last)) = (BY_LENGTH.get(name.len()), name.last()) else {
-            return FieldName::Other;
-        };
-        let (first, last) = (name[0] | 0x20, last | 0x20);
-        for known in row {
-            let text = known.text().as_bytes();
-            // The ends differ for nearly every other name.
-            if text.first() == Some(&first) && text.last() == Some(&last) && name.eq_ignore_ascii_case(text) {
-                return *known;
+        FieldName::find(words(name), name)
+    }
+
+    /// The name that a line starts with, and its length; what follows it is a colon. None without a colon.
+    #[inline(always)]
+    pub(crate) fn of_line(line: &[u8]) -> Option<(FieldName, usize)> {
+        if let Some((first, rest)) = line.split_first_chunk::<8>()
+            && let Some(second) = rest.first_chunk::<8>()
+        {
+            let [a, b] = [u64::from_le_bytes(*first), u64::from_le_bytes(*second)];
+            let colon = octets::same(a, b':');
+            if colon != 0 {
+                let bits = colon.trailing_zeros() & !7;
+                let len = (bits / 8) as usize;
+                return Some((FieldName::find([a & low(bits), 0], &first[..len]), len));
+            }
+            let colon = octets::same(b, b':');
+            if colon != 0 {
+                let bits = colon.trailing_zeros() & !7;
+                let len = (bits / 8) as usize + 8;
+                return Some((FieldName::find([a, b & low(bits)], &line[..len]), len));
             }
         }
-        FieldName::Other
+        let len = octets::find(line, b':')?;
+        Some((FieldName::of(&line[..len]), len))
+    }
+
+    #[inline(always)]
+    fn find(words: [u64; 2], name: &[u8]) -> FieldName {
+        let known = SLOT_NAMES[slot(words, PLACED.0)];
+        // The words leave the rest of a long name open.
+        let same = KEYS[known as usize].fits(words, name.len())
+            && (name.len() <= 16 || name.eq_ignore_ascii_case(known.text().as_bytes()));
+        if same { known } else { FieldName::Other }
     }
 
     /// Whether the field belongs to one connection, and so is never passed on as it came (RFC 9110,
@@ -224,9 +328,26 @@ mod tests {
             let text = known.text();
             assert_eq!(FieldName::of(text.as_bytes()), *known);
             assert_eq!(FieldName::of(text.to_ascii_uppercase().as_bytes()), *known);
+            for line in
+                [format!("{text}:"), format!("{text}: a value"), format!("{text}:{}", "x:".repeat(20))]
+            {
+                assert_eq!(FieldName::of_line(line.as_bytes()), Some((*known, text.len())));
+            }
+            assert_eq!(FieldName::of_line(text.as_bytes()), None);
             let mut other = text.as_bytes().to_vec();
-            other[1] = b'!';
-            assert_eq!(FieldName::of(&other), FieldName::Other, "{text}");
+            for at in 0..text.len() {
+                let byte = other[at];
+                // All that differ from the byte in a bit or two, which is how case differs.
+                for bits in (0..64).map(|at| 1u8 << (at % 8) | 1 << (at / 8)) {
+                    other[at] = byte ^ bits;
+                    let same = other.eq_ignore_ascii_case(text.as_bytes());
+                    let wanted = if same { *known } else { FieldName::Other };
+                    let found = FieldName::of(&other);
+                    let is_found = other.eq_ignore_ascii_case(found.text().as_bytes());
+                    assert!(found == wanted || is_found, "{text}: {other:?}");
+                }
+                other[at] = byte;
+            }
         }
         for other in [&b""[..], b"x", b"x-one", b"a-name-that-is-longer-than-any-in-the-list"] {
             assert_eq!(FieldName::of(other), FieldName::Other);
