@@ -29,7 +29,7 @@ pub(super) fn write(head: &Head, mut length: LengthLine, out: &mut Vec<u8>) {
                 FieldName::ContentLength => match length {
                     LengthLine::Omit => continue,
                     LengthLine::AsItIs => {}
-                    LengthLine::Exactly(bytes) if octets::decimal(field.value.of(text)) == Some(bytes) => {
+                    LengthLine::Exactly(bytes) if says(field.value.of(text), bytes) => {
                         // Another one would be one too many.
                         length = LengthLine::Omit;
                     }
@@ -72,6 +72,11 @@ pub(super) fn write(head: &Head, mut length: LengthLine, out: &mut Vec<u8>) {
         number(out, bytes, 10);
         out.extend_from_slice(b"\r\n");
     }
+}
+
+/// Whether the text is this number as anybody would write it, without zeros before it.
+fn says(text: &[u8], number: u64) -> bool {
+    octets::decimal(text) == Some(number) && (text[0] != b'0' || text.len() == 1)
 }
 
 /// Whether a field of this name is not just copied.
