@@ -3,6 +3,7 @@
 
 mod client;
 mod corpus;
+mod downgrade;
 mod oracles;
 mod pieces;
 mod server;
