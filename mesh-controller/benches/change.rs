@@ -79,6 +79,7 @@ async fn measure(cluster: Cluster) {
         translator: Translator::default(),
         print_status: false,
         observed: Observed::default(),
+        allow_empty_source: false,
         rescan: Default::default(),
     };
     let empty = resident_mib();

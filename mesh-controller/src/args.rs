@@ -45,6 +45,11 @@ pub struct Args {
     #[arg(long, value_name = "dir:PATH", value_parser = parse_source)]
     pub source: PathBuf,
 
+    /// Believe a source that has no object: remove everything from every node, and start on it. Without this, it is
+    /// taken for a directory that is not mounted or not written yet.
+    #[arg(long)]
+    pub allow_empty_source: bool,
+
     /// The address and port that nodes connect to; port 0 takes a free one.
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:15010")]
     pub listen: SocketAddr,

@@ -4,13 +4,20 @@
 use std::path::Path;
 
 use weft_manifests::{Fault, Manifests};
-use weft_translate::{Preview, Problem, Translator};
+use weft_translate::{Preview, Problem, Store, Translator};
 
-/// Reads and translates once. Blocks on the disk.
-pub fn preview(source: &Path, translator: &Translator) -> Preview {
+use crate::intake::EMPTY;
+
+/// Reads and translates once; that a controller would not start on a source without any object is a problem, too.
+/// Blocks on the disk.
+pub fn preview(source: &Path, allow_empty: bool, translator: &Translator) -> Preview {
     let scan = Manifests::new([source.to_owned()]).scan();
-    let texts = scan.changed.iter().map(|(name, text)| (&**name, &**text));
     let unread =
         |fault: &Fault| Problem::unread(&fault.path.display().to_string(), fault.line, &fault.reason);
-    Preview::new(translator, texts, scan.faults.iter().map(unread).collect())
+    let mut problems: Vec<Problem> = scan.faults.iter().map(unread).collect();
+    let texts = || scan.changed.iter().map(|(name, text)| (&**name, &**text));
+    if !allow_empty && problems.is_empty() && Store::default().would_be_empty(texts(), []) {
+        problems.push(Problem::unread(&source.display().to_string(), 0, EMPTY));
+    }
+    Preview::new(translator, texts(), problems)
 }

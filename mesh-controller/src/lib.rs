@@ -8,6 +8,7 @@ pub mod args;
 mod dir_source;
 pub mod dry_run;
 mod identity_file;
+pub mod intake;
 mod metrics;
 pub mod observed;
 pub mod open_files;

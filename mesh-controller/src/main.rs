@@ -67,7 +67,7 @@ async fn run(line: CommandLine) -> anyhow::Result<ExitCode> {
 async fn run_controller(args: Args) -> anyhow::Result<ExitCode> {
     telemetry::init(args.log_format, &args.log)?;
     if args.dry_run {
-        let preview = dry_run::preview(&args.source, &translator(&args));
+        let preview = dry_run::preview(&args.source, args.allow_empty_source, &translator(&args));
         io::stdout().lock().write_all(preview.print(args.output)?.as_bytes())?;
         return Ok(if preview.rejected() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
@@ -94,13 +94,14 @@ async fn serve(args: &Args, server: &mut IrServer) -> anyhow::Result<()> {
     let mut hangup = signal(SignalKind::hangup()).context("cannot catch signals")?;
     let config = ReconcilerConfig {
         source: args.source.clone(),
+        allow_empty_source: args.allow_empty_source,
         identities: args.state_dir.join("identities.log"),
         translator: translator(args),
         print_status: args.print_status,
         observed: Observed::default(),
         rescan: Arc::new(Notify::new()),
     };
-    let rescan = config.rescan.clone();
+    let (rescan, mut objects) = (config.rescan.clone(), config.observed.watch());
     let (admin_drain, admin_watch) = drain::channel();
     let mut tasks = Supervisor::new();
     let ready =
@@ -116,6 +117,10 @@ async fn serve(args: &Args, server: &mut IrServer) -> anyhow::Result<()> {
             end = server.failed() => return Err(end.into()),
             end = tasks.failed() => return Err(end.into()),
             signal = signals.next() => break tracing::info!(?signal, "ending on a signal"),
+            Ok(()) = objects.changed() => match &objects.borrow_and_update().withheld {
+                Some(reason) => ready.note(&format!("the source {reason}; what was read before stays")),
+                None => ready.ready(),
+            },
             Some(()) = hangup.recv() => {
                 tracing::info!("reading the source again on SIGHUP");
                 rescan.notify_one();

@@ -67,6 +67,11 @@ impl ControllerMetrics {
             ("weft_controller_files", "manifest files that were read", objects.files),
             ("weft_controller_rejected_files", "files with a problem", objects.rejected_files()),
             ("weft_controller_problems", "problems of files and objects", objects.problems.len() as u64),
+            (
+                "weft_controller_source_empty",
+                "1 while the source has no object and what was read before stays",
+                u64::from(objects.withheld.is_some()),
+            ),
         ];
         for (name, help, value) in gauges {
             gauge(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;

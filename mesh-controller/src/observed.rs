@@ -35,6 +35,9 @@ pub struct Objects {
     pub statuses: OrdMap<ObjectKey, Arc<Status>>,
     /// What is wrong now, and in which file and line, by file.
     pub problems: Arc<Vec<Problem>>,
+    /// Why nothing of the source is taken in, where it has no object.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub withheld: Option<&'static str>,
     /// Files that have been read.
     pub files: u64,
     /// How many objects there are of each kind.

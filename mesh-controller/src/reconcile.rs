@@ -10,11 +10,12 @@ use std::{
 use tokio::{sync::Notify, task::JoinError, time::sleep_until};
 use weft_ir::{publish::Change, stream::Versions};
 use weft_manifests::{Fault, Manifests, Scan};
-use weft_translate::{Delta, Problem, Severity, Store, Translation, Translator};
+use weft_translate::{Delta, Problem, Severity, Translation, Translator};
 
 use crate::{
     dir_source::{Changed, DirWatch, WatchError},
     identity_file::{IdentityFile, IdentityFileError},
+    intake::Intake,
     observed::{Objects, Observed},
     serve_ir::{IrHandle, Stopped},
     status::StatusBook,
@@ -35,6 +36,14 @@ pub enum ReconcileError {
     /// The source cannot be watched.
     #[error(transparent)]
     Watch(#[from] WatchError),
+    /// The source has no object at the start.
+    #[error("{path}: {reason}; nothing was published")]
+    Empty {
+        /// The directory.
+        path: String,
+        /// What to do.
+        reason: &'static str,
+    },
     /// Nobody can tell what a document names at the start.
     #[error("{0}; nothing was published")]
     Unrecognized(String),
@@ -54,6 +63,8 @@ pub enum ReconcileError {
 pub struct ReconcilerConfig {
     /// The directory of manifests.
     pub source: PathBuf,
+    /// Whether a source without any object is believed.
+    pub allow_empty_source: bool,
     /// The file of the identity numbers.
     pub identities: PathBuf,
     /// The settings of the translation.
@@ -73,7 +84,7 @@ pub struct Reconciler {
     handle: IrHandle,
     source: Option<Manifests>,
     watch: DirWatch,
-    store: Store,
+    intake: Intake,
     translation: Translation,
     identities: IdentityFile,
     book: StatusBook,
@@ -96,6 +107,7 @@ impl Reconciler {
         let watch = DirWatch::start(&config.source)?;
         let (file, identities) = IdentityFile::open(&config.identities)?;
         let book = StatusBook::new(handle.patience());
+        let intake = Intake::new(&config.source, config.allow_empty_source);
         let mut reconciler = Reconciler {
             source: Some(Manifests::new([config.source.clone()])),
             translation: Translation::new(config.translator.clone(), identities),
@@ -103,7 +115,7 @@ impl Reconciler {
             config,
             handle,
             watch,
-            store: Store::default(),
+            intake,
             book,
             unread: Vec::new(),
             of_translation: Vec::new(),
@@ -115,12 +127,16 @@ impl Reconciler {
             return Err(fault.clone().into());
         }
         reconciler.unread = problems(&scan.faults);
-        reconciler.apply(scan.changed, scan.removed);
-        if let Some(problem) =
-            reconciler.store.problems().find(|problem| problem.severity == Severity::Unrecognized)
-        {
+        reconciler.intake.take(scan);
+        if let Some(reason) = reconciler.intake.withheld() {
+            let path = reconciler.config.source.display().to_string();
+            return Err(ReconcileError::Empty { path, reason });
+        }
+        let mut problems = reconciler.intake.store().problems();
+        if let Some(problem) = problems.find(|problem| problem.severity == Severity::Unrecognized) {
             return Err(ReconcileError::Unrecognized(problem.to_string()));
         }
+        drop(problems);
         let mut delta = reconciler.translate();
         reconciler.save(&mut delta)?;
         reconciler.publish(delta).await?;
@@ -159,21 +175,25 @@ impl Reconciler {
 
     async fn source_changed(&mut self, changed: Changed) -> Result<(), ReconcileError> {
         let scan = self.scan(changed).await?;
-        let unread = problems(&scan.faults);
+        let mut unread = problems(&scan.faults);
+        let taken = self.intake.take(scan);
+        unread.extend(self.intake.problems());
         let same = unread == self.unread;
         if !same {
             self.unread = unread;
+            self.objects.withheld = self.intake.withheld();
             self.set_problems();
         }
-        if scan.is_empty() {
+        if !taken {
             if !same {
                 self.report(Vec::new());
             }
-            // A file that was only touched says that what it holds is what holds now.
-            self.handle.publish(Change { versions: self.versions(), ..Change::default() }).await?;
+            if self.objects.withheld.is_none() {
+                // A file that was only touched says that what it holds is what holds now.
+                self.handle.publish(Change { versions: self.versions(), ..Change::default() }).await?;
+            }
             return Ok(());
         }
-        self.apply(scan.changed, scan.removed);
         let mut delta = self.translate();
         while let Err(error) = self.save(&mut delta) {
             tracing::error!(%error, "cannot keep the identities, and so publishing nothing new");
@@ -198,15 +218,10 @@ impl Reconciler {
         Ok(scan)
     }
 
-    fn apply(&mut self, changed: Vec<(String, String)>, removed: Vec<String>) {
-        let changed = changed.iter().map(|(name, text)| (&**name, &**text));
-        self.store.apply_all(changed, removed.iter().map(String::as_str));
-    }
-
     fn translate(&mut self) -> Delta {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let started = Instant::now();
-        let delta = self.translation.update(&mut self.store, now);
+        let delta = self.translation.update(self.intake.store_mut(), now);
         let duration = started.elapsed();
         self.config.observed.translated(duration);
         tracing::debug!(objects = delta.translated, ?duration, "translated");

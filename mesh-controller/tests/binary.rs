@@ -58,14 +58,18 @@ struct Running {
 
 impl Running {
     fn start(home: &Home, arguments: &[&str]) -> Running {
+        let running = Running::begin(home, arguments);
+        running.logs("serving nodes");
+        running
+    }
+
+    fn begin(home: &Home, arguments: &[&str]) -> Running {
         let mut command = home.command(&["--source", &home.source()]);
         let mut child = command.args(arguments).stderr(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let (sender, log) = mpsc::channel();
         thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
-        let running = Running { child, log };
-        running.logs("serving nodes");
-        running
+        Running { child, log }
     }
 
     fn logs(&self, text: &str) {
@@ -212,6 +216,34 @@ fn health_metrics_and_what_is_broken_are_served_until_a_signal_ends_it() {
     running.signal("TERM");
     assert!(running.ended().success());
     assert!(!socket.exists());
+}
+
+#[test]
+fn an_empty_source_is_named_wherever_somebody_looks() {
+    let home = Home::new();
+    let socket = home.path("run/admin.sock");
+    let _running = Running::start(&home, &["--admin", &format!("unix:{}", socket.display())]);
+    fs::rename(home.path("source/a.yaml"), home.path("a.yaml")).unwrap();
+    let says = "source holds no object that is read";
+    eventually(&socket, "/readyz", says);
+    assert!(ask(&socket, "/readyz").starts_with("HTTP/1.1 200 "), "it serves what it had");
+    eventually(&socket, "/status", "holds no object that is read");
+    eventually(&socket, "/metrics", "weft_controller_source_empty 1");
+    fs::rename(home.path("a.yaml"), home.path("source/a.yaml")).unwrap();
+    eventually(&socket, "/metrics", "weft_controller_source_empty 0");
+    assert!(!ask(&socket, "/readyz").contains(says));
+
+    let empty = Home::new();
+    fs::remove_file(empty.path("source/a.yaml")).unwrap();
+    let mut refused = Running::begin(&empty, &[]);
+    refused.logs("--allow-empty-source; nothing was published");
+    assert_eq!(refused.ended().code(), Some(1));
+    let source = empty.source();
+    let (code, stdout, _) = empty.run(&["--source", &source, "--dry-run"]);
+    assert_eq!(code, Some(1));
+    assert!(stdout.contains("--allow-empty-source"), "{stdout}");
+    let (code, _, _) = empty.run(&["--source", &source, "--dry-run", "--allow-empty-source"]);
+    assert_eq!(code, Some(0));
 }
 
 #[test]

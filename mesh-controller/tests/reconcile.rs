@@ -41,6 +41,7 @@ async fn server(state: &Path) -> IrServer {
 fn config(root: &Path) -> ReconcilerConfig {
     ReconcilerConfig {
         source: root.join("source"),
+        allow_empty_source: false,
         identities: root.join("identities.log"),
         translator: Translator::default(),
         print_status: false,
@@ -308,5 +309,49 @@ async fn a_node_that_the_source_does_not_name_programs_no_gateway() {
         let objects = running.stands(says(then)).await;
         assert!(says("lastTransitionTime")(&objects));
     }
+    running.end().await;
+}
+
+#[tokio::test]
+async fn a_source_without_any_object_is_refused_at_the_start_and_removes_nothing_later() {
+    let root = tempfile::tempdir().unwrap();
+    fs::create_dir(root.path().join("source")).unwrap();
+    let server = server(&root.path().join("state")).await;
+    let error =
+        Reconciler::start(config(root.path()), server.handle().clone()).await.unwrap_err().to_string();
+    for part in ["/source: holds no object", "--allow-empty-source", "nothing was published"] {
+        assert!(error.contains(part), "{error}");
+    }
+    assert_eq!(server.handle().watch_acks().borrow().revision, 0);
+    let believed = ReconcilerConfig { allow_empty_source: true, ..config(root.path()) };
+    assert_eq!(Reconciler::start(believed, server.handle().clone()).await.unwrap().revision(), 1);
+    server.shutdown().await;
+
+    let running = Running::start().await;
+    for name in ["a.yaml", "b.yaml", "c.yaml"] {
+        fs::remove_file(running.file(name)).unwrap();
+    }
+    let objects = running.stands(|objects| objects.withheld.is_some()).await;
+    assert!(problem(&objects).contains("/source: holds no object"), "{}", problem(&objects));
+    assert_eq!(objects.counts["Service"].accepted, 3, "what was read before stays");
+    let revision = objects.revision;
+    fs::write(running.file("c.yaml"), SERVICE.replace("name: a", "name: c")).unwrap();
+    let objects = running.stands(|objects| objects.withheld.is_none()).await;
+    assert_eq!((objects.counts["Service"].accepted, objects.revision), (1, revision + 1));
+    running.end().await;
+}
+
+#[tokio::test]
+async fn a_file_that_breaks_keeps_what_it_had_when_it_is_renamed() {
+    let running = Running::start().await;
+    fs::write(running.file("a.yaml"), b"kind: \xff\n").unwrap();
+    running.stands(|objects| objects.problems.len() == 1).await;
+    fs::rename(running.file("a.yaml"), running.file("renamed.yaml")).unwrap();
+    let objects = running.stands(|objects| objects.problems.len() == 2).await;
+    assert!(problem(&objects).contains("/a.yaml: is gone while "), "{}", problem(&objects));
+    assert_eq!(objects.counts["Service"].accepted, 3);
+    fs::write(running.file("renamed.yaml"), SERVICE).unwrap();
+    let objects = running.stands(|objects| objects.problems.is_empty()).await;
+    assert_eq!(objects.counts["Service"].accepted, 3);
     running.end().await;
 }

@@ -13,38 +13,41 @@ use std::{
 
 use weft_api::object::ObjectKey;
 use weft_manifests::Manifests;
-use weft_translate::{Severity, Store};
+use weft_mesh_controller::intake::Intake;
+use weft_translate::Severity;
 
 /// What a controller reads, up to the translation: that is a function of what the store holds
 /// (`crates/translate/tests/incremental.rs`).
 struct Replica {
     manifests: Manifests,
-    store: Store,
+    intake: Intake,
 }
 
 impl Replica {
     fn new(root: &Path) -> Replica {
-        Replica { manifests: Manifests::new([root.to_owned()]), store: Store::default() }
+        Replica { manifests: Manifests::new([root.to_owned()]), intake: Intake::new(root, false) }
     }
 
     /// Looks at the directory; whether a start on it would stop.
     fn follow(&mut self) -> bool {
         let scan = self.manifests.scan();
-        let changed = scan.changed.iter().map(|(name, text)| (&**name, &**text));
-        self.store.apply_all(changed, scan.removed.iter().map(String::as_str));
-        scan.faults.iter().any(|fault| fault.hides)
-            || self.store.problems().any(|problem| problem.severity == Severity::Unrecognized)
+        let unread = scan.faults.iter().any(|fault| fault.hides);
+        self.intake.take(scan);
+        let mut problems = self.intake.store().problems();
+        unread
+            || self.intake.withheld().is_some()
+            || problems.any(|problem| problem.severity == Severity::Unrecognized)
     }
 
     /// All that the state follows from.
     fn content(&self) -> String {
-        let objects: Vec<_> = self.store.objects().iter().collect();
-        let problems: Vec<_> = self.store.problems().map(ToString::to_string).collect();
+        let objects: Vec<_> = self.intake.store().objects().iter().collect();
+        let problems: Vec<_> = self.intake.store().problems().map(ToString::to_string).collect();
         format!("{objects:#?} {problems:#?}")
     }
 
     fn keys(&self) -> BTreeSet<ObjectKey> {
-        self.store.objects().keys().cloned().collect()
+        self.intake.store().objects().keys().cloned().collect()
     }
 }
 

@@ -33,6 +33,8 @@ pub struct Store {
     of_objects: BTreeMap<ObjectKey, Vec<Problem>>,
     problems: ProblemSet,
     changed: BTreeSet<ObjectKey>,
+    /// How many sources have an object.
+    filled: usize,
 }
 
 impl Store {
@@ -65,11 +67,23 @@ impl Store {
         }
     }
 
+    /// Keeps what sources have that are gone, as far as no other source names it.
+    pub fn keep_all<'a>(&mut self, gone: impl IntoIterator<Item = &'a str>) {
+        let mut touched = BTreeSet::new();
+        for source in gone {
+            let Some(source) = self.sources.get_mut(source) else { continue };
+            source.found.outdate();
+            touched.extend(source.found.keys().cloned());
+        }
+        touched.into_iter().for_each(|key| self.decide(key));
+    }
+
     /// Puts what a text holds in the place of what its source had, and collects what either touches.
     fn replace(&mut self, source: &str, text: Option<&str>, touched: &mut BTreeSet<ObjectKey>) {
         let (name, old) =
             self.sources.remove_entry(source).unwrap_or_else(|| (source.into(), Source::default()));
         self.problems.remove(&old.problems);
+        self.filled -= usize::from(!old.found.is_empty());
         for key in old.found.keys() {
             if let Some(claims) = self.claims.get_mut(key) {
                 claims.retain(|other| *other != name);
@@ -82,6 +96,7 @@ impl Store {
             new.keep(old);
         }
         self.problems.add(&new.problems);
+        self.filled += usize::from(!new.found.is_empty());
         for key in new.found.keys() {
             let claims = self.claims.entry(key.clone()).or_default();
             claims.insert(claims.partition_point(|other| *other < name), name.clone());
@@ -93,6 +108,34 @@ impl Store {
     /// The names of the sources.
     pub fn sources(&self) -> impl Iterator<Item = &Arc<str>> {
         self.sources.keys()
+    }
+
+    /// Whether a source has an object.
+    pub fn has_objects(&self, source: &str) -> bool {
+        self.sources.get(source).is_some_and(|source| !source.found.is_empty())
+    }
+
+    /// Whether nobody can tell what some document of a source names.
+    pub fn is_unrecognized(&self, source: &str) -> bool {
+        self.sources.get(source).is_some_and(|source| source.unrecognized > 0)
+    }
+
+    /// Whether there would be no object left, and nothing that might be one, once these sources have these
+    /// texts and others are gone. Reads the texts where no other source has an object, up to the first that
+    /// has one.
+    pub fn would_be_empty<'a>(
+        &self,
+        changed: impl IntoIterator<Item = (&'a str, &'a str)>,
+        removed: impl IntoIterator<Item = &'a str>,
+    ) -> bool {
+        let changed: Vec<_> = changed.into_iter().collect();
+        let touched = changed.iter().map(|(source, _)| *source).chain(removed);
+        let filled: BTreeSet<_> = touched.filter(|source| self.has_objects(source)).collect();
+        let is_empty = |(name, text): &(&str, &str)| {
+            let source = Source::read(&Arc::from(*name), text, &self.objects);
+            source.found.is_empty() && source.unrecognized == 0
+        };
+        filled.len() == self.filled && changed.iter().all(is_empty)
     }
 
     /// How many objects there are of each kind that is none of Weft's business, by `apiVersion` and kind.
@@ -168,15 +211,18 @@ impl Store {
     }
 }
 
-/// The entry of an object, given the sources that name it, and what is wrong with it.
+/// The entry of an object, given the sources that name it, and what is wrong with it. What is kept of an earlier
+/// text counts where no other names the object.
 fn used(
     sources: &BTreeMap<Arc<str>, Source>,
     claims: &[Arc<str>],
     key: &ObjectKey,
 ) -> (Option<Entry>, Vec<Problem>) {
     let of_sources = claims.iter().filter_map(|name| Some((name, sources.get(name)?)));
-    let mut found =
-        of_sources.flat_map(|(name, source)| source.found.of(key).map(move |found| (name, found)));
+    let all: Vec<_> =
+        of_sources.flat_map(|(name, source)| source.found.of(key).map(move |found| (name, found))).collect();
+    let only_kept = all.iter().all(|(_, found)| found.kept);
+    let mut found = all.into_iter().filter(|(_, found)| only_kept || !found.kept);
     let Some((source, first)) = found.next() else { return (None, Vec::new()) };
     let problem = |source: &Arc<str>, line: u32, message: Arc<str>, severity| Problem {
         source: source.clone(),

@@ -165,7 +165,7 @@ impl Reading<'_> {
             };
             Arc::new(Refused { value: located.value, error, line })
         });
-        self.source.found.push(key, Found { line, content, note });
+        self.source.found.push(key, Found { line, content, note, kept: false });
     }
 
     /// An object of a kind that is not read.

@@ -14,6 +14,8 @@ pub(super) struct Found {
     pub(super) content: Content,
     /// What of it has no effect, and the line.
     pub(super) note: Option<(u32, Arc<str>)>,
+    /// It is of an earlier text: whoever names the object now is believed instead.
+    pub(super) kept: bool,
 }
 
 /// Objects in the order of their keys, each once or, wrongly, several times in the order of the text.
@@ -29,6 +31,16 @@ impl Objects {
     /// Adds those of the next document.
     pub(super) fn append(&mut self, mut other: Objects) {
         self.0.append(&mut other.0);
+    }
+
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Has all count as those of an earlier text.
+    pub(super) fn outdate(&mut self) {
+        self.0.iter_mut().for_each(|(_, found)| found.kept = true);
     }
 
     /// Puts all in their order.
@@ -51,7 +63,8 @@ impl Objects {
     /// Takes those of another text that this one does not name, and tells whether there are any.
     pub(super) fn keep(&mut self, old: Objects) -> bool {
         let before = self.0.len();
-        let kept: Vec<_> = old.0.into_iter().filter(|(key, _)| self.of(key).next().is_none()).collect();
+        let mut kept: Vec<_> = old.0.into_iter().filter(|(key, _)| self.of(key).next().is_none()).collect();
+        kept.iter_mut().for_each(|(_, found)| found.kept = true);
         self.0.extend(kept);
         self.sort();
         self.0.len() > before

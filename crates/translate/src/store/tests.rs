@@ -375,3 +375,41 @@ fn the_state_depends_on_the_texts_and_not_on_their_history() {
     }
     assert!(equal > 50 && kept > 50, "both happened: {equal} {kept}");
 }
+
+#[test]
+fn whether_anything_would_be_left_is_known_before() {
+    let mut store = Store::default();
+    let foreign = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n";
+    let nobody = || [("", ""); 0];
+    assert!(store.would_be_empty(nobody(), []) && store.would_be_empty([("a.yaml", foreign)], []));
+    assert!(!store.would_be_empty([("a.yaml", "# nothing\n"), ("b.yaml", GOOD)], []));
+    store.apply_all([("a.yaml", GOOD), ("b.yaml", OTHER), ("c.yaml", foreign)], []);
+    assert!(!store.would_be_empty(nobody(), ["a.yaml"]));
+    assert!(!store.would_be_empty([("a.yaml", "")], ["c.yaml"]));
+    assert!(store.would_be_empty([("a.yaml", "# nothing\n")], ["b.yaml", "gone.yaml"]));
+    assert!(store.would_be_empty(nobody(), ["a.yaml", "b.yaml", "b.yaml"]));
+    assert!(!store.would_be_empty([("a.yaml", "spec: [\n")], ["b.yaml"]), "what it names may be kept");
+    assert!(!store.would_be_empty([("d.yaml", GOOD)], ["a.yaml", "b.yaml", "c.yaml"]));
+    store.apply_all(nobody(), ["a.yaml", "b.yaml"]);
+    assert!(store.objects().is_empty() && store.would_be_empty(nobody(), []));
+}
+
+#[test]
+fn what_is_kept_of_an_earlier_text_gives_way_to_whoever_names_it_now() {
+    let mut store = Store::default();
+    store.apply_all([("a.yaml", GOOD), ("c.yaml", OTHER)], []);
+    store.apply("a.yaml", "spec: [\n");
+    assert_eq!(names(&store), ["Service shop/a", "Service shop/b"]);
+    store.keep_all(["c.yaml"]);
+    assert_eq!(names(&store), ["Service shop/a", "Service shop/b"]);
+    // Each moves to another file, with a port that is none.
+    let moved = [GOOD.replace("80", "80000"), OTHER.replace("{}", "{ports: 1}")].join("---\n");
+    store.apply("d.yaml", &moved);
+    assert_eq!(names(&store), [""; 0], "the texts of now are used");
+    assert!(!texts(&store).iter().any(|text| text.contains("is also at")), "{:?}", texts(&store));
+    store.remove("d.yaml");
+    assert_eq!(names(&store), ["Service shop/a", "Service shop/b"]);
+    store.apply("c.yaml", OTHER);
+    store.apply("b.yaml", OTHER);
+    assert!(texts(&store).iter().any(|text| text.contains("is also at b.yaml:1")), "{:?}", texts(&store));
+}
