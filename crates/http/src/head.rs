@@ -23,10 +23,11 @@ pub struct Span {
 }
 
 impl Span {
-    /// The part from `start` to before `end`. Both are at most [`MAX_TEXT`] for whatever a head holds.
+    /// The part from `start` to before `end`, which is not before `start`. Both are at most [`MAX_TEXT`] for
+    /// whatever a head holds.
     #[inline]
     pub(crate) fn new(start: usize, end: usize) -> Span {
-        Span { at: start as u32, len: end.saturating_sub(start) as u32 }
+        Span { at: start as u32, len: end.wrapping_sub(start) as u32 }
     }
 
     /// Whether it holds nothing, which is how a part that was not given is noted.
@@ -71,7 +72,7 @@ pub struct Field {
 }
 
 impl Field {
-    /// A line as HTTP/1.1 writes it stands in the text, from the name to the end of the value.
+    /// A line as HTTP/1.1 writes it stands in the text, from the name to a line end behind the value.
     pub(crate) const LINE: u8 = 1;
     /// No table of HTTP/2 may remember it (RFC 7541, section 7.1.3).
     pub(crate) const SENSITIVE: u8 = 2;

@@ -67,9 +67,15 @@ const ONES: u64 = 0x0101_0101_0101_0101;
 const HIGH: u64 = 0x8080_8080_8080_8080;
 
 /// The number of bytes before the first that `stops`, eight at a time. `stops` marks bytes by their highest
-/// bit, exactly at least up to the first, and `confirm` asks again about that one.
+/// bit, exactly at least up to the first; `passes` lets one through that it marks, and `ends` says of a
+/// single byte what both say of a word.
 #[inline(always)]
-fn before(bytes: &[u8], stops: impl Fn(u64) -> u64, confirm: impl Fn(u8) -> bool) -> usize {
+fn before(
+    bytes: &[u8],
+    stops: impl Fn(u64) -> u64,
+    passes: impl Fn(u8) -> bool,
+    ends: impl Fn(u8) -> bool,
+) -> usize {
     let mut rest = bytes;
     while let Some((word, after)) = rest.split_first_chunk::<8>() {
         let found = stops(u64::from_le_bytes(*word));
@@ -78,12 +84,12 @@ fn before(bytes: &[u8], stops: impl Fn(u64) -> u64, confirm: impl Fn(u8) -> bool
             continue;
         }
         rest = &rest[(found.trailing_zeros() / 8) as usize..];
-        if confirm(rest[0]) {
-            return bytes.len() - rest.len();
+        match rest {
+            [byte, after @ ..] if passes(*byte) => rest = after,
+            _ => return bytes.len() - rest.len(),
         }
-        rest = &rest[1..];
     }
-    bytes.len() - rest.len() + rest.iter().position(|byte| confirm(*byte)).unwrap_or(rest.len())
+    bytes.len() - rest.len() + rest.iter().position(|byte| ends(*byte)).unwrap_or(rest.len())
 }
 
 /// Marks the bytes that are this one, exactly up to the first.
@@ -102,7 +108,7 @@ fn below(word: u64, byte: u8) -> u64 {
 /// Where the byte stands first. For what is found within a few words.
 #[inline]
 pub(crate) fn find(bytes: &[u8], wanted: u8) -> Option<usize> {
-    let at = before(bytes, |word| same(word, wanted), |byte| byte == wanted);
+    let at = before(bytes, |word| same(word, wanted), |_| false, |byte| byte == wanted);
     (at < bytes.len()).then_some(at)
 }
 
@@ -112,7 +118,7 @@ pub(crate) fn find(bytes: &[u8], wanted: u8) -> Option<usize> {
 pub(crate) fn value_len(bytes: &[u8]) -> usize {
     // Of the lower seven bits, 0x20 to 0x7e are 0x21 to 0x7f with one more, and all others at most 0x20.
     let stops = |word: u64| !(((((word & !HIGH) + ONES) & !HIGH) + ONES * 0x5f) | word) & HIGH;
-    before(bytes, stops, |byte| (byte < 0x20 && byte != b'\t') || byte == 0x7f)
+    before(bytes, stops, |byte| byte == b'\t', |byte| (byte < 0x20 && byte != b'\t') || byte == 0x7f)
 }
 
 /// The number of bytes before the first that may not stand in a path.
@@ -122,7 +128,7 @@ pub(crate) fn path_len(bytes: &[u8]) -> usize {
         let marks = same(word, b'#') | same(word, b'<') | same(word, b'>') | same(word, b'?');
         below(word, 0x21) | (word & HIGH) | same(word, 0x7f) | same(word, b'`') | marks
     };
-    before(bytes, stops, |byte| !is(byte, PATH))
+    before(bytes, stops, |_| false, |byte| !is(byte, PATH))
 }
 
 /// The number of bytes before the first that may not stand in a query.
@@ -132,7 +138,7 @@ pub(crate) fn query_len(bytes: &[u8]) -> usize {
         let marks = same(word, b'#') | same(word, b'<') | same(word, b'>') | same(word, b'"');
         below(word, 0x21) | (word & HIGH) | same(word, 0x7f) | marks
     };
-    before(bytes, stops, |byte| !is(byte, QUERY))
+    before(bytes, stops, |_| false, |byte| !is(byte, QUERY))
 }
 
 /// Whether the bytes may be a field's value: no control but HTAB, and no blank at either end (RFC 9110,

@@ -223,6 +223,10 @@ fn field_line(input: &[u8], at: usize) -> Result<(Field, usize), Error> {
     while end > 0 && matches!(value.get(end - 1), Some(b' ' | b'\t')) {
         end -= 1;
     }
-    let value = Span::new(start, start + end);
-    Ok((Field::line(Span::new(at, at + name_len), value, known), start + len + 2))
+    let mut field = Field::line(Span::new(at, at + name_len), Span::new(start, start + end), known);
+    if end < len {
+        // Its line end is not behind the value.
+        field.flags = 0;
+    }
+    Ok((field, start + len + 2))
 }

@@ -2,7 +2,7 @@
 //! Field lines, each copied out once; neighbours that stand as they were received are copied together.
 
 use crate::{
-    head::{FieldName, Head, Version},
+    head::{Field, FieldName, Head, Version},
     octets,
 };
 
@@ -47,24 +47,17 @@ pub(super) fn write(head: &Head, mut length: LengthLine, out: &mut Vec<u8>) {
                 _ => continue,
             }
         }
-        let (start, end) = (field.name.start(), field.value.end());
-        if !field.has(crate::head::Field::LINE) {
+        if !field.has(Field::LINE) {
             out.extend_from_slice(&text[std::mem::take(&mut run)]);
             line(field.name.of(text), field.value.of(text), out);
             continue;
         }
-        // A line ends with its line end, unless blanks stand before that.
-        let ends = text.get(end..end + 2) == Some(b"\r\n");
+        let start = field.name.start();
         if run.end != start {
             out.extend_from_slice(&text[std::mem::replace(&mut run, start..start)]);
         }
-        if ends {
-            run.end = end + 2;
-        } else {
-            run.end = end;
-            out.extend_from_slice(&text[std::mem::take(&mut run)]);
-            out.extend_from_slice(b"\r\n");
-        }
+        // The line end belongs to it.
+        run.end = field.value.end() + 2;
     }
     out.extend_from_slice(&text[run]);
     if let LengthLine::Exactly(bytes) = length {
