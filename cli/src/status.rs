@@ -87,9 +87,9 @@ fn text(status: &Status) -> String {
     let Status { daemon, version, node, revision, .. } = status;
     let place = if node.is_empty() { String::new() } else { format!(" on {node}") };
     let mut text = format!("{daemon} {version}{place}: {}, revision {revision}\n", ready(status.ready));
-    for condition in &status.conditions {
-        let Condition { name, message, .. } = condition;
-        text += &format!("  {name:<16} {:<9}  {message}\n", ready(condition.ready));
+    for Condition { name, ready, message } in &status.conditions {
+        let not_ready = if *ready { "" } else { "NOT READY: " };
+        text += &format!("  {name}: {not_ready}{message}\n");
     }
     let width = status.counters.keys().map(String::len).max().unwrap_or_default();
     for (name, count) in &status.counters {
@@ -114,17 +114,20 @@ mod tests {
             node: "n1".into(),
             revision: "3f2a.7".into(),
             ready: false,
-            conditions: vec![Condition {
-                name: "state".into(),
-                ready: false,
-                message: "no\u{1b}[2J state yet".into(),
-            }],
+            conditions: vec![
+                Condition { name: "state".into(), ready: false, message: "no\u{1b}[2J state yet".into() },
+                Condition {
+                    name: "controller".into(),
+                    ready: true,
+                    message: "disconnected since 12:03:05 UTC (2 min), serving revision 3f2a.7".into(),
+                },
+            ],
             counters: BTreeMap::from([("flows_seen".into(), 12)]),
             attention: vec!["a.yaml:3: two\nlines".into()],
         };
         assert_eq!(
             text(&status),
-            "weft-node 0.1.0 on n1: NOT READY, revision 3f2a.7\n  state            NOT READY  no[2J state yet\n  flows_seen  12\n  ! a.yaml:3: two lines\n"
+            "weft-node 0.1.0 on n1: NOT READY, revision 3f2a.7\n  state: NOT READY: no[2J state yet\n  controller: disconnected since 12:03:05 UTC (2 min), serving revision 3f2a.7\n  flows_seen  12\n  ! a.yaml:3: two lines\n"
         );
         let controller = Status { daemon: "weft-controller".into(), node: String::new(), ..status };
         assert!(text(&controller).starts_with("weft-controller 0.1.0: NOT READY"), "it is on no node");

@@ -196,8 +196,6 @@ plain!(
     Event,
     Flow,
     FlowKey,
-    Fragmented,
-    FragmentedKey,
     Metric,
     MetricKey,
     PolicyKey,

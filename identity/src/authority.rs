@@ -19,7 +19,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::P
 
 use crate::{
     NodeName,
-    secret::{self, FileError},
+    secret::{self, Exposed, FileError},
     token::{JoinToken, TokenError},
 };
 
@@ -66,6 +66,8 @@ pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
     token: JoinToken,
+    /// The files that others can read.
+    exposed: Vec<Exposed>,
 }
 
 /// A certificate for the controller's end of the stream, with its key.
@@ -82,12 +84,16 @@ impl Authority {
     /// Opens the authority in a directory, and makes what is missing.
     ///
     /// # Errors
-    /// When the directory cannot be read or written, a file is damaged, or others can read it.
+    /// When the directory cannot be read or written, or a file is damaged.
     pub(crate) fn open(directory: &Path) -> Result<Authority, AuthorityError> {
         secret::create_directory(directory)?;
+        let mut exposed = Vec::new();
         let ca_path = directory.join("ca.pem");
         let (key, certificate) = match secret::read(&ca_path)? {
-            Some(pem) => parse_ca(&pem).ok_or(AuthorityError::Damaged { path: ca_path })?,
+            Some(pem) => {
+                exposed.extend(pem.exposed);
+                parse_ca(&pem.bytes).ok_or(AuthorityError::Damaged { path: ca_path })?
+            }
             None => {
                 let (key, certificate) = make_ca(SystemTime::now())?;
                 secret::write(&ca_path, &(key.serialize_pem() + &certificate.pem()))?;
@@ -96,17 +102,26 @@ impl Authority {
         };
         let token_path = directory.join("token");
         let token = match secret::read(&token_path)? {
-            Some(text) => match text.parse::<JoinToken>() {
-                Ok(token) if token.is_for(&certificate) => token,
-                _ => return Err(AuthorityError::ForeignToken { path: token_path }),
-            },
+            Some(text) => {
+                exposed.extend(text.exposed);
+                match String::from_utf8_lossy(&text.bytes).parse::<JoinToken>() {
+                    Ok(token) if token.is_for(&certificate) => token,
+                    _ => return Err(AuthorityError::ForeignToken { path: token_path }),
+                }
+            }
             None => {
                 let token = JoinToken::generate(&certificate)?;
                 secret::write(&token_path, &(token.expose() + "\n"))?;
                 token
             }
         };
-        Ok(Authority { issuer: Issuer::new(ca_params(SystemTime::now()), key), certificate, token })
+        let issuer = Issuer::new(ca_params(SystemTime::now()), key);
+        Ok(Authority { issuer, certificate, token, exposed })
+    }
+
+    /// The files with secrets that others can read.
+    pub(crate) fn exposed(&self) -> &[Exposed] {
+        &self.exposed
     }
 
     /// The token that nodes must bring.
@@ -190,9 +205,9 @@ fn make_ca(now: SystemTime) -> Result<(KeyPair, rcgen::Certificate), rcgen::Erro
     Ok((key, certificate))
 }
 
-fn parse_ca(pem: &str) -> Option<(KeyPair, CertificateDer<'static>)> {
-    let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
-    let key = PrivatePkcs8KeyDer::from_pem_slice(pem.as_bytes()).ok()?;
+fn parse_ca(pem: &[u8]) -> Option<(KeyPair, CertificateDer<'static>)> {
+    let certificate = CertificateDer::from_pem_slice(pem).ok()?;
+    let key = PrivatePkcs8KeyDer::from_pem_slice(pem).ok()?;
     let key = KeyPair::from_pkcs8_der_and_sign_algo(&key, &PKCS_ECDSA_P256_SHA256).ok()?;
     Some((key, certificate))
 }
@@ -224,14 +239,13 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_others_can_read_is_refused() {
+    fn a_key_that_others_can_read_is_used_and_named() {
         let home = tempfile::tempdir().unwrap();
-        Authority::open(home.path()).unwrap();
+        assert_eq!(Authority::open(home.path()).unwrap().exposed(), []);
         fs::set_permissions(home.path().join("ca.pem"), fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(matches!(
-            Authority::open(home.path()),
-            Err(AuthorityError::File(FileError::Exposed { mode: 0o644, .. }))
-        ));
+        let exposed = Authority::open(home.path()).unwrap().exposed().to_vec();
+        assert_eq!(exposed.len(), 1);
+        assert!(exposed[0].to_string().contains("ca.pem has mode 0644"), "{}", exposed[0]);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! the same key, to which its name is bound by then.
 
 use std::{
-    fmt,
+    fmt, fs,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -26,12 +26,17 @@ pub enum CredentialError {
     /// The file cannot be used.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The file is not what the node wrote.
-    #[error("{} is damaged: remove it, and run `weft-controller forget-node {node}`, so that the node can join again", path.display())]
-    Damaged {
+    /// The file is another node's.
+    #[error(
+        "{} is the credential of node {found}, and this is node {node}: give each node a state directory of its own; \
+         if this one was renamed or its disk copied, empty the directory, and it joins as {node}", path.display()
+    )]
+    Foreign {
         /// The file.
         path: PathBuf,
-        /// The node that it was for.
+        /// The node that it is for.
+        found: NodeName,
+        /// This node.
         node: NodeName,
     },
     /// The controller's answer is no certificate for this node and key.
@@ -49,6 +54,7 @@ pub struct Credential {
     path: PathBuf,
     key: KeyPair,
     issued: Option<Issued>,
+    notes: Vec<String>,
 }
 
 struct Issued {
@@ -57,24 +63,43 @@ struct Issued {
 }
 
 impl Credential {
-    /// Reads the credential of this file, or makes a key and writes it. A certificate of another name or
-    /// of another controller than the token's counts as none.
+    /// Reads the credential of this file, or makes a key and writes it. A certificate that is damaged or of
+    /// another controller than the token's counts as none, and the node joins again with its key; a key
+    /// that is damaged is set aside, and another one made. [`Credential::notes`] says so.
     ///
     /// # Errors
-    /// When the file cannot be read or written, is damaged, or others can read it.
+    /// When the file cannot be read or written, or is another node's.
     pub fn open(path: &Path, node: NodeName, token: JoinToken) -> Result<Credential, CredentialError> {
-        let damaged = || CredentialError::Damaged { path: path.to_owned(), node: node.clone() };
+        let mut notes = Vec::new();
         let (key, chain) = match secret::read(path)? {
-            Some(pem) => parse(&pem).ok_or_else(damaged)?,
-            None => {
-                let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-                secret::write(path, &key.serialize_pem())?;
-                (key, Vec::new())
+            Some(pem) => {
+                notes.extend(pem.exposed.map(|exposed| exposed.to_string()));
+                let chain = certificates(&pem.bytes);
+                if let Some(found) = chain.iter().flatten().find_map(|one| named(one, &node)) {
+                    return Err(CredentialError::Foreign { path: path.to_owned(), found, node });
+                }
+                match parse_key(&pem.bytes) {
+                    Some(key) => {
+                        let damaged = chain.is_none().then(|| certificate_is_damaged(path));
+                        notes.extend(damaged);
+                        (key, chain.unwrap_or_default())
+                    }
+                    None => {
+                        notes.push(replace(path, &node)?);
+                        (make_key(path)?, Vec::new())
+                    }
+                }
             }
+            None => (make_key(path)?, Vec::new()),
         };
-        let mut credential = Credential { node, token, path: path.to_owned(), key, issued: None };
+        let mut credential = Credential { node, token, path: path.to_owned(), key, issued: None, notes };
         credential.issued = credential.check(chain);
         Ok(credential)
+    }
+
+    /// What was wrong with the file, one line each with what to do.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// The node.
@@ -95,15 +120,29 @@ impl Credential {
         Ok(CertificateParams::default().serialize_request(&self.key)?.der().to_vec())
     }
 
-    /// Takes the controller's answer, and writes it.
+    /// Takes the controller's answer, from which on it holds; [`Credential::keep`] writes it.
     ///
     /// # Errors
-    /// When it is not for this node and key, or cannot be written.
+    /// When it is not for this node and key.
     pub fn accept(&mut self, chain: Vec<CertificateDer<'static>>) -> Result<(), CredentialError> {
-        let issued = self.check(chain).ok_or(CredentialError::NotOurs)?;
-        let chain: String = issued.chain.iter().map(pem).collect();
-        secret::write(&self.path, &(self.key.serialize_pem() + &chain))?;
-        self.issued = Some(issued);
+        self.issued = Some(self.check(chain).ok_or(CredentialError::NotOurs)?);
+        Ok(())
+    }
+
+    /// Writes the file, where it is not as it should be: it is older, or somebody has removed it.
+    ///
+    /// # Errors
+    /// When it cannot be written. The node goes on with what it has in memory.
+    pub fn keep(&mut self) -> Result<(), FileError> {
+        let chain = self.issued.iter().flat_map(|issued| &issued.chain).map(pem);
+        let text = self.key.serialize_pem() + &chain.collect::<String>();
+        if fs::read(&self.path).is_ok_and(|found| found == text.as_bytes()) {
+            return Ok(());
+        }
+        self.path.parent().map_or(Ok(()), secret::create_directory)?;
+        secret::write(&self.path, &text)?;
+        // The file is as it should be now.
+        self.notes.clear();
         Ok(())
     }
 
@@ -149,9 +188,41 @@ fn pem(certificate: &CertificateDer<'static>) -> String {
     format!("-----BEGIN CERTIFICATE-----\n{}-----END CERTIFICATE-----\n", lines.collect::<String>())
 }
 
-fn parse(pem: &str) -> Option<(KeyPair, Vec<CertificateDer<'static>>)> {
-    let key = PrivatePkcs8KeyDer::from_pem_slice(pem.as_bytes()).ok()?;
-    let key = KeyPair::from_pkcs8_der_and_sign_algo(&key, &PKCS_ECDSA_P256_SHA256).ok()?;
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
-    Some((key, chain.ok()?))
+/// The certificates of a file; nothing where one is damaged. A file without any has none.
+fn certificates(pem: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().ok()?;
+    // Of a file that was cut off, as much as is whole counts as none; so does one that is no certificate.
+    let is_whole = chain.first().is_none_or(|own| chain.len() == 2 && Peer::read(own).is_ok());
+    is_whole.then_some(chain)
+}
+
+/// The node of a certificate, where that is another one.
+fn named(certificate: &CertificateDer<'_>, node: &NodeName) -> Option<NodeName> {
+    Peer::read(certificate).ok().map(|peer| peer.node).filter(|found| found != node)
+}
+
+fn parse_key(pem: &[u8]) -> Option<KeyPair> {
+    let key = PrivatePkcs8KeyDer::from_pem_slice(pem).ok()?;
+    KeyPair::from_pkcs8_der_and_sign_algo(&key, &PKCS_ECDSA_P256_SHA256).ok()
+}
+
+fn make_key(path: &Path) -> Result<KeyPair, CredentialError> {
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    secret::write(path, &key.serialize_pem())?;
+    Ok(key)
+}
+
+fn certificate_is_damaged(path: &Path) -> String {
+    format!("the certificate in {} was damaged: the node joins again with its key", path.display())
+}
+
+/// Moves a file away whose key is damaged, and says what that means.
+fn replace(path: &Path, node: &NodeName) -> Result<String, FileError> {
+    let aside = path.with_extension("damaged");
+    fs::rename(path, &aside).map_err(FileError::io("move", path))?;
+    let (path, aside) = (path.display(), aside.display());
+    Ok(format!(
+        "the key in {path} was damaged, is now in {aside}, and has another in its place: run `weft-controller \
+         forget-node {node}`, so that the node can join with it"
+    ))
 }

@@ -8,6 +8,7 @@
 //! then on the key speaks for the name ([`Peer`]). Nothing here ever logs a key or a secret.
 
 mod authority;
+mod bindings;
 mod credential;
 mod name;
 mod peer;
@@ -21,5 +22,5 @@ pub use credential::{Credential, CredentialError};
 pub use name::{NodeName, NodeNameError};
 pub use peer::{KeyHash, NotANode, Peer};
 pub use registrar::{MAX_REQUEST_BYTES, NODE_LIFETIME, Refusal, Registrar, RegistrarError, network};
-pub use secret::FileError;
+pub use secret::{Exposed, FileError, exposed};
 pub use token::{JoinToken, TokenError};

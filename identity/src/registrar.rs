@@ -3,31 +3,30 @@
 //!
 //! The controller keeps one file for each name in `nodes/` of its state directory: the hash of the key
 //! that the name is bound to, and until when. A name is free again when its certificate has expired, or
-//! when an operator removes the file ([`Registrar::forget`]). Of a request nothing is believed but the
-//! public key, whose owner has signed it.
+//! when an operator says so ([`Registrar::forget`]). Of a request nothing is believed but the public key,
+//! whose owner has signed it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
     fmt,
-    fs::{self, File},
-    io,
     net::{IpAddr, Ipv6Addr},
-    os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
 };
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use rcgen::{CertificateSigningRequestParams, PKCS_ECDSA_P256_SHA256, PublicKeyData, SubjectPublicKeyInfo};
 use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer};
 
 use crate::{
     JoinToken, NodeName,
     authority::{Authority, AuthorityError},
+    bindings::{Binding, Bindings, Bound, Changing},
     peer::{KeyHash, Peer},
-    secret::{self, FileError},
+    secret::FileError,
 };
+
+/// The names of nodes, in the controller's state directory.
+const NODES: &str = "nodes";
 
 /// A node's certificate is good for this long, and renewed at half of it: as with Istio's workloads, a
 /// stolen one is worthless the next day, and a controller may be away for half a day before nodes with
@@ -47,20 +46,8 @@ pub const MAX_REQUEST_BYTES: usize = 4096;
 /// Issues certificates to nodes, and remembers which key has which name.
 pub struct Registrar {
     authority: Arc<Authority>,
-    directory: PathBuf,
     lifetime: Duration,
-    /// Held by whoever changes a file, here or in another process.
-    lock: Mutex<File>,
-    bindings: RwLock<BTreeMap<NodeName, Binding>>,
-}
-
-/// A name belongs to this key until then.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Binding {
-    key: KeyHash,
-    expires: SystemTime,
-    /// The network that the name was first asked for from.
-    from: IpAddr,
+    bindings: Bindings,
 }
 
 /// Why the registrar cannot start.
@@ -72,12 +59,6 @@ pub enum RegistrarError {
     /// The bindings cannot be read.
     #[error(transparent)]
     File(#[from] FileError),
-    /// A file of a binding is not what the controller wrote.
-    #[error("{} is damaged: remove it, and the node joins again", path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-    },
 }
 
 /// Why a node is given no certificate, or may not speak. Each says what to do.
@@ -94,6 +75,12 @@ pub enum Refusal {
         /// How long the binding holds if nobody renews it.
         left: Duration,
     },
+    /// Nobody can tell which key has the name.
+    #[error(
+        "the controller cannot read to which key node {0} is bound: restore `nodes/{0}` of its state directory, or \
+         run `weft-controller forget-node {0}`"
+    )]
+    Unreadable(NodeName),
     /// The name is bound to no key.
     #[error("node {0} has to join again: its certificate was forgotten or has expired")]
     Unknown(NodeName),
@@ -130,35 +117,39 @@ impl Registrar {
     /// When something cannot be read or written, or is damaged.
     pub fn open(directory: &Path, lifetime: Duration) -> Result<Registrar, RegistrarError> {
         let authority = Arc::new(Authority::open(directory)?);
-        let directory = directory.join("nodes");
-        secret::create_directory(&directory)?;
-        let lock = Mutex::new(lock_file(&directory)?);
-        let registrar = Registrar { authority, directory, lifetime, lock, bindings: RwLock::default() };
-        let mut bindings = BTreeMap::new();
-        for name in registrar.names()? {
-            let path = registrar.path(&name);
-            if let Some(text) = secret::read(&path)? {
-                let binding = Binding::parse(&text).ok_or(RegistrarError::Damaged { path })?;
-                bindings.insert(name, binding);
-            }
-        }
-        *registrar.write() = bindings;
-        Ok(registrar)
+        let bindings = Bindings::open(directory.join(NODES))?;
+        Ok(Registrar { authority, lifetime, bindings })
     }
 
     /// Makes a name free, whoever has it; false when nobody had. Works beside a running controller, which
     /// notices at its next [`Registrar::sweep`].
     ///
     /// # Errors
-    /// When the file cannot be removed.
+    /// When a file cannot be written or removed.
     pub fn forget(directory: &Path, node: &NodeName) -> Result<bool, FileError> {
-        let directory = directory.join("nodes");
-        if !directory.is_dir() {
-            return Ok(false);
-        }
-        let lock = lock_file(&directory)?;
-        lock.lock().map_err(FileError::io("lock", &directory))?;
-        remove(&directory.join(&**node.shared()))
+        Bindings::forget(&directory.join(NODES), node)
+    }
+
+    /// What somebody should look into, one line each.
+    pub fn problems(&self) -> Vec<String> {
+        let unreadable = self.bindings.unreadable().into_iter().map(|(node, path, why)| {
+            let path = path.display();
+            format!(
+                "nobody can be node {node}, since {path} cannot be read ({why}): restore it, or run `weft-controller \
+                 forget-node {node}`"
+            )
+        });
+        self.authority.exposed().iter().map(ToString::to_string).chain(unreadable).collect()
+    }
+
+    /// How many names nobody can have, since their files cannot be read.
+    pub fn unreadable(&self) -> usize {
+        self.bindings.unreadable().len()
+    }
+
+    /// How many names were written again since the start, because somebody had removed their files.
+    pub fn rewritten(&self) -> u64 {
+        self.bindings.rewritten()
     }
 
     /// What nodes must bring to join.
@@ -184,13 +175,13 @@ impl Registrar {
         now: SystemTime,
     ) -> Result<Vec<CertificateDer<'static>>, Refusal> {
         let key = requested_key(request).ok_or(Refusal::Request)?;
-        let (key_hash, changing) = (KeyHash::of(&key.subject_public_key_info()), self.changing()?);
-        let from = match self.kept(node, now) {
-            Some(binding) if binding.key != key_hash => return Err(binding.refusal(node, now)),
-            Some(binding) => binding.from,
-            None => self.room_for(network(from), now)?,
+        let (key_hash, changing) = (KeyHash::of(&key.subject_public_key_info()), self.bindings.changing()?);
+        let from = match self.bindings.kept(node, now, &changing) {
+            Some(Bound::To(binding)) if binding.key == key_hash => binding.from,
+            Some(bound) => return Err(refusal(bound, node, now)),
+            None => self.room_for(network(from), now, &changing)?,
         };
-        self.issue(node, &key, Binding { key: key_hash, expires: now + self.lifetime, from }, now, changing)
+        self.issue(node, &key, Binding { key: key_hash, expires: now + self.lifetime, from }, now, &changing)
     }
 
     /// A new certificate for the key of a node that has shown a good one.
@@ -198,10 +189,10 @@ impl Registrar {
     /// # Errors
     /// When the name is bound to that key no longer.
     pub fn renew(&self, peer: &Peer, now: SystemTime) -> Result<Vec<CertificateDer<'static>>, Refusal> {
-        let changing = self.changing()?;
-        let binding = check(peer, self.kept(&peer.node, now), now)?;
+        let changing = self.bindings.changing()?;
+        let binding = check(peer, self.bindings.kept(&peer.node, now, &changing), now)?;
         let key = SubjectPublicKeyInfo::from_der(&peer.public_key)?;
-        self.issue(&peer.node, &key, Binding { expires: now + self.lifetime, ..binding }, now, changing)
+        self.issue(&peer.node, &key, Binding { expires: now + self.lifetime, ..binding }, now, &changing)
     }
 
     /// Whether a node with this certificate may speak for its name. Asks no disk.
@@ -209,39 +200,25 @@ impl Registrar {
     /// # Errors
     /// When the name is bound to another key, or to none.
     pub fn admits(&self, peer: &Peer, now: SystemTime) -> Result<(), Refusal> {
-        check(peer, self.live(&peer.node, now), now).map(drop)
+        check(peer, self.bindings.of(&peer.node, now), now).map(drop)
     }
 
-    /// Drops the names whose certificate has expired, and those whose file is gone. Returns how many.
+    /// Drops the names whose certificate has expired and those that were forgotten, and writes those again
+    /// whose files somebody has removed. Returns how many names are free now.
     ///
     /// # Errors
-    /// When the directory cannot be read, or an expired file not be removed.
+    /// When the directory cannot be read, or a file not be written or removed.
     pub fn sweep(&self, now: SystemTime) -> Result<usize, FileError> {
-        let _changing = self.changing()?;
-        self.sweep_unlocked(now)
-    }
-
-    fn sweep_unlocked(&self, now: SystemTime) -> Result<usize, FileError> {
-        let there = self.names()?;
-        let is_gone =
-            |(node, binding): &(&NodeName, &Binding)| binding.expires <= now || !there.contains(*node);
-        let gone: Vec<NodeName> =
-            self.read(|all| all.iter().filter(is_gone).map(|(node, _)| node.clone()).collect());
-        for node in &gone {
-            remove(&self.path(node))?;
-            self.write().remove(node);
-        }
-        Ok(gone.len())
+        self.bindings.sweep(now, &self.bindings.changing()?)
     }
 
     /// Whether this network may have one more name.
-    fn room_for(&self, from: IpAddr, now: SystemTime) -> Result<IpAddr, Refusal> {
-        if self.read(BTreeMap::len) >= MAX_NAMES && self.sweep_unlocked(now)? == 0 {
+    fn room_for(&self, from: IpAddr, now: SystemTime, changing: &Changing<'_>) -> Result<IpAddr, Refusal> {
+        if self.bindings.len() >= MAX_NAMES && self.bindings.sweep(now, changing)? == 0 {
             return Err(Refusal::Full);
         }
-        let of_address =
-            self.read(|all| all.values().filter(|one| one.from == from && one.expires > now).count());
-        if of_address >= MAX_NAMES_OF_ADDRESS { Err(Refusal::FullForAddress) } else { Ok(from) }
+        let is_full = self.bindings.of_network(from, now) >= MAX_NAMES_OF_ADDRESS;
+        if is_full { Err(Refusal::FullForAddress) } else { Ok(from) }
     }
 
     fn issue(
@@ -250,108 +227,38 @@ impl Registrar {
         key: &impl PublicKeyData,
         binding: Binding,
         now: SystemTime,
-        changing: Changing<'_>,
+        changing: &Changing<'_>,
     ) -> Result<Vec<CertificateDer<'static>>, Refusal> {
         let certificate = self.authority.issue_node(node, key, now, binding.expires)?;
-        // The file comes first: what a node was told holds after a crash.
-        secret::write(&self.path(node), &binding.to_string())?;
-        self.write().insert(node.clone(), binding);
-        drop(changing);
+        self.bindings.bind(node, binding, changing)?;
         Ok(vec![certificate, self.authority.certificate().clone()])
-    }
-
-    /// Nobody else changes the files until this is dropped.
-    fn changing(&self) -> Result<Changing<'_>, FileError> {
-        let file = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        file.lock().map_err(FileError::io("lock", &self.directory))?;
-        Ok(Changing(file))
-    }
-
-    /// The binding of a name, as far as memory knows.
-    fn live(&self, node: &NodeName, now: SystemTime) -> Option<Binding> {
-        self.read(|bindings| bindings.get(node).copied()).filter(|binding| binding.expires > now)
-    }
-
-    /// The binding of a name that nobody has forgotten.
-    fn kept(&self, node: &NodeName, now: SystemTime) -> Option<Binding> {
-        self.live(node, now).filter(|_| self.path(node).exists())
-    }
-
-    /// The names that have a file.
-    fn names(&self) -> Result<BTreeSet<NodeName>, FileError> {
-        let entries = fs::read_dir(&self.directory).map_err(FileError::io("read", &self.directory))?;
-        let mut names = BTreeSet::new();
-        for entry in entries {
-            let name = entry.map_err(FileError::io("read", &self.directory))?.file_name();
-            // The lock and a file that was not finished are no names, since these begin with a dot.
-            names.extend(name.to_str().and_then(|name| name.parse().ok()));
-        }
-        Ok(names)
-    }
-
-    fn path(&self, node: &NodeName) -> PathBuf {
-        self.directory.join(&**node.shared())
-    }
-
-    fn read<T>(&self, of: impl FnOnce(&BTreeMap<NodeName, Binding>) -> T) -> T {
-        of(&self.bindings.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<NodeName, Binding>> {
-        self.bindings.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl fmt::Debug for Registrar {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Registrar").field("directory", &self.directory).finish_non_exhaustive()
-    }
-}
-
-/// The right to change files; gives it back when it is dropped.
-struct Changing<'a>(MutexGuard<'a, File>);
-
-impl Drop for Changing<'_> {
-    fn drop(&mut self) {
-        // Closing the file would do it as well; nothing is lost when it fails.
-        drop(self.0.unlock());
+        f.debug_struct("Registrar").field("bindings", &self.bindings).finish_non_exhaustive()
     }
 }
 
 /// Whether the name of a certificate is bound to its key.
-fn check(peer: &Peer, binding: Option<Binding>, now: SystemTime) -> Result<Binding, Refusal> {
-    match binding {
-        Some(binding) if binding.key == peer.key => Ok(binding),
-        Some(binding) => Err(binding.refusal(&peer.node, now)),
+fn check(peer: &Peer, bound: Option<Bound>, now: SystemTime) -> Result<Binding, Refusal> {
+    match bound {
+        Some(Bound::To(binding)) if binding.key == peer.key => Ok(binding),
+        Some(bound) => Err(refusal(bound, &peer.node, now)),
         None => Err(Refusal::Unknown(peer.node.clone())),
     }
 }
 
-impl Binding {
-    fn refusal(&self, node: &NodeName, now: SystemTime) -> Refusal {
-        Refusal::Bound { node: node.clone(), left: self.expires.duration_since(now).unwrap_or_default() }
+/// The name is not free.
+fn refusal(bound: Bound, node: &NodeName, now: SystemTime) -> Refusal {
+    let node = node.clone();
+    match bound {
+        Bound::To(binding) => {
+            Refusal::Bound { node, left: binding.expires.duration_since(now).unwrap_or_default() }
+        }
+        Bound::Unreadable(_) => Refusal::Unreadable(node),
     }
-
-    fn parse(text: &str) -> Option<Binding> {
-        let mut fields = text.trim_end().split(' ');
-        let (key, expires, from) = (fields.next()?, fields.next()?, fields.next()?);
-        let key = KeyHash(URL_SAFE_NO_PAD.decode(key).ok()?.try_into().ok()?);
-        let expires = UNIX_EPOCH.checked_add(Duration::from_secs(expires.parse().ok()?))?;
-        Some(Binding { key, expires, from: from.parse().ok()? })
-    }
-}
-
-impl fmt::Display for Binding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let expires = self.expires.duration_since(UNIX_EPOCH).unwrap_or_default();
-        writeln!(f, "{} {} {}", URL_SAFE_NO_PAD.encode(self.key.0), expires.as_secs(), self.from)
-    }
-}
-
-fn lock_file(directory: &Path) -> Result<File, FileError> {
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create(true).truncate(false).mode(0o600);
-    options.open(directory.join(".lock")).map_err(FileError::io("open", directory))
 }
 
 /// Who counts as one: an IPv4 address, or the 64 bits that one host has all addresses of (RFC 4291 §2.5.4).
@@ -359,15 +266,6 @@ pub fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
         v4 => v4,
-    }
-}
-
-/// Whether there was something to remove.
-fn remove(path: &Path) -> Result<bool, FileError> {
-    match fs::remove_file(path) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(FileError::io("remove", path)(error)),
     }
 }
 

@@ -2,14 +2,14 @@
 //! The TLS configurations. TLS 1.3 only, on both ends.
 
 use std::{
-    fmt,
+    fmt, io,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, ServerConfig,
-    SignatureScheme,
+    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore,
+    ServerConfig, SignatureScheme,
     client::{
         Resumption, WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -85,6 +85,39 @@ pub fn controller_client(credential: &Credential) -> Result<Arc<ClientConfig>, T
 /// The name that a node asks for, whatever address it dials.
 pub fn controller_name() -> ServerName<'static> {
     ServerName::try_from(CONTROLLER_NAME).expect("invariant: the constant is a valid DNS name")
+}
+
+/// What it means that a node and its controller come to no connection, and what to do; nothing where `error`
+/// says so itself.
+pub fn explain(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+    let in_io = |error: &(dyn std::error::Error + 'static)| {
+        error.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref::<Error>().cloned()
+    };
+    Some(match error.downcast_ref::<Error>().cloned().or_else(|| in_io(error))? {
+        Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            "it is not the controller that wrote this node's join token: give the address of that one, or the token \
+             of this one"
+        }
+        Error::InvalidCertificate(
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. },
+        ) => {
+            "its certificate is not valid yet by the clock of this machine: set that clock, or the controller's"
+        }
+        Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
+            "its certificate has expired by the clock of this machine: set that clock, or the controller's"
+        }
+        Error::InvalidMessage(_) => {
+            "what answers there does not speak TLS: is it the address of the controller's --listen?"
+        }
+        Error::AlertReceived(AlertDescription::CertificateExpired) => {
+            "by its clock, this node's certificate is expired or not valid yet: set the clock of this machine, or the \
+             controller's"
+        }
+        Error::AlertReceived(AlertDescription::UnknownCA | AlertDescription::DecryptError) => {
+            "this node's certificate is of another controller, and the node has to join again"
+        }
+        _ => return None,
+    })
 }
 
 fn server(

@@ -20,11 +20,14 @@ pub struct JoinToken {
 /// Why a text is no join token. The text itself is never part of the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
+    /// Nothing but white space.
+    #[error("it is empty: has the controller written it yet, and is this the file?")]
+    Empty,
     /// Not three parts, or another version.
     #[error("not a join token: expected weft1.<fingerprint>.<secret>, as the controller wrote it")]
     Format,
     /// A part is not 32 bytes in base64url.
-    #[error("the join token's {0} is damaged: copy the whole token again")]
+    #[error("the join token's {0} is damaged: copy the whole token again, as one line")]
     Damaged(&'static str),
     /// The system has no random numbers to give.
     #[error("no random bytes from the system")]
@@ -71,7 +74,11 @@ impl FromStr for JoinToken {
     type Err = TokenError;
 
     fn from_str(text: &str) -> Result<JoinToken, TokenError> {
-        let mut parts = text.trim().split('.');
+        let text = text.trim();
+        if text.is_empty() {
+            return Err(TokenError::Empty);
+        }
+        let mut parts = text.split('.');
         let (Some(VERSION), Some(fingerprint), Some(secret), None) =
             (parts.next(), parts.next(), parts.next(), parts.next())
         else {
@@ -114,7 +121,9 @@ mod tests {
         let text = JoinToken::generate(b"certificate").unwrap().expose();
         assert_eq!(text.replace("weft1", "weft2").parse::<JoinToken>(), Err(TokenError::Format));
         assert_eq!(format!("{text}.more").parse::<JoinToken>(), Err(TokenError::Format));
-        assert_eq!("".parse::<JoinToken>(), Err(TokenError::Format));
+        assert_eq!(" \n".parse::<JoinToken>(), Err(TokenError::Empty));
+        let broken = format!("{}\n{}", &text[..60], &text[60..]);
+        assert_eq!(broken.parse::<JoinToken>(), Err(TokenError::Damaged("secret")));
         assert_eq!(text[..text.len() - 2].parse::<JoinToken>(), Err(TokenError::Damaged("secret")));
         assert_eq!(text.replacen('.', ".!", 1).parse::<JoinToken>(), Err(TokenError::Damaged("fingerprint")));
     }

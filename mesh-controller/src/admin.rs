@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What an operator may ask the controller: is it ready, how far are the nodes, how do the objects stand.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde::Serialize;
 use tokio::time::Instant;
+use weft_identity::Registrar;
 use weft_ir::{publish::NodeReport, stream::Position};
 use weft_runtime::{
     admin::{AdminAddress, AdminResponse, AdminRoutes, AdminServeError, AdminServer, MAX_ATTENTION, Status},
@@ -16,7 +17,7 @@ use weft_runtime::{
 use crate::{
     metrics,
     observed::{Objects, Observed},
-    serve_ir::{IrHandle, IrReport, Waiting},
+    serve_ir::{Contested, IrHandle, IrReport, Waiting},
 };
 
 /// Serves the endpoint where one is wanted, until the drain begins. The condition that is returned holds
@@ -37,9 +38,15 @@ pub async fn start(
     let server = AdminServer::bind(address).await?;
     tracing::info!(address = %server.address(), "serving the admin endpoint");
     let (reports, objects) = (nodes.watch_acks(), observed.watch());
-    let (of_nodes, of_objects) = (reports.clone(), objects.clone());
+    let (of_nodes, of_objects, names) = (reports.clone(), objects.clone(), nodes.clone());
     let routes = AdminRoutes::new(readiness.clone(), Arc::new(metrics::registry(nodes, observed)))
-        .status(readiness, move || status(&reports.borrow().clone(), &objects.borrow().clone()))
+        .status(readiness, move || {
+            let mut status = status(&reports.borrow().clone(), &objects.borrow().clone());
+            // These stop nodes, so they come first.
+            status.attention.splice(0..0, of_names(names.registrar()));
+            status.attention.truncate(MAX_ATTENTION);
+            status
+        })
         .get("/objects", move |_| {
             let answer = AdminResponse::json(&**of_objects.borrow());
             async move { answer }
@@ -69,6 +76,23 @@ fn status(report: &IrReport, objects: &Objects) -> Status {
     }
 }
 
+/// How long it is worth a look that a process was refused which spoke as another: it tries again every one or
+/// two minutes.
+const CONTESTED: Duration = Duration::from_secs(600);
+
+/// What is wrong with the names of nodes.
+fn of_names(registrar: &Registrar) -> Vec<String> {
+    let mut lines = registrar.problems();
+    let rewritten = registrar.rewritten();
+    if rewritten > 0 {
+        lines.push(format!(
+            "{rewritten} files of names of nodes were removed while the controller ran, and are written again: who \
+             has removed them?"
+        ));
+    }
+    lines
+}
+
 /// Nodes that do not answer, nodes that reject, and everything that is wrong with files and objects.
 fn attention(report: &IrReport, objects: &Objects) -> Vec<String> {
     let overdue = report.waiting.iter().filter(|(_, waiting)| waiting.overdue);
@@ -77,6 +101,13 @@ fn attention(report: &IrReport, objects: &Objects) -> Vec<String> {
         format!("node {node} has not acknowledged revision {} for {seconds} s", waiting.revision)
     });
     let connected = || report.nodes.iter().filter(|(_, node)| node.connected);
+    let contested = report.contested.iter().filter(|(_, contested)| contested.last.elapsed() < CONTESTED);
+    let contested = contested.map(|(node, Contested { refused, from, open_from, .. })| {
+        format!(
+            "two processes speak as node {node}: one has the stream from {open_from}, another from {from} was refused \
+             {refused} times: give each node a name and a --state-dir of its own"
+        )
+    });
     let ahead = connected().filter_map(|(name, node)| {
         node.ahead.as_ref().map(|reason| format!("node {name} is sent nothing: it {reason}"))
     });
@@ -88,7 +119,8 @@ fn attention(report: &IrReport, objects: &Objects) -> Vec<String> {
         node.rejected.iter().map(one).chain(more)
     });
     let problems = objects.problems.iter().map(ToString::to_string);
-    let mut all = overdue.chain(ahead).chain(rejected).chain(problems);
+    let of_disk = objects.disk.iter().cloned();
+    let mut all = of_disk.chain(contested).chain(overdue).chain(ahead).chain(rejected).chain(problems);
     let mut lines: Vec<String> = all.by_ref().take(MAX_ATTENTION).collect();
     let more = all.count();
     if more > 0 {
@@ -184,10 +216,17 @@ mod tests {
     async fn who_does_not_answer_and_what_is_rejected_is_named_with_its_reason() {
         let mut report = report();
         let since = Instant::now();
-        tokio::time::advance(std::time::Duration::from_secs(31)).await;
+        tokio::time::advance(Duration::from_secs(31)).await;
         report.waiting.insert("b".into(), Waiting { revision: 7, since, overdue: true });
         let rejection = Rejection { key: ResourceKey::parse("service/x/y"), message: "no".into() };
         report.nodes.get_mut("a").unwrap().ahead = Some("was told files 9".into());
+        let contested = Contested {
+            refused: 3,
+            last: Instant::now(),
+            from: [10, 0, 0, 2].into(),
+            open_from: [10, 0, 0, 1].into(),
+        };
+        report.contested.insert("c".into(), contested);
         for node in report.nodes.values_mut() {
             node.rejected = vec![rejection.clone()];
         }
@@ -196,6 +235,7 @@ mod tests {
         assert_eq!(
             status.attention,
             [
+                "two processes speak as node c: one has the stream from 10.0.0.1, another from 10.0.0.2 was refused 3 times: give each node a name and a --state-dir of its own",
                 "node b has not acknowledged revision 7 for 31 s",
                 "node a is sent nothing: it was told files 9",
                 "node a cannot use service/x/y: no",
@@ -207,6 +247,20 @@ mod tests {
         let json = serde_json::to_value(node_answers(&report)).unwrap();
         assert_eq!(json["b"]["waiting"]["seconds"], 31);
         assert_eq!(json["a"]["rejected"]["service/x/y"], "no");
+    }
+
+    #[test]
+    fn what_is_wrong_with_names_of_nodes_and_with_the_disk_is_named() {
+        let home = tempfile::tempdir().unwrap();
+        let registrar = Registrar::open(home.path(), weft_identity::NODE_LIFETIME).unwrap();
+        assert!(of_names(&registrar).is_empty());
+        std::fs::write(home.path().join("nodes/a"), "nonsense").unwrap();
+        let registrar = Registrar::open(home.path(), weft_identity::NODE_LIFETIME).unwrap();
+        let lines = of_names(&registrar);
+        assert!(lines.len() == 1 && lines[0].starts_with("nobody can be node a, "), "{lines:?}");
+        let disk = Arc::new(vec!["cannot keep the identities".to_owned()]);
+        let lines = attention(&report(), &Objects { disk, ..Objects::default() });
+        assert_eq!(lines, ["cannot keep the identities"]);
     }
 
     #[test]

@@ -29,11 +29,17 @@ use weft_mesh_controller::{
     reconcile::{Reconciler, ReconcilerConfig},
     serve_ir::{IrLimits, IrServer, IrServerConfig},
 };
-use weft_runtime::{drain, signals::ShutdownSignals, supervise::Supervisor, telemetry};
+use weft_runtime::{
+    drain, signals::ShutdownSignals, state_dir::StateDirectory, supervise::Supervisor, telemetry,
+};
 use weft_translate::Translator;
 
 /// How long answers of the admin endpoint may take to end.
 const ADMIN_DRAIN: Duration = Duration::from_secs(2);
+
+/// How long a controller that was told to end may take for it: the streams and the admin endpoint have two seconds
+/// each.
+const HANDOVER: Duration = Duration::from_secs(10);
 
 /// Open files besides the connections of nodes: manifests, the admin endpoint, and the runtime's own.
 const OTHER_FILES: usize = 256;
@@ -71,6 +77,8 @@ async fn run_controller(args: Args) -> anyhow::Result<ExitCode> {
         io::stdout().lock().write_all(preview.print(args.output)?.as_bytes())?;
         return Ok(if preview.rejected() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
+    // Before anything is read of it: of two controllers, one would give away what the other has.
+    let state = StateDirectory::take(&args.state_dir, HANDOVER).await?;
     let registrar = Registrar::open(&args.state_dir, NODE_LIFETIME)
         .context("cannot open the certificate authority in --state-dir")?;
     if let Some(path) = &args.join_token_file {
@@ -84,6 +92,7 @@ async fn run_controller(args: Args) -> anyhow::Result<ExitCode> {
     let mut server = IrServer::start(listener, IrServerConfig { registrar: Arc::new(registrar), limits })?;
 
     let result = serve(&args, &mut server).await;
+    state.ending();
     server.shutdown().await;
     result.map(|()| ExitCode::SUCCESS)
 }

@@ -72,9 +72,22 @@ impl ControllerMetrics {
                 "1 while the source has no object and what was read before stays",
                 u64::from(objects.withheld.is_some()),
             ),
+            (
+                "weft_controller_names_unreadable",
+                "names of nodes that nobody can have, since their files cannot be read",
+                self.nodes.registrar().unreadable() as u64,
+            ),
         ];
         for (name, help, value) in gauges {
             gauge(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
+        }
+        let help = "files of the controller that were removed while it ran, and written again";
+        let mut family =
+            encoder.encode_descriptor("weft_controller_files_rewritten", help, None, MetricType::Counter)?;
+        let rewritten =
+            [("names", self.nodes.registrar().rewritten()), ("identities", objects.identities_rewritten)];
+        for (file, count) in rewritten {
+            ConstCounter::new(count).encode(family.encode_family(&[("file", file)])?)?;
         }
         Ok(())
     }
@@ -111,6 +124,7 @@ impl ControllerMetrics {
             ("token", &counters.unauthorized),
             ("name", &counters.refused),
             ("throttled", &counters.joins_throttled),
+            ("contested", &counters.contested),
         ];
         for (cause, counter) in refused {
             ConstCounter::new(counter.value()).encode(family.encode_family(&[("cause", cause)])?)?;

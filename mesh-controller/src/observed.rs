@@ -38,6 +38,10 @@ pub struct Objects {
     /// Why nothing of the source is taken in, where it has no object.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub withheld: Option<&'static str>,
+    /// What is wrong with the controller's own files, one line each.
+    pub disk: Arc<Vec<String>>,
+    /// How often the file of the identities was written again, because somebody had removed it.
+    pub identities_rewritten: u64,
     /// Files that have been read.
     pub files: u64,
     /// How many objects there are of each kind.

@@ -10,6 +10,7 @@ use std::{
 use tokio::{sync::Notify, task::JoinError, time::sleep_until};
 use weft_ir::{publish::Change, stream::Versions};
 use weft_manifests::{Fault, Manifests, Scan};
+use weft_runtime::supervise::chain;
 use weft_translate::{Delta, Problem, Severity, Translation, Translator};
 
 use crate::{
@@ -196,7 +197,11 @@ impl Reconciler {
         }
         let mut delta = self.translate();
         while let Err(error) = self.save(&mut delta) {
-            tracing::error!(%error, "cannot keep the identities, and so publishing nothing new");
+            let error = chain(&error);
+            tracing::error!(error, "cannot keep the identities, and so publishing nothing new");
+            let line = format!("nothing new is published, since the identities cannot be kept: {error}");
+            self.objects.disk = Arc::new(vec![line]);
+            self.config.observed.set(self.objects.clone());
             tokio::time::sleep(RETRY).await;
         }
         self.publish(delta).await
@@ -232,6 +237,12 @@ impl Reconciler {
     fn save(&mut self, delta: &mut Delta) -> Result<(), IdentityFileError> {
         self.identities.append(&delta.identities, self.translation.identities())?;
         delta.identities = Vec::new();
+        self.objects.identities_rewritten = self.identities.rewritten();
+        let rewritten = (self.identities.rewritten() > 0).then(|| {
+            let path = self.config.identities.display();
+            format!("{path} was removed while the controller ran, and is written again: who has removed it?")
+        });
+        self.objects.disk = Arc::new(rewritten.into_iter().collect());
         Ok(())
     }
 

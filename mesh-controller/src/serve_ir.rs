@@ -9,7 +9,7 @@ use std::{
     collections::BTreeMap,
     convert::Infallible,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -32,7 +32,9 @@ mod codec;
 mod counters;
 mod join;
 mod pending;
+mod rivals;
 mod service;
+mod session;
 
 use actor::Command;
 pub use counters::{Counter, StreamCounters};
@@ -59,12 +61,15 @@ pub struct IrLimits {
     pub greeting: Duration,
     /// A node that takes longer to acknowledge is shown as overdue.
     pub acknowledgement: Duration,
+    /// A node that takes longer to answer a ping is not there: a newer stream takes the place of its own.
+    pub ping: Duration,
 }
 
 impl Default for IrLimits {
     /// One connection per node, and one more while a node replaces a broken one. All nodes of a rack may
     /// share an address and come at once, but one address can take only a small part of the places of
-    /// those that nobody knows yet. A node writes its kernel maps in well under a second.
+    /// those that nobody knows yet. A node writes its kernel maps in well under a second, and answers a ping
+    /// between two states.
     fn default() -> IrLimits {
         IrLimits {
             connections: 2 * MAX_NODES,
@@ -72,6 +77,7 @@ impl Default for IrLimits {
             pending_per_address: 128,
             greeting: Duration::from_secs(10),
             acknowledgement: Duration::from_secs(30),
+            ping: Duration::from_secs(3),
         }
     }
 }
@@ -91,6 +97,7 @@ pub struct IrHandle {
     commands: mpsc::Sender<Command>,
     reports: watch::Receiver<Arc<IrReport>>,
     counters: Arc<StreamCounters>,
+    registrar: Arc<Registrar>,
     patience: Duration,
 }
 
@@ -107,6 +114,21 @@ pub struct IrReport {
     pub waiting: BTreeMap<Arc<str>, Waiting>,
     /// The nodes whose stream has ended, and when.
     pub gone: BTreeMap<Arc<str>, Instant>,
+    /// The nodes that another process has spoken as.
+    pub contested: BTreeMap<Arc<str>, Contested>,
+}
+
+/// Another process than the one that has a node's stream has its credential too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Contested {
+    /// How often it was refused.
+    pub refused: u64,
+    /// When it was refused last.
+    pub last: Instant,
+    /// Where it came from.
+    pub from: IpAddr,
+    /// Where the stream comes from that the node has.
+    pub open_from: IpAddr,
 }
 
 /// A revision that a node was sent and has not acknowledged.
@@ -174,15 +196,15 @@ impl IrServer {
         let entrance = accept::Entrance::new(TlsAcceptor::from(tls), limits, counters.clone());
         let (ready, connections) = mpsc::channel(ARRIVALS);
         let incoming = accept::incoming(connections);
-        let actor = actor::Actor::new(epoch(), limits.acknowledgement, counters.clone());
+        let actor = actor::Actor::new(epoch(), limits, counters.clone());
         let mut tasks = Supervisor::new();
         tasks.critical("publisher", actor.run(inbox, report, stopped.clone()));
         tasks.critical("state listener", entrance.accept(listener, stopped.clone(), ready));
         tasks.critical("state service", service::serve(service, incoming, stopped.clone()));
-        tasks.critical("names of nodes", sweep(registrar, stopped));
+        tasks.critical("names of nodes", sweep(registrar.clone(), stopped));
         Ok(IrServer {
             address,
-            handle: IrHandle { commands, reports, counters, patience: limits.acknowledgement },
+            handle: IrHandle { commands, reports, counters, registrar, patience: limits.acknowledgement },
             stop,
             tasks,
         })
@@ -234,24 +256,46 @@ impl IrHandle {
         self.patience
     }
 
+    /// Who is which node.
+    pub fn registrar(&self) -> &Registrar {
+        &self.registrar
+    }
+
     /// What became of connections and streams since the start.
     pub fn counters(&self) -> &StreamCounters {
         &self.counters
     }
 }
 
-/// Drops names whose certificate has expired, or that an operator has made free, until the server stops.
+/// Looks after the names of nodes until the server stops: drops those that are free, writes those again whose
+/// files somebody has removed, and names those that cannot be read.
 async fn sweep(registrar: Arc<Registrar>, mut stopped: watch::Receiver<bool>) -> Result<(), Infallible> {
-    while timeout(SWEEP, stopped.changed()).await.is_err() {
-        let registrar = registrar.clone();
-        match spawn_blocking(move || registrar.sweep(SystemTime::now())).await.map_err(io::Error::other) {
+    let (mut rewritten, mut problems) = (0, Vec::new());
+    loop {
+        let (looking, now) = (registrar.clone(), SystemTime::now());
+        match spawn_blocking(move || looking.sweep(now)).await.map_err(io::Error::other) {
             Ok(Ok(0)) => {}
             Ok(Ok(names)) => tracing::info!(names, "names of nodes are free again"),
             Ok(Err(error)) => tracing::error!(error = chain(&error), "cannot look after the names of nodes"),
             Err(error) => tracing::error!(%error, "cannot look after the names of nodes"),
         }
+        let names = registrar.rewritten() - rewritten;
+        if names > 0 {
+            tracing::error!(
+                names,
+                "files of names of nodes were removed while the controller ran: written again"
+            );
+            rewritten += names;
+        }
+        let now = registrar.problems();
+        now.iter()
+            .filter(|problem| !problems.contains(*problem))
+            .for_each(|problem| tracing::error!("{problem}"));
+        problems = now;
+        if timeout(SWEEP, stopped.changed()).await.is_ok() {
+            return Ok(());
+        }
     }
-    Ok(())
 }
 
 /// Names this run: nanoseconds since 1970, which no two starts share.

@@ -253,3 +253,62 @@ fn an_interrupt_ends_it_in_order() {
     running.signal("INT");
     assert!(running.ended().success());
 }
+
+#[test]
+fn a_name_that_nobody_has_cannot_be_forgotten() {
+    let home = Home::new();
+    let forget = |node: &str, state: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_weft-controller"));
+        let output =
+            command.args(["forget-node", node, "--state-dir"]).arg(home.path(state)).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let _running = Running::start(&home, &[]);
+    for state in ["state", "elsewhere"] {
+        let (code, stdout, stderr) = forget("node-1", state);
+        assert_eq!((code, &*stdout), (Some(1), ""), "{stderr}");
+        let place = home.path(state).display().to_string();
+        assert!(stderr.contains(&format!("node-1 is not bound in {place}")), "{stderr}");
+        assert!(stderr.contains("--state-dir"), "{stderr}");
+    }
+    assert!(!home.path("elsewhere").exists(), "nothing was made");
+    let (code, _, stderr) = forget("Not A Name", "state");
+    assert!(code == Some(2) && stderr.contains("a node's name has"), "{stderr}");
+    fs::write(home.path("state/nodes/node-1"), "nonsense").unwrap();
+    assert_eq!(forget("node-1", "state"), (Some(0), "node-1: forgotten\n".to_owned(), String::new()));
+    assert_eq!(forget("node-1", "state").0, Some(1), "once");
+}
+
+#[test]
+fn a_file_that_is_no_binding_costs_one_name_and_is_named() {
+    let home = Home::new();
+    fs::create_dir_all(home.path("state/nodes")).unwrap();
+    fs::write(home.path("state/nodes/node-1"), "nonsense").unwrap();
+    let socket = home.path("run/admin.sock");
+    let running = Running::start(&home, &["--admin", &format!("unix:{}", socket.display())]);
+    assert!(ask(&socket, "/status").contains("nobody can be node node-1"));
+    assert!(ask(&socket, "/metrics").contains("weft_controller_names_unreadable 1\n"));
+    fs::write(home.path("state/nodes/node-2"), "foreign").unwrap();
+    running.logs("nobody can be node node-2");
+    fs::remove_dir_all(home.path("state/nodes")).unwrap();
+    eventually(&socket, "/metrics", "weft_controller_names_unreadable 0\n");
+    assert!(home.path("state/nodes").is_dir(), "it is made again");
+}
+
+#[test]
+fn a_second_controller_is_refused_until_the_first_has_ended() {
+    let home = Home::new();
+    let mut first = Running::start(&home, &[]);
+    let source = home.source();
+    let (code, _, stderr) = home.run(&["--source", &source]);
+    assert_eq!(code, Some(1));
+    assert!(
+        stderr.contains(&format!("pid {}", first.child.id())) && stderr.contains("--state-dir"),
+        "{stderr}"
+    );
+    first.signal("TERM");
+    // It waits for the one that ends.
+    let _next = Running::start(&home, &[]);
+    assert!(first.ended().success());
+}

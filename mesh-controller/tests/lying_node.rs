@@ -121,9 +121,59 @@ async fn a_token_holder_can_neither_speak_as_a_node_nor_cut_it_off() {
     assert!(controller.is_connected("a") && !controller.is_connected("b"));
     assert_eq!(controller.server.handle().counters().streams.value(), 1);
 
-    // The node itself may open another stream, which takes the place of the first.
+    // The node itself may open another stream, which takes the place of the first where nobody answers there.
     let _second = controller.stream(&real, "a").await.unwrap();
     controller.stands(|_| controller.server.handle().counters().streams.value() == 2).await;
+    controller.server.shutdown().await;
+}
+
+/// Invariant: two processes with one credential do not take turns.
+#[tokio::test]
+async fn a_process_that_speaks_as_another_is_refused_as_long_as_the_first_answers() {
+    let controller = Controller::start().await;
+    let mut first = controller.join("a").await.unwrap();
+    let copy = first.copied(controller.token());
+    let stream = controller.stream(&first, "a").await.unwrap();
+    controller.stands(|report| report.nodes.contains_key("a")).await;
+    let answering = tokio::spawn(stream.answer_pings());
+    for refused in 1..=2 {
+        let mut second = controller.stream(&copy, "a").await.unwrap();
+        let status = end(&mut second).await;
+        assert_eq!(status.code(), Code::AlreadyExists, "{status}");
+        assert!(status.message().contains("another process speaks as node a, from 127.0.0.1"), "{status}");
+        let told = |report: &IrReport| report.contested.get("a").is_some_and(|one| one.refused == refused);
+        controller.stands(told).await;
+    }
+    assert!(!answering.is_finished(), "the first one goes on");
+    assert_eq!(controller.server.handle().counters().streams.value(), 1);
+    // Once it is gone, the other has the name.
+    answering.abort();
+    drop(answering.await);
+    controller.stands(|report| !report.nodes["a"].connected).await;
+    let _second = controller.stream(&copy, "a").await.unwrap();
+    controller.stands(|report| report.nodes["a"].connected).await;
+    controller.server.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_stream_on_which_nobody_answers_is_replaced_by_a_newer_one() {
+    let controller = Controller::start().await;
+    let node = controller.join("a").await.unwrap();
+    let mut dead = controller.stream(&node, "a").await.unwrap();
+    controller.stands(|report| report.nodes.contains_key("a")).await;
+    // It tries again and again, which does not put the decision off.
+    let mut given_up = controller.stream(&node, "a").await.unwrap();
+    let alive = controller.stream(&node, "a").await.unwrap();
+    let answering = tokio::spawn(alive.answer_pings());
+    let replaced = async |stream: &mut Stream| loop {
+        if let Err(status) = stream.next().await {
+            return status.code();
+        }
+    };
+    assert_eq!(replaced(&mut given_up).await, Code::Aborted);
+    assert_eq!(replaced(&mut dead).await, Code::Aborted);
+    assert!(controller.is_connected("a") && !answering.is_finished());
+    assert!(controller.server.handle().watch_acks().borrow().contested.is_empty());
     controller.server.shutdown().await;
 }
 

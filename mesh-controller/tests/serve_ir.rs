@@ -6,7 +6,12 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use tokio::{net::TcpListener, time::timeout};
 use weft_identity::{JoinToken, NODE_LIFETIME, Registrar};
-use weft_ir::{Identity, IdentityNumber, Resource, publish::Change, subscribe::Subscriber};
+use weft_ir::{
+    Identity, IdentityNumber, Resource,
+    publish::Change,
+    stream::{ToNode, Versions},
+    subscribe::Subscriber,
+};
 use weft_mesh_controller::serve_ir::{IrLimits, IrServer, IrServerConfig};
 
 #[path = "support/node.rs"]
@@ -67,4 +72,29 @@ async fn a_cut_stream_resumes_and_the_report_follows_what_is_applied() {
     server.shutdown().await;
     let end = timeout(DEADLINE, stream.inbound.message()).await.unwrap();
     assert!(end.is_err() || end.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_node_that_is_sent_nothing_is_told_why() {
+    let home = tempfile::tempdir().unwrap();
+    let (server, token) = start(home.path()).await;
+    let member = Member::join(server.address(), &token, "a").await.unwrap();
+    let of = |version| Change { versions: Versions::of("files", version), ..Change::default() };
+    let first = Change { upserts: identities(0..1), ..of(5) };
+    server.handle().publish(first).await.unwrap();
+    let mut hello = Subscriber::new("a".into()).hello();
+    hello.versions = Versions::of("files", 9);
+    for _each_stream in 0..2 {
+        let mut stream = Stream::open(server.address(), &member, hello.clone()).await.unwrap();
+        let ToNode::Withheld { reason } = stream.next().await.unwrap() else { panic!("it is told why") };
+        assert_eq!(&*reason, "was told files 9, and this controller knows files 5");
+        drop(stream);
+        let mut reports = server.handle().watch_acks();
+        timeout(DEADLINE, reports.wait_for(|report| !report.nodes["a"].connected)).await.unwrap().unwrap();
+    }
+    let mut stream = Stream::open(server.address(), &member, hello).await.unwrap();
+    assert!(matches!(stream.next().await, Ok(ToNode::Withheld { .. })));
+    server.handle().publish(of(9)).await.unwrap();
+    assert!(matches!(stream.next().await, Ok(ToNode::Batch(_))), "it knows as much now");
+    server.shutdown().await;
 }

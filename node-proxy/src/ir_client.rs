@@ -7,18 +7,18 @@
 //! path never waits for any of it. What makes the node who it is, its key, is in the same directory: the
 //! join token is shown once, for a certificate that is renewed as long as the stream lives.
 
-use std::{io, path::PathBuf, sync::Arc, time::SystemTime};
+use std::{sync::Arc, time::SystemTime};
 
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{Notify, mpsc, oneshot, watch},
     task::AbortHandle,
 };
-use weft_identity::{Credential, CredentialError, JoinToken, NodeNameError};
+use weft_identity::{Credential, CredentialError, JoinToken, NodeName, NodeNameError};
 use weft_ir::{
     stream::{Position, Rejection},
     subscribe::{Commit, Subscriber},
 };
-use weft_runtime::supervise::Supervisor;
+use weft_runtime::{state_dir::StateDirectory, supervise::Supervisor};
 
 mod backoff;
 mod codec;
@@ -39,22 +39,13 @@ pub(crate) struct IrClientConfig {
     pub(crate) token: JoinToken,
     /// This node's name.
     pub(crate) node: Arc<str>,
-    /// The directory that keeps the last good state and the node's credential; made if it is not there.
-    pub(crate) state_dir: PathBuf,
+    /// The directory that keeps the last good state and the node's credential.
+    pub(crate) directory: Arc<StateDirectory>,
 }
 
 /// Why the client cannot start. That the controller is away is no such reason.
 #[derive(Debug, thiserror::Error)]
 pub enum IrClientError {
-    /// The state directory cannot be used.
-    #[error("cannot use the state directory {}", path.display())]
-    StateDirectory {
-        /// The directory.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
     /// The name cannot be that of a node.
     #[error("`{node}` cannot be this node's name")]
     Name {
@@ -64,8 +55,8 @@ pub enum IrClientError {
         #[source]
         source: NodeNameError,
     },
-    /// The node's credential cannot be used.
-    #[error("cannot use the node's credential")]
+    /// The credential is another node's.
+    #[error(transparent)]
     Credential(#[from] CredentialError),
 }
 
@@ -79,7 +70,7 @@ pub(crate) struct IrClient {
     saved: oneshot::Receiver<()>,
 }
 
-/// How the node stands to the controller.
+/// How the node stands to the controller, and to its own files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LinkStatus {
     /// A stream is open.
@@ -92,6 +83,23 @@ pub(crate) struct LinkStatus {
     pub(crate) received: Option<Position>,
     /// The last commit that the node has applied.
     pub(crate) applied: Option<Position>,
+    /// Nothing newer comes, whether a stream is open or not.
+    pub(crate) stuck: Option<Stuck>,
+    /// What is wrong with the node's credential, one line each.
+    pub(crate) notes: Vec<String>,
+    /// Why the last applied state is not on disk.
+    pub(crate) unsaved: Option<Arc<str>>,
+    /// How often somebody has removed the node's files while it ran.
+    pub(crate) lost: u64,
+}
+
+/// The controller sends nothing, or the node refuses what it sends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Stuck {
+    /// Since when.
+    pub(crate) since: SystemTime,
+    /// Why, and what to do.
+    pub(crate) reason: Arc<str>,
 }
 
 /// Says what the node has applied.
@@ -106,9 +114,20 @@ struct Applied {
     refused: Vec<Rejection>,
 }
 
-impl LinkStatus {
-    fn begin(received: Option<Position>) -> LinkStatus {
-        LinkStatus { connected: false, since: SystemTime::now(), error: None, received, applied: None }
+impl Default for LinkStatus {
+    /// Nothing was tried yet.
+    fn default() -> LinkStatus {
+        LinkStatus {
+            connected: false,
+            since: SystemTime::now(),
+            error: None,
+            received: None,
+            applied: None,
+            stuck: None,
+            notes: Vec::new(),
+            unsaved: None,
+            lost: 0,
+        }
     }
 }
 
@@ -116,31 +135,41 @@ impl IrClient {
     /// Restores the saved state and starts to connect.
     ///
     /// # Errors
-    /// When the state directory cannot be used. A damaged state is logged and left behind.
+    /// When the directory is another node's. What is damaged is logged and left behind: the node serves what it
+    /// can, and `weft status` says what to do.
     pub(crate) fn start(config: IrClientConfig, tasks: &mut Supervisor) -> Result<IrClient, IrClientError> {
-        let path = saved::prepare(&config.state_dir)
-            .map_err(|source| IrClientError::StateDirectory { path: config.state_dir.clone(), source })?;
-        let name = config.node.parse();
-        let name = name.map_err(|source| IrClientError::Name { node: config.node.clone(), source })?;
-        let credential = Credential::open(&config.state_dir.join(CREDENTIAL), name, config.token)?;
-        let restored = saved::read(&path);
+        let IrClientConfig { address, token, node, directory } = config;
+        let name: NodeName =
+            node.parse().map_err(|source| IrClientError::Name { node: node.clone(), source })?;
+        let credential = directory.path().join(CREDENTIAL);
+        let open = move || Credential::open(&credential, name.clone(), token.clone());
+        let dial = connect::Dial::new(address, open)?;
+        let restored = saved::read(&saved::path(directory.path()), &node);
         let subscriber = match &restored {
             Some(restored) => {
                 let revision = restored.commit.position.revision;
                 tracing::info!(revision, "restored the saved state");
-                Subscriber::restored(config.node.clone(), &restored.commit, restored.same_schema)
+                Subscriber::restored(node.clone(), &restored.commit, restored.same_schema)
             }
-            None => Subscriber::new(config.node.clone()),
+            None => Subscriber::new(node.clone()),
         };
         let received = restored.as_ref().map(|restored| restored.commit.position);
         let (states, states_rx) = watch::channel(restored.map(|restored| Arc::new(restored.commit)));
-        let (status, link) = watch::channel(LinkStatus::begin(received));
+        let (status, link) = watch::channel(LinkStatus { received, ..LinkStatus::default() });
         let (save, to_save) = watch::channel(None);
         let (applied, acks) = mpsc::channel(8);
         let (done, saved) = oneshot::channel();
-        tasks.critical("last good state", saved::keep(path, to_save, done));
-        let dial = connect::Dial::new(config.address, credential);
-        let link_task = link::Link { dial, subscriber, states, status, save, acks };
+        let lost = Arc::new(Notify::new());
+        let saver = saved::Saver {
+            directory,
+            node,
+            states: to_save,
+            status: status.clone(),
+            lost: lost.clone(),
+            retry: saved::RETRY,
+        };
+        tasks.critical("last good state", saver.keep(done));
+        let link_task = link::Link { dial, subscriber, states, status, save, acks, lost };
         let link_task = tasks.critical("state stream", link_task.run());
         Ok(IrClient { states: states_rx, link, acks: AckHandle { applied }, link_task, saved })
     }

@@ -33,6 +33,8 @@ pub enum PersistError {
 /// A state read from disk.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Restored {
+    /// The node that wrote it.
+    pub node: Arc<str>,
     /// The state; all of its keys count as changed.
     pub commit: Commit,
     /// It was written by a build with the same schema.
@@ -41,8 +43,8 @@ pub struct Restored {
 
 const MAGIC: &[u8; 8] = b"weft-ir\x01";
 
-/// Encodes a state. The cost is that of the whole state.
-pub fn encode(commit: &Commit) -> Vec<u8> {
+/// Encodes the state of a node. The cost is that of the whole state.
+pub fn encode(node: &Arc<str>, commit: &Commit) -> Vec<u8> {
     let resources = commit.snapshot.resources.iter().map(|(key, resource)| Upsert {
         key: key.clone(),
         min_schema: SCHEMA,
@@ -50,6 +52,7 @@ pub fn encode(commit: &Commit) -> Vec<u8> {
     });
     let rejected = commit.rejected.iter();
     let body = wire::encode_saved(SavedState {
+        node: node.clone(),
         position: commit.position,
         versions: commit.versions.clone(),
         schema: SCHEMA,
@@ -101,6 +104,7 @@ pub fn decode(bytes: &[u8]) -> Result<Restored, PersistError> {
     let Position { epoch, revision } = saved.position;
     let snapshot = Snapshot { epoch, revision, resources };
     Ok(Restored {
+        node: saved.node,
         commit: Commit {
             position: saved.position,
             versions: saved.versions,

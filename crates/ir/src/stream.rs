@@ -72,6 +72,22 @@ pub enum FromNode {
     Hello(Hello),
     /// The node has applied a commit.
     Ack(Ack),
+    /// The answer to [`ToNode::Ping`].
+    Pong,
+}
+
+/// What a controller sends on a node's stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ToNode {
+    /// A frame of a batch.
+    Batch(Batch),
+    /// Asks whether the node is still there: another process has opened a stream with its credential.
+    Ping,
+    /// Nothing is sent until further notice, for this reason.
+    Withheld {
+        /// The reason, at most [`MAX_REJECTION_BYTES`] long.
+        reason: Arc<str>,
+    },
 }
 
 /// Opens the stream, and is sent only once.

@@ -18,7 +18,7 @@ use proptest::prelude::*;
 use weft_ir::{
     Identity, IdentityNumber, ObjectName, Resource, ResourceKey, Service, Snapshot,
     publish::{Change, Publisher},
-    stream::{Ack, Batch, FromNode, Position, Rejection, Versions},
+    stream::{Ack, Batch, FromNode, Position, Rejection, ToNode, Versions},
     subscribe::{Commit, Progress, Subscriber},
 };
 
@@ -164,7 +164,7 @@ impl World {
             }
             Event::DamageNode => {
                 if let Some(saved) = &self.saved {
-                    let mut bytes = weft_ir::persist::encode(saved);
+                    let mut bytes = weft_ir::persist::encode(&"a".into(), saved);
                     let middle = bytes.len() / 2;
                     bytes[middle] ^= 1;
                     assert!(weft_ir::persist::decode(&bytes).is_err());
@@ -195,7 +195,7 @@ impl World {
                 self.tables_at = None;
                 self.subscriber = match &self.saved {
                     Some(commit) => {
-                        let bytes = weft_ir::persist::encode(commit);
+                        let bytes = weft_ir::persist::encode(&"a".into(), commit);
                         let restored = weft_ir::persist::decode(&bytes).unwrap();
                         Subscriber::restored(self.node.clone(), &restored.commit, restored.same_schema)
                     }
@@ -281,9 +281,10 @@ impl World {
         let Some(frame) = self.to_node.pop_front() else { return };
         let at = (frame.position.epoch, frame.position.revision);
         let told = frame.versions.0["source"] as usize;
-        let bytes = weft_ir::wire::encode_to_node(frame);
+        let bytes = weft_ir::wire::encode_to_node(ToNode::Batch(frame));
         assert!(bytes.len() <= weft_ir::stream::MAX_FRAME_BYTES, "a frame of {} bytes", bytes.len());
-        match self.subscriber.frame(weft_ir::wire::decode_to_node(bytes).unwrap()) {
+        let ToNode::Batch(frame) = weft_ir::wire::decode_to_node(bytes).unwrap() else { panic!("a batch") };
+        match self.subscriber.frame(frame) {
             Ok(Progress::Incomplete) => {}
             Ok(Progress::Commit(_)) => {
                 self.versions_of.insert(at, told);

@@ -10,7 +10,7 @@ use weft_ir::{
     AppProtocol, Endpoint, EndpointPort, Endpoints, Identity, IdentityNumber, ObjectName, Protocol, Resource,
     Service, ServicePort, Workload,
     publish::{Change, Publisher},
-    stream::{Base, FromNode, Hello},
+    stream::{Base, FromNode, Hello, ToNode},
     subscribe::{Progress, Subscriber},
     wire,
 };
@@ -84,9 +84,10 @@ fn exchange(publisher: &mut Publisher, node: &mut Subscriber) -> (usize, usize, 
     let (mut to, mut whole, mut commit) = (0, false, None);
     for frame in publisher.next_batch(&name).unwrap() {
         whole |= frame.base == Base::Nothing;
-        let bytes = wire::encode_to_node(frame);
+        let bytes = wire::encode_to_node(ToNode::Batch(frame));
         to += bytes.len();
-        if let Progress::Commit(done) = node.frame(wire::decode_to_node(bytes).unwrap()).unwrap() {
+        let ToNode::Batch(frame) = wire::decode_to_node(bytes).unwrap() else { panic!("a batch") };
+        if let Progress::Commit(done) = node.frame(frame).unwrap() {
             commit = Some(done);
         }
     }
@@ -155,7 +156,7 @@ fn three_hundred_nodes_that_come_back_cost_less_than_a_snapshot_of_one() {
             .next_batch(&name)
             .unwrap()
             .into_iter()
-            .map(|f| wire::encode_to_node(f).len())
+            .map(|f| wire::encode_to_node(ToNode::Batch(f)).len())
             .sum::<usize>();
     }
     println!(

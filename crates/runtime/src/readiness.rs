@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -16,10 +17,23 @@ pub struct Readiness {
     changed: watch::Sender<()>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 struct State {
     holds: bool,
-    message: String,
+    message: Message,
+}
+
+#[derive(Clone)]
+enum Message {
+    Text(String),
+    /// Asked for when somebody looks.
+    Now(Arc<dyn Fn() -> String + Send + Sync>),
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State").field("holds", &self.holds).finish_non_exhaustive()
+    }
 }
 
 /// One condition as it stands.
@@ -63,9 +77,14 @@ impl Readiness {
         let condition = |(name, state): (&&'static str, &State)| Condition {
             name,
             ready: state.holds,
-            message: state.message.clone(),
+            message: match &state.message {
+                Message::Text(text) => text.clone(),
+                Message::Now(text) => text(),
+            },
         };
-        self.lock().iter().map(condition).collect()
+        // What they have to say may take a lock of its own.
+        let states = self.lock().clone();
+        states.iter().map(condition).collect()
     }
 
     /// Waits until all conditions hold. Safe to cancel.
@@ -95,13 +114,22 @@ impl ReadinessHandle {
         self.set(true, message);
     }
 
+    /// The condition holds, and there is something to say about it whenever somebody looks.
+    pub fn describe(&self, message: impl Fn() -> String + Send + Sync + 'static) {
+        self.put(State { holds: true, message: Message::Now(Arc::new(message)) });
+    }
+
     /// The condition does not hold, and why.
     pub fn not_ready(&self, message: &str) {
         self.set(false, message);
     }
 
     fn set(&self, holds: bool, message: &str) {
-        self.readiness.lock().insert(self.name, State { holds, message: message.to_owned() });
+        self.put(State { holds, message: Message::Text(message.to_owned()) });
+    }
+
+    fn put(&self, state: State) {
+        self.readiness.lock().insert(self.name, state);
         self.readiness.changed.send_replace(());
     }
 }
@@ -129,6 +157,16 @@ mod tests {
         maps.ready();
         waiting.await.unwrap();
         assert!(readiness.is_ready());
+    }
+
+    #[test]
+    fn a_condition_says_how_it_stands_when_somebody_looks() {
+        let (readiness, age) = (Readiness::new(), Arc::new(Mutex::new(0)));
+        let (handle, seen) = (readiness.add("controller", "not tried yet"), age.clone());
+        handle.describe(move || format!("since {} s", seen.lock().unwrap()));
+        assert!(readiness.is_ready());
+        *age.lock().unwrap() = 7;
+        assert_eq!(readiness.conditions()[0].message, "since 7 s");
     }
 
     #[test]

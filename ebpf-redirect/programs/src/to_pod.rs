@@ -15,11 +15,10 @@ use weft_ebpf_common::{
 };
 
 use crate::{
-    context, event, flow, fragment,
+    context, event, flow,
     from_pod::unfollowed,
-    icmp,
     maps::{self, config},
-    packet::{self, KIND_ERROR, KIND_FLOW, KIND_FRAGMENT, KIND_LINK, Packet, TCP, WHOLE},
+    packet::{self, KIND_ERROR, KIND_FLOW, KIND_FRAGMENT, KIND_LINK, Packet, TCP},
     policy, proxy,
 };
 
@@ -88,7 +87,6 @@ pub(crate) fn decide_for(
     if proxy::sent(skb, packet, config) {
         return from_proxy(packet);
     }
-    fragment::follow(packet);
     match packet.kind {
         KIND_FLOW => flow(skb, packet, workload, config),
         KIND_ERROR => error(skb, packet, workload, config),
@@ -114,7 +112,7 @@ fn flow(skb: *mut __sk_buff, packet: &mut Packet, workload: &Workload, config: &
     let port = u16::from_be(packet.destination_port_be);
     let block = packet.protocol == TCP && port >= config.first_port && port <= config.last_port;
     if block && proxy::knows(skb, packet, config) {
-        return around(skb, packet, workload, config);
+        return proxy::bounce(skb, config);
     }
     match flow::known(packet, INGRESS, workload, config) {
         flow::NEW => {}
@@ -122,7 +120,7 @@ fn flow(skb: *mut __sk_buff, packet: &mut Packet, workload: &Workload, config: &
         code => return drop_for(packet, (code - flow::DROP) as u16, workload.id),
     }
     if packet.protocol == TCP && !block && proxy::knows(skb, packet, config) {
-        return around(skb, packet, workload, config);
+        return proxy::bounce(skb, config);
     }
     let peer = sender(skb, packet);
     let port = if packet::has_ports(packet.protocol) { packet.destination_port_be } else { 0 };
@@ -155,34 +153,19 @@ fn redirect(skb: *mut __sk_buff, packet: &Packet, workload: &Workload, peer: u32
         event.destination_identity = workload.identity;
         event::send(event);
     }
-    around(skb, packet, workload, config)
-}
-
-/// To the proxy, by the way of our device.
-#[inline(always)]
-fn around(skb: *mut __sk_buff, packet: &Packet, workload: &Workload, config: &Config) -> i32 {
-    // A socket is given whole segments only.
-    if packet.fragment != WHOLE {
-        return drop(packet, Reason::FragmentUnsupported, workload.id);
-    }
     proxy::bounce(skb, config)
 }
 
 #[inline(always)]
 fn error(skb: *mut __sk_buff, packet: &mut Packet, workload: &Workload, config: &Config) -> i32 {
-    if !icmp::is_from_the_way(packet) {
-        return drop(packet, Reason::UnrelatedError, workload.id);
-    }
     if packet.protocol == TCP && proxy::knows(skb, packet, config) {
-        return around(skb, packet, workload, config);
+        return proxy::bounce(skb, config);
     }
-    if !icmp::is_followed(packet) {
-        return other(skb, packet, workload);
-    }
-    if flow::related(packet, config) {
+    // Without these, path MTU discovery is a black hole (RFC 1191, RFC 8201).
+    if packet.too_big() || flow::related(packet, config) {
         pass(packet)
     } else {
-        drop(packet, Reason::UnrelatedError, workload.id)
+        other(skb, packet, workload)
     }
 }
 

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-use std::net::Ipv4Addr;
+use std::{collections::BTreeMap, fs, net::Ipv4Addr, path::PathBuf};
 
 use tempfile::TempDir;
 
 use super::*;
-use crate::{Credential, CredentialError};
+use crate::{Credential, CredentialError, secret};
 
 const HOST: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
 const HOUR: Duration = Duration::from_secs(3600);
@@ -27,7 +27,12 @@ fn node(home: &TempDir, directory: &str, node: &str) -> Credential {
 fn join(registrar: &Registrar, credential: &mut Credential, now: SystemTime) -> Result<Peer, Refusal> {
     let chain = registrar.join(credential.node(), &credential.request().unwrap(), HOST, now)?;
     credential.accept(chain.clone()).unwrap();
+    credential.keep().unwrap();
     Ok(Peer::read(&chain[0]).unwrap())
+}
+
+fn file(home: &TempDir, node: &str) -> PathBuf {
+    home.path().join(NODES).join(node)
 }
 
 #[test]
@@ -69,8 +74,6 @@ fn bindings_outlive_a_restart() {
     let restarted = node(&home, "real", "a");
     assert!(restarted.left(now).is_some_and(|left| left > NODE_LIFETIME - HOUR));
     assert_eq!(restarted.left(now + NODE_LIFETIME), None);
-    let renamed = node(&home, "real", "b");
-    assert_eq!(renamed.left(now), None, "the certificate is for another name");
     for path in ["nodes/a", "real"] {
         use std::os::unix::fs::PermissionsExt as _;
         let mode = fs::metadata(home.path().join(path)).unwrap().permissions().mode() & 0o777;
@@ -115,15 +118,15 @@ fn expired_names_are_dropped_and_names_are_bounded() {
     let (registrar, now) = (open(&home), SystemTime::now());
     let binding = Binding { key: KeyHash([0; 32]), expires: now + HOUR, from: IpAddr::from([10, 0, 0, 2]) };
     let bind = |number| {
-        fs::write(registrar.path(&name(&format!("n{number}"))), "").unwrap();
-        (name(&format!("n{number}")), binding)
+        fs::write(file(&home, &format!("n{number}")), "").unwrap();
+        (name(&format!("n{number}")), Bound::To(binding))
     };
-    *registrar.write() = (0..MAX_NAMES).map(bind).collect();
+    registrar.bindings.set((0..MAX_NAMES).map(bind).collect());
     let request = node(&tempfile::tempdir().unwrap(), "x", "more").request().unwrap();
     assert!(matches!(registrar.join(&name("more"), &request, HOST, now), Err(Refusal::Full)));
     assert!(registrar.join(&name("more"), &request, HOST, now + 2 * HOUR).is_ok(), "the others have expired");
-    assert_eq!(registrar.read(BTreeMap::len), 1);
-    assert!(!registrar.path(&name("n0")).exists());
+    assert_eq!(registrar.bindings.len(), 1);
+    assert!(!file(&home, "n0").exists());
 }
 
 #[test]
@@ -156,10 +159,11 @@ fn one_address_cannot_take_all_names() {
     let home = tempfile::tempdir().unwrap();
     let (registrar, now) = (open(&home), SystemTime::now());
     let host = |last: u16| IpAddr::from([0xfd00, 0, 0, 1, 0, 0, 0, last]);
-    let binding = |from| Binding { key: KeyHash([0; 32]), expires: now + HOUR, from };
+    let binding = |from| Bound::To(Binding { key: KeyHash([0; 32]), expires: now + HOUR, from });
     let from = network(host(1));
-    *registrar.write() =
+    let names: BTreeMap<_, _> =
         (0..MAX_NAMES_OF_ADDRESS).map(|at| (name(&format!("n{at}")), binding(from))).collect();
+    registrar.bindings.set(names);
     let request = node(&tempfile::tempdir().unwrap(), "x", "more").request().unwrap();
     let refusal = registrar.join(&name("more"), &request, host(2), now).unwrap_err();
     assert!(matches!(refusal, Refusal::FullForAddress), "the same network: {refusal}");
@@ -181,14 +185,162 @@ fn a_replayed_request_is_of_no_use() {
 }
 
 #[test]
-fn a_damaged_binding_or_credential_is_named_with_what_to_do() {
+fn a_file_that_cannot_be_read_closes_its_name_and_no_other() {
     let home = tempfile::tempdir().unwrap();
-    drop(node(&home, "real", "a"));
-    secret::write(&home.path().join("real"), "nonsense").unwrap();
-    let token = open(&home).token().clone();
-    let error = Credential::open(&home.path().join("real"), name("a"), token).unwrap_err().to_string();
-    assert!(error.contains("remove it") && error.contains("forget-node a"), "{error}");
-    secret::write(&home.path().join("nodes/a"), "nonsense").unwrap();
-    let error = Registrar::open(home.path(), NODE_LIFETIME).unwrap_err().to_string();
-    assert!(error.contains("nodes/a is damaged: remove it"), "{error}");
+    let now = SystemTime::now();
+    let (mut hurt, mut well) = (node(&home, "hurt", "a"), node(&home, "well", "b"));
+    let (of_hurt, of_well) =
+        (join(&open(&home), &mut hurt, now).unwrap(), join(&open(&home), &mut well, now).unwrap());
+    let whole = fs::read(file(&home, "a")).unwrap();
+    for damage in [b"nonsense\n".as_slice(), b"", &whole[..10], &whole[..whole.len() - 3], b"\xff\xfe"] {
+        fs::write(file(&home, "a"), damage).unwrap();
+        let registrar = open(&home);
+        assert!(registrar.admits(&of_well, now).is_ok());
+        assert!(matches!(registrar.admits(&of_hurt, now), Err(Refusal::Unreadable(_))));
+        assert!(matches!(registrar.renew(&of_hurt, now), Err(Refusal::Unreadable(_))));
+        let refusal = join(&registrar, &mut node(&home, "thief", "a"), now).unwrap_err();
+        assert!(matches!(refusal, Refusal::Unreadable(_)), "{refusal}");
+        let problems = registrar.problems();
+        assert_eq!((problems.len(), registrar.unreadable()), (1, 1));
+        assert!(problems[0].contains("nodes/a cannot be read") && problems[0].contains("forget-node a"));
+        // It is restored while the controller runs.
+        fs::write(file(&home, "a"), &whole).unwrap();
+        registrar.sweep(now).unwrap();
+        assert!(registrar.admits(&of_hurt, now).is_ok());
+    }
+    // Anything else than a file, and a file that somebody put there.
+    fs::remove_file(file(&home, "a")).unwrap();
+    fs::create_dir(file(&home, "a")).unwrap();
+    fs::write(file(&home, "notes.txt"), "hello").unwrap();
+    fs::write(file(&home, "README"), "names no node").unwrap();
+    let registrar = open(&home);
+    assert!(matches!(registrar.admits(&of_hurt, now), Err(Refusal::Unreadable(_))));
+    assert_eq!(registrar.unreadable(), 2);
+    assert!(registrar.admits(&of_well, now).is_ok());
+    // Forgotten, it is free again.
+    assert!(Registrar::forget(home.path(), &name("notes.txt")).unwrap());
+    registrar.sweep(now).unwrap();
+    assert_eq!(registrar.unreadable(), 1);
+}
+
+#[test]
+fn what_is_removed_while_it_runs_is_written_again_unless_it_was_forgotten() {
+    let home = tempfile::tempdir().unwrap();
+    let (registrar, now) = (open(&home), SystemTime::now());
+    let (mut a, mut b) = (node(&home, "a", "a"), node(&home, "b", "b"));
+    let (of_a, of_b) = (join(&registrar, &mut a, now).unwrap(), join(&registrar, &mut b, now).unwrap());
+    let lost: [&dyn Fn(); 4] = [
+        &|| fs::remove_file(file(&home, "a")).unwrap(),
+        &|| fs::remove_dir_all(home.path().join(NODES)).unwrap(),
+        // Another directory in its place, as when a backup is put back.
+        &|| {
+            fs::rename(home.path().join(NODES), home.path().join("old")).unwrap();
+            fs::create_dir(home.path().join(NODES)).unwrap();
+            fs::write(file(&home, "a"), "AAAA 1 10.0.0.1\n").unwrap();
+        },
+        &|| fs::remove_dir_all(home.path().join(NODES)).unwrap(),
+    ];
+    for (index, lose) in lost.iter().enumerate() {
+        let before = registrar.rewritten();
+        lose();
+        // Noticed by the next look, or the next write.
+        if index < 3 {
+            registrar.sweep(now).map(drop).unwrap()
+        } else {
+            drop(registrar.renew(&of_a, now).unwrap())
+        }
+        assert!(registrar.rewritten() > before, "{index}");
+        let thief = join(&registrar, &mut node(&home, "thief", "a"), now);
+        assert!(matches!(thief, Err(Refusal::Bound { .. })), "{index}");
+        let restarted = open(&home);
+        assert!(restarted.admits(&of_a, now).is_ok() && restarted.admits(&of_b, now).is_ok(), "{index}");
+    }
+    let before = registrar.rewritten();
+    assert!(Registrar::forget(home.path(), &name("a")).unwrap());
+    assert_eq!(registrar.sweep(now).unwrap(), 1);
+    assert_eq!(registrar.rewritten(), before);
+    assert!(matches!(open(&home).admits(&of_a, now), Err(Refusal::Unknown(_))));
+    assert!(open(&home).admits(&of_b, now).is_ok());
+}
+
+#[test]
+fn the_longest_name_can_be_forgotten() {
+    let home = tempfile::tempdir().unwrap();
+    let (registrar, now) = (open(&home), SystemTime::now());
+    let long = "a".repeat(253);
+    join(&registrar, &mut node(&home, "long", &long), now).unwrap();
+    assert!(Registrar::forget(home.path(), &name(&long)).unwrap());
+    // Stopped before it noticed, it notices at its next start.
+    assert!(join(&open(&home), &mut node(&home, "next", &long), now).is_ok());
+}
+
+#[test]
+fn a_damaged_certificate_costs_a_join_and_a_damaged_key_a_new_key() {
+    let home = tempfile::tempdir().unwrap();
+    let (registrar, now) = (open(&home), SystemTime::now());
+    let path = home.path().join("real");
+    let peer = join(&registrar, &mut node(&home, "real", "a"), now).unwrap();
+    let whole = fs::read_to_string(&path).unwrap();
+    let key_end = whole.find("-----BEGIN CERTIFICATE").unwrap();
+    let cut = |end: usize| whole[..end].to_owned();
+    let broken = whole.replacen("-----BEGIN CERTIFICATE-----\n", "-----BEGIN CERTIFICATE-----\n!", 1);
+    for damaged in [cut(key_end + 100), cut(whole.len() - 40), cut(whole.len() - 400), broken] {
+        secret::write(&path, &damaged).unwrap();
+        let mut again = node(&home, "real", "a");
+        assert_eq!((again.left(now), again.notes().len()), (None, 1), "{damaged}");
+        let joined = join(&registrar, &mut again, now).unwrap();
+        assert_eq!(joined.key, peer.key, "with the same key, to which the name is bound");
+        assert_eq!(node(&home, "real", "a").notes(), [] as [String; 0]);
+    }
+    for damaged in [cut(0), cut(20), cut(key_end / 2), whole.replacen("BEGIN PRIVATE", "BEGIN PRIVAT3", 1)] {
+        secret::write(&path, &damaged).unwrap();
+        let mut again = node(&home, "real", "a");
+        let notes = again.notes().join("");
+        assert!(notes.contains("real.damaged") && notes.contains("forget-node a"), "{damaged}: {notes}");
+        assert_eq!(fs::read_to_string(path.with_extension("damaged")).unwrap(), damaged);
+        assert!(matches!(join(&registrar, &mut again, now), Err(Refusal::Bound { .. })));
+        Registrar::forget(home.path(), &name("a")).unwrap();
+        assert_eq!(registrar.sweep(now).unwrap(), 1);
+        let mut after = node(&home, "real", "a");
+        assert!(after.notes().is_empty(), "the new key was kept");
+        join(&registrar, &mut after, now).unwrap();
+    }
+}
+
+#[test]
+fn a_credential_of_another_node_is_refused_with_both_names() {
+    let home = tempfile::tempdir().unwrap();
+    let registrar = open(&home);
+    join(&registrar, &mut node(&home, "real", "a"), SystemTime::now()).unwrap();
+    let token = registrar.token().clone();
+    let error =
+        Credential::open(&home.path().join("real"), name("b"), token.clone()).unwrap_err().to_string();
+    assert!(error.contains("credential of node a") && error.contains("this is node b"), "{error}");
+    assert!(error.contains("empty the directory"), "{error}");
+    // Also when its key is damaged, or of it only the certificate is left.
+    let whole = fs::read_to_string(home.path().join("real")).unwrap();
+    let certificates = &whole[whole.find("-----BEGIN CERTIFICATE").unwrap()..];
+    secret::write(&home.path().join("real"), certificates).unwrap();
+    let error = Credential::open(&home.path().join("real"), name("b"), token).unwrap_err();
+    assert!(matches!(error, CredentialError::Foreign { .. }));
+    assert!(home.path().join("real").exists(), "nothing was touched");
+}
+
+#[test]
+fn a_certificate_that_cannot_be_written_holds_all_the_same_until_it_can() {
+    let home = tempfile::tempdir().unwrap();
+    let (registrar, now) = (open(&home), SystemTime::now());
+    fs::create_dir(home.path().join("dir")).unwrap();
+    let mut real = node(&home, "dir/real", "a");
+    let chain = registrar.join(real.node(), &real.request().unwrap(), HOST, now).unwrap();
+    // Nothing can be written where a directory has the name.
+    fs::remove_file(home.path().join("dir/real")).unwrap();
+    fs::create_dir(home.path().join("dir/real")).unwrap();
+    real.accept(chain).unwrap();
+    assert!(real.keep().unwrap_err().to_string().contains("dir/real"));
+    assert!(real.left(now).is_some());
+    // The whole directory is gone.
+    fs::remove_dir_all(home.path().join("dir")).unwrap();
+    real.keep().unwrap();
+    assert!(node(&home, "dir/real", "a").left(now).is_some());
 }

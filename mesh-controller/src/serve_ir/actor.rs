@@ -15,10 +15,14 @@ use tokio::{
 use tonic::Status;
 use weft_ir::{
     publish::{Change, Publisher},
-    stream::{Ack, Batch, Hello, Rejection},
+    stream::{Ack, Hello, Rejection, ToNode},
 };
 
-use super::{IrReport, StreamCounters, Waiting};
+use super::{
+    IrLimits, IrReport, StreamCounters, Waiting,
+    rivals::Rivals,
+    session::{Session, end},
+};
 
 /// The most rejections of one acknowledgement that are logged; the status has them all.
 const MAX_LOGGED: usize = 16;
@@ -29,23 +33,15 @@ pub(super) enum Command {
     Publish { change: Change, reply: oneshot::Sender<u64> },
     Hello { hello: Hello, session: Session },
     Ack { node: Arc<str>, session: u64, ack: Ack },
+    Pong { node: Arc<str>, session: u64 },
     Gone { node: Arc<str>, session: u64 },
-}
-
-/// An open stream.
-#[derive(Debug)]
-pub(super) struct Session {
-    /// Tells it from other streams of the same node.
-    pub(super) number: u64,
-    /// Batches for the node: room for one is enough, since only one is ever in flight.
-    pub(super) batches: mpsc::Sender<Result<Vec<Batch>, Status>>,
-    /// Ends the stream.
-    pub(super) end: oneshot::Sender<Status>,
 }
 
 pub(super) struct Actor {
     publisher: Publisher,
     sessions: BTreeMap<Arc<str>, Session>,
+    /// Streams that say that they are a node which has one already.
+    rivals: Rivals,
     /// Nodes that may have something to be sent.
     ready: BTreeSet<Arc<str>>,
     waiting: BTreeMap<Arc<str>, Waiting>,
@@ -57,14 +53,15 @@ pub(super) struct Actor {
 }
 
 impl Actor {
-    pub(super) fn new(epoch: u64, patience: Duration, counters: Arc<StreamCounters>) -> Actor {
+    pub(super) fn new(epoch: u64, limits: IrLimits, counters: Arc<StreamCounters>) -> Actor {
         Actor {
             publisher: Publisher::new(epoch),
             sessions: BTreeMap::new(),
+            rivals: Rivals::new(limits.ping),
             ready: BTreeSet::new(),
             waiting: BTreeMap::new(),
             gone: BTreeMap::new(),
-            patience,
+            patience: limits.acknowledgement,
             counters,
         }
     }
@@ -77,7 +74,7 @@ impl Actor {
         mut stopped: watch::Receiver<bool>,
     ) -> Result<(), Infallible> {
         loop {
-            let overdue = self.next_overdue();
+            let overdue = self.next_overdue().into_iter().chain(self.rivals.due()).min();
             tokio::select! {
                 command = inbox.recv() => match command {
                     Some(command) => self.handle(command),
@@ -90,11 +87,12 @@ impl Actor {
             while let Ok(command) = inbox.try_recv() {
                 self.handle(command);
             }
+            self.replace_silent();
             self.send_batches();
             self.mark_overdue();
             report.send_replace(Arc::new(self.report()));
         }
-        for (_, session) in self.sessions {
+        for session in self.sessions.into_values().chain(self.rivals.into_sessions()) {
             end(session, Status::unavailable("the controller is stopping"));
         }
         Ok(())
@@ -138,12 +136,14 @@ impl Actor {
                     Err(error) => self.close(&node, Status::failed_precondition(error.to_string())),
                 }
             }
+            Command::Pong { node, session } if self.is_open(&node, session) => self.refuse_rival(&node),
             Command::Gone { node, session } if self.is_open(&node, session) => {
                 tracing::info!(%node, "node disconnected");
                 self.close(&node, Status::ok(""));
             }
+            Command::Gone { node, session } => self.rivals.gone(&node, session),
             // Of a stream that another one of the same node has replaced.
-            Command::Ack { .. } | Command::Gone { .. } => {}
+            Command::Ack { .. } | Command::Pong { .. } => {}
         }
     }
 
@@ -174,11 +174,39 @@ impl Actor {
         }
     }
 
+    /// A node has opened a stream. Where it has one, the newer stream waits until it is clear whether somebody
+    /// is still at the other end of the older.
     fn hello(&mut self, hello: Hello, session: Session) {
-        if let Some(old) = self.sessions.remove(&hello.node) {
-            end(old, Status::aborted("the node has opened another stream"));
+        let Some(open) = self.sessions.get(&hello.node) else { return self.admit(hello, session) };
+        // Where it takes no ping it takes nothing else, and will not answer.
+        drop(open.notices.try_send(ToNode::Ping));
+        if let Some(older) = self.rivals.ask(hello, session) {
+            end(older, Status::aborted("the node has opened another stream"));
         }
-        self.waiting.remove(&hello.node);
+    }
+
+    /// The node has answered on its open stream: who else says that it is this node is another process.
+    fn refuse_rival(&mut self, node: &Arc<str>) {
+        let Some(open) = self.sessions.get(node) else { return };
+        let Some((session, refused)) = self.rivals.refuse(node, open.from) else { return };
+        self.counters.contested.add();
+        tracing::warn!(%node, from = %session.from, open_from = %open.from, refused, "another process speaks as a node");
+        let text = format!(
+            "another process speaks as node {node}, from {}: give each node a name and a --state-dir of its own",
+            open.from
+        );
+        end(session, Status::already_exists(text));
+    }
+
+    /// Where nobody has answered on an older stream, the newer takes its place.
+    fn replace_silent(&mut self) {
+        for node in self.rivals.unanswered() {
+            tracing::info!(%node, "node does not answer on its stream, and has opened another");
+            self.close(&node, Status::aborted("the node has opened another stream"));
+        }
+    }
+
+    fn admit(&mut self, hello: Hello, session: Session) {
         let again = self.publisher.node(&hello.node).is_some();
         let (node, schema) = (hello.node.clone(), hello.schema);
         let resume = hello.resume.map(|at| at.revision);
@@ -198,19 +226,20 @@ impl Actor {
 
     fn send_batches(&mut self) {
         for node in std::mem::take(&mut self.ready) {
-            let Some(session) = self.sessions.get(&node) else { continue };
-            let was_ahead = self.publisher.node(&node).is_some_and(|report| report.ahead.is_some());
+            let Some(session) = self.sessions.get_mut(&node) else { continue };
             let sent = match self.publisher.next_batch(&node) {
                 Ok(frames) if frames.is_empty() => {
-                    let ahead = self.publisher.node(&node).and_then(|report| report.ahead.as_ref());
-                    if let Some(reason) = ahead.filter(|_| !was_ahead) {
+                    let ahead = self.publisher.node(&node).and_then(|report| report.ahead.clone());
+                    if let Some(reason) = ahead.filter(|_| !session.is_told) {
                         tracing::warn!(%node, %reason, "node is sent nothing, since it knows more");
+                        let told = session.notices.try_send(ToNode::Withheld { reason });
+                        session.is_told = told.is_ok();
                     }
                     continue;
                 }
                 Ok(frames) => match frames.first().map(|frame| frame.position.revision) {
                     None => continue,
-                    Some(revision) => session.batches.try_send(Ok(frames)).is_ok().then_some(revision),
+                    Some(revision) => session.send(frames).then_some(revision),
                 },
                 Err(_) => None,
             };
@@ -232,6 +261,9 @@ impl Actor {
         if let Some(session) = self.sessions.remove(node) {
             end(session, status);
         }
+        if let Some((hello, session)) = self.rivals.take(node) {
+            self.admit(hello, session);
+        }
     }
 
     fn is_open(&self, node: &Arc<str>, session: u64) -> bool {
@@ -246,11 +278,7 @@ impl Actor {
             nodes: nodes.collect(),
             waiting: self.waiting.clone(),
             gone: self.gone.clone(),
+            contested: self.rivals.contested().clone(),
         }
     }
-}
-
-fn end(session: Session, status: Status) {
-    // The stream's task may have ended by itself.
-    drop(session.end.send(status));
 }

@@ -20,6 +20,8 @@ pub struct StreamCounters {
     pub joins_throttled: Counter,
     /// Nodes that were given no certificate, or may not speak for the name that they want.
     pub refused: Counter,
+    /// Streams of a node that has one already, and has answered on it.
+    pub contested: Counter,
     /// Certificates issued.
     pub certificates: Counter,
     /// Streams that began with a hello.

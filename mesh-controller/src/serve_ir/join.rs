@@ -64,7 +64,10 @@ impl Registration {
         let authorization = request.metadata().get("authorization");
         if !authorization.is_some_and(|value| self.registrar.token().authorizes(value.as_bytes())) {
             self.counters.unauthorized.add();
-            return Err(Status::unauthenticated("the join token is not this controller's"));
+            return Err(Status::unauthenticated(
+                "the join token is not this controller's: give the node the file that this controller writes, `token` \
+                 in its --state-dir",
+            ));
         }
         let JoinRequest { node, request } = request.into_inner();
         let invalid = |error: weft_identity::NodeNameError| Status::invalid_argument(error.to_string());
@@ -108,7 +111,7 @@ pub(super) fn status(refusal: &Refusal) -> Status {
     let code = match refusal {
         // The node joins again.
         Refusal::Unknown(_) => Code::Unauthenticated,
-        Refusal::Bound { .. } => Code::PermissionDenied,
+        Refusal::Bound { .. } | Refusal::Unreadable(_) => Code::PermissionDenied,
         Refusal::Full | Refusal::FullForAddress => Code::ResourceExhausted,
         Refusal::Request => Code::InvalidArgument,
         Refusal::File(_) | Refusal::Certificate(_) => Code::Internal,

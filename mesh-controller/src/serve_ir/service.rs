@@ -14,7 +14,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use futures_util::{Stream, StreamExt as _, future, stream};
+use futures_util::{
+    Stream, StreamExt as _, future,
+    stream::{self, PollNext},
+};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{sleep, timeout},
@@ -30,7 +33,7 @@ use weft_identity::{Peer, Registrar};
 use weft_ir::{
     stream::{
         Batch, FromNode, Hello, JOIN_PATH, MAX_FRAME_BYTES, MAX_REJECTION_BYTES, MAX_REJECTIONS, RENEW_PATH,
-        STREAM_PATH,
+        STREAM_PATH, ToNode,
     },
     wire,
 };
@@ -38,9 +41,10 @@ use weft_runtime::supervise::PeerTasks;
 
 use super::{
     accept::Connection,
-    actor::{Command, Session},
+    actor::Command,
     codec::Wire,
     join::{Join, MAX_JOIN_BYTES, Registration, Renew, admission, certified, status},
+    session::{NOTICES, Session},
 };
 
 /// A quiet connection is asked for a sign of life this often, and closed without one.
@@ -71,7 +75,7 @@ pub(super) struct StateService {
     sessions: Arc<AtomicU64>,
 }
 
-type Batches = Pin<Box<dyn Stream<Item = Result<Batch, Status>> + Send>>;
+type Messages = Pin<Box<dyn Stream<Item = Result<ToNode, Status>> + Send>>;
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// Serves connections until the server stops.
@@ -111,12 +115,14 @@ impl StateService {
         Ok(peer)
     }
 
-    fn open(&self, request: Request<Streaming<FromNode>>) -> Result<Response<Batches>, Status> {
+    fn open(&self, request: Request<Streaming<FromNode>>) -> Result<Response<Messages>, Status> {
         let peer = self.admit(&request)?;
+        let from = admission(&request)?.address();
         let (batches, outbound) = mpsc::channel(1);
+        let (notices, to_notice) = mpsc::channel(NOTICES);
         let (end, ended) = oneshot::channel();
         let number = self.sessions.fetch_add(1, Ordering::Relaxed);
-        let session = Session { number, batches: batches.clone(), end };
+        let session = Session { number, from, batches: batches.clone(), notices, end, is_told: false };
         let service = self.clone();
         STREAM.start(async move {
             let mut inbound = request.into_inner();
@@ -129,16 +135,21 @@ impl StateService {
                 drop(batches.send(Err(status)).await);
             }
         });
-        let outbound = stream::unfold(outbound, async |mut outbound| {
-            outbound.recv().await.map(|batch| (batch, outbound))
-        });
-        Ok(Response::new(Box::pin(outbound.flat_map(frames))))
+        let frames = received(outbound).flat_map(frames);
+        let notices = received(to_notice).map(Ok);
+        // A notice is about what comes after it.
+        let messages = stream::select_with_strategy(notices, frames, |(): &mut ()| PollNext::Left);
+        Ok(Response::new(Box::pin(messages)))
     }
 }
 
-fn frames(batch: Result<Vec<Batch>, Status>) -> stream::Iter<std::vec::IntoIter<Result<Batch, Status>>> {
+fn received<T>(channel: mpsc::Receiver<T>) -> impl Stream<Item = T> {
+    stream::unfold(channel, async |mut channel| channel.recv().await.map(|message| (message, channel)))
+}
+
+fn frames(batch: Result<Vec<Batch>, Status>) -> stream::Iter<std::vec::IntoIter<Result<ToNode, Status>>> {
     let frames: Vec<_> = match batch {
-        Ok(frames) => frames.into_iter().map(Ok).collect(),
+        Ok(frames) => frames.into_iter().map(|frame| Ok(ToNode::Batch(frame))).collect(),
         Err(status) => vec![Err(status)],
     };
     stream::iter(frames)
@@ -187,6 +198,10 @@ impl StateService {
                     let command = Command::Ack { node: node.clone(), session: number, ack };
                     commands.send(command).await.map_err(stopped)?;
                 }
+                Ok(Some(FromNode::Pong)) => {
+                    let command = Command::Pong { node: node.clone(), session: number };
+                    commands.send(command).await.map_err(stopped)?;
+                }
                 Ok(Some(FromNode::Hello(_))) => break Err(Status::invalid_argument("a second hello")),
                 Ok(None) => break Ok(()),
                 Err(status) => break Err(status),
@@ -208,9 +223,9 @@ async fn revoked(registrar: &Registrar, peer: &Peer) -> Status {
 }
 
 impl StreamingService<FromNode> for StateService {
-    type Response = Batch;
-    type ResponseStream = Batches;
-    type Future = future::Ready<Result<Response<Batches>, Status>>;
+    type Response = ToNode;
+    type ResponseStream = Messages;
+    type Future = future::Ready<Result<Response<Messages>, Status>>;
 
     fn call(&mut self, request: Request<Streaming<FromNode>>) -> Self::Future {
         future::ready(self.open(request))

@@ -20,7 +20,7 @@ use tonic::{
 use weft_identity::{Credential, JoinToken, tls};
 use weft_ir::{
     stream::{
-        Batch, Certificates, FromNode, Hello, JOIN_PATH, JoinRequest, Position, RENEW_PATH, STREAM_PATH,
+        Certificates, FromNode, Hello, JOIN_PATH, JoinRequest, Position, RENEW_PATH, STREAM_PATH, ToNode,
     },
     subscribe::{Commit, Progress, Subscriber},
     wire::{self, WireError},
@@ -134,6 +134,16 @@ impl Member {
         Ok(())
     }
 
+    /// The same node once more, as if its directory had been copied.
+    pub fn copied(&mut self, token: &JoinToken) -> Member {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("credential.pem");
+        self.credential.keep().unwrap();
+        std::fs::copy(self._home.path().join("credential.pem"), &path).unwrap();
+        let credential = Credential::open(&path, self.credential.node().clone(), token.clone()).unwrap();
+        Member { credential, _home: home }
+    }
+
     fn take(&mut self, answer: Certificates) {
         let chain = answer.chain.into_iter().map(|one| CertificateDer::from(one.to_vec())).collect();
         self.credential.accept(chain).unwrap();
@@ -158,7 +168,7 @@ impl Member {
 
 /// An open stream, as a node has it.
 pub struct Stream {
-    pub inbound: Streaming<Batch>,
+    pub inbound: Streaming<ToNode>,
     pub outbound: mpsc::Sender<FromNode>,
 }
 
@@ -183,9 +193,27 @@ impl Stream {
     /// Reads until a batch is complete.
     pub async fn commit(&mut self, node: &mut Subscriber) -> Arc<Commit> {
         loop {
-            let batch = timeout(DEADLINE, self.inbound.message()).await.unwrap().unwrap().unwrap();
+            let ToNode::Batch(batch) = self.next().await.unwrap() else { continue };
             if let Progress::Commit(commit) = node.frame(batch).unwrap() {
                 return commit;
+            }
+        }
+    }
+
+    /// The next message.
+    pub async fn next(&mut self) -> Result<ToNode, Status> {
+        let next = timeout(DEADLINE, self.inbound.message()).await.expect("a message in time")?;
+        Ok(next.expect("a stream that goes on"))
+    }
+
+    /// Answers every ping, and takes all else as it comes, until the stream ends.
+    pub async fn answer_pings(mut self) -> Status {
+        loop {
+            match self.inbound.message().await {
+                Ok(Some(ToNode::Ping)) => self.outbound.send(FromNode::Pong).await.unwrap(),
+                Ok(Some(_)) => {}
+                Ok(None) => return Status::ok("ended"),
+                Err(status) => return status,
             }
         }
     }

@@ -3,7 +3,7 @@
 
 use std::{
     fs, io,
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -21,6 +21,8 @@ use weft_runtime::{
 
 const STATE_DIR: &str = "/var/lib/weft/node";
 const ADMIN: &str = "unix:/run/weft/node.sock";
+/// Where the controller listens if nobody says otherwise.
+const CONTROLLER_PORT: u16 = 15010;
 const BPFFS: &str = "/sys/fs/bpf/weft";
 
 /// Serves the L7 traffic of one node, and owns its kernel datapath.
@@ -168,6 +170,14 @@ pub enum ConfigError {
     /// A number that cannot be used.
     #[error("`{0}` must be between {1} and {2}")]
     Range(&'static str, usize, usize),
+    /// The controller's address.
+    #[error("`{given}` is no host:port of a controller: {fix}")]
+    Controller {
+        /// What was given.
+        given: String,
+        /// What to write instead.
+        fix: String,
+    },
     /// The admin address.
     #[error(transparent)]
     Admin(#[from] AdminAddressError),
@@ -257,7 +267,7 @@ impl RawConfig {
         let kernel = (!self.no_redirect.unwrap_or(false)).then(|| self.kernel());
         Ok(Config {
             node: self.node.ok_or(ConfigError::Missing("node"))?.into(),
-            controller: self.controller.ok_or(ConfigError::Missing("controller"))?,
+            controller: controller(self.controller.ok_or(ConfigError::Missing("controller"))?)?,
             join_token_file: self.join_token_file.ok_or(ConfigError::Missing("join-token-file"))?,
             state_dir,
             workers,
@@ -270,6 +280,31 @@ impl RawConfig {
             flows: within("flows", self.flows.unwrap_or(DEFAULT_CAPACITY), 1, 1 << 24)?,
         })
     }
+}
+
+/// Checks that this is a host and a port; the name is looked up with each connection.
+fn controller(given: String) -> Result<String, ConfigError> {
+    let bare = given.split_once("://").map_or(&*given, |(_, rest)| rest);
+    let bare = bare.split('/').next().unwrap_or_default();
+    let has_port = bare.rsplit_once(':').is_some_and(|(host, port)| {
+        let host_is_whole = !host.contains(':') || (host.starts_with('[') && host.ends_with(']'));
+        !host.is_empty() && host_is_whole && port.parse::<u16>().is_ok_and(|port| port > 0)
+    });
+    let with_port = match (has_port, bare.parse::<Ipv6Addr>()) {
+        (true, _) => bare.to_owned(),
+        (false, Ok(address)) => format!("[{address}]:{CONTROLLER_PORT}"),
+        (false, Err(_)) => format!("{}:{CONTROLLER_PORT}", bare.split(':').next().unwrap_or_default()),
+    };
+    let fix = match &*given {
+        text if text.trim().is_empty() || with_port.starts_with(':') => {
+            "give the name and the port".to_owned()
+        }
+        text if text.contains(char::is_whitespace) => "write it without spaces".to_owned(),
+        text if text != bare => format!("write only `{with_port}`"),
+        _ if !has_port => format!("write the port too, such as `{with_port}`"),
+        _ => return Ok(given),
+    };
+    Err(ConfigError::Controller { given, fix })
 }
 
 fn millis(given: Option<u64>, default: u64) -> usize {
@@ -314,6 +349,29 @@ mod tests {
         );
         assert!(parse(&["--workers", "0"]).check().is_err());
         assert!(parse(&["--admin", "nowhere"]).check().is_err());
+    }
+
+    #[test]
+    fn an_address_of_a_controller_that_is_none_is_refused_with_what_to_write() {
+        for good in ["weft.example:15010", "10.0.0.1:1", "[::1]:15010", "localhost:65535"] {
+            assert_eq!(controller(good.into()).unwrap(), good);
+        }
+        for (bad, fix) in [
+            ("weft.example", "such as `weft.example:15010`"),
+            ("weft.example:", "such as `weft.example:15010`"),
+            ("weft.example:0", "such as `weft.example:15010`"),
+            ("weft.example:http", "such as `weft.example:15010`"),
+            ("https://weft.example", "only `weft.example:15010`"),
+            ("https://weft.example:9000/", "only `weft.example:9000`"),
+            ("weft.example:9000/path", "only `weft.example:9000`"),
+            ("fd00::1", "such as `[fd00::1]:15010`"),
+            ("weft.example :15010", "without spaces"),
+            ("", "name and the port"),
+            (":15010", "name and the port"),
+        ] {
+            let error = controller(bad.into()).unwrap_err().to_string();
+            assert!(error.contains(fix) && error.contains(bad), "{error}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::{
     fs, io,
     path::PathBuf,
     sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use http::StatusCode;
@@ -23,6 +23,7 @@ use weft_runtime::{
     drain,
     readiness::{Readiness, ReadinessHandle},
     signals::{Shutdown, ShutdownSignals},
+    state_dir::{StateDirectory, StateDirectoryError},
     supervise::{self, CriticalEnd, PeerTasks, Supervisor},
 };
 
@@ -32,7 +33,7 @@ use crate::{
         config::{Config, KernelConfig, RawConfig},
         export::{DataPathMetrics, KernelMetrics},
         kernel::{self, CounterQuestions, KernelCounters},
-        link::{LinkMetrics, describe, keep_noted},
+        link::{LinkMetrics, attention, describe},
         networks::{self, NetworkMetrics},
         plane::{Plane, PlaneConfig, Redirect, WorkerGone},
     },
@@ -42,6 +43,9 @@ use crate::{
 };
 
 const ANSWER: PeerTasks = PeerTasks::new("answer with flows");
+
+/// How much longer than for its requests another process may take to end.
+const HANDOVER: Duration = Duration::from_secs(5);
 
 /// How long the admin endpoint may take to end.
 const ADMIN_DRAIN: Duration = Duration::from_secs(1);
@@ -59,7 +63,7 @@ pub enum NodeError {
         source: io::Error,
     },
     /// The join token is not one.
-    #[error("the file {} holds no join token", path.display())]
+    #[error("the file {} holds no join token: give the file that the controller wrote", path.display())]
     Token {
         /// The file.
         path: PathBuf,
@@ -67,6 +71,9 @@ pub enum NodeError {
         #[source]
         source: TokenError,
     },
+    /// Another process has the state directory, or it cannot be used.
+    #[error(transparent)]
+    StateDirectory(#[from] StateDirectoryError),
     /// A worker's sockets or thread could not be made.
     #[error("cannot start the workers")]
     Workers(#[source] io::Error),
@@ -100,6 +107,14 @@ pub enum NodeError {
 pub async fn run(config: Config) -> Result<(), NodeError> {
     let mut signals = ShutdownSignals::install().map_err(NodeError::Signals)?;
     let token = read_token(&config)?;
+    // Two processes would fight for the name, and for the kernel's tables.
+    let directory = tokio::select! {
+        taken = StateDirectory::take(&config.state_dir, config.drain_timeout + HANDOVER) => Arc::new(taken?),
+        signal = signals.next() => {
+            tracing::info!(?signal, "ending before the start");
+            return Ok(());
+        }
+    };
     let ring = FlowRing::new(config.flows);
     let readiness = Readiness::new();
     let state_ready = readiness.add("state", "waiting for the first state from the controller");
@@ -123,10 +138,13 @@ pub async fn run(config: Config) -> Result<(), NodeError> {
         address: config.controller.clone(),
         token,
         node: Arc::clone(&config.node),
-        state_dir: config.state_dir.clone(),
+        directory: Arc::clone(&directory),
     };
     let client = IrClient::start(client, &mut tasks)?;
-    tasks.critical("link condition", keep_noted(client.link(), readiness.add("controller", "not tried yet")));
+    let link = client.link();
+    let controller = readiness.add("controller", "not tried yet");
+    // It always holds, since a node serves its last state without one.
+    controller.describe(move || describe(&link.borrow(), SystemTime::now()));
     let admin = AdminServer::bind(&config.admin).await?;
     let (admin_drain, admin_watch) = drain::channel();
     let guess = watch::Sender::new(None);
@@ -144,6 +162,7 @@ pub async fn run(config: Config) -> Result<(), NodeError> {
             Ok(())
         }
     };
+    directory.ending();
     applier.stop_redirects();
     client.shutdown().await;
     let until = Instant::now() + if ended.is_ok() { config.drain_timeout } else { Duration::ZERO };
@@ -165,6 +184,9 @@ async fn ends(task: impl Future<Output = ()>) -> Result<(), Infallible> {
 
 fn read_token(config: &Config) -> Result<JoinToken, NodeError> {
     let path = &config.join_token_file;
+    if let Some(exposed) = weft_identity::exposed(path) {
+        tracing::warn!("{exposed}");
+    }
     let text =
         fs::read_to_string(path).map_err(|source| NodeError::TokenFile { path: path.clone(), source })?;
     text.trim().parse().map_err(|source| NodeError::Token { path: path.clone(), source })
@@ -223,9 +245,9 @@ struct Watched {
 impl Watched {
     /// What somebody should look into.
     fn attention(&self) -> Vec<String> {
-        let link = self.link.borrow();
-        let away = (!link.connected).then(|| describe(&link));
-        away.into_iter().chain(self.guess.borrow().as_ref().map(networks::describe)).collect()
+        let mut lines = attention(&self.link.borrow(), SystemTime::now());
+        lines.extend(self.guess.borrow().as_ref().map(networks::describe));
+        lines
     }
 }
 

@@ -9,6 +9,9 @@ use std::{
 const FIRST: Duration = Duration::from_millis(200);
 const LONGEST: Duration = Duration::from_secs(15);
 
+/// Another process has this node's stream: who looks into it needs minutes.
+const CONTESTED: Duration = Duration::from_secs(120);
+
 #[derive(Debug, Default)]
 pub(super) struct Backoff {
     failures: u32,
@@ -25,6 +28,13 @@ impl Backoff {
         let whole = FIRST.saturating_mul(1 << self.failures.min(10)).min(LONGEST);
         self.failures = self.failures.saturating_add(1);
         jittered(whole)
+    }
+
+    /// The pause after the controller has said that another process speaks as this node: between one and two
+    /// minutes.
+    pub(super) fn contested(&mut self) -> Duration {
+        self.failures = 0;
+        jittered(CONTESTED)
     }
 }
 

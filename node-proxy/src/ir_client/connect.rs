@@ -9,7 +9,11 @@ use std::{
 
 use futures_util::{Stream, stream};
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, sync::mpsc, time::timeout};
+use tokio::{
+    net::{TcpStream, lookup_host},
+    sync::mpsc,
+    time::timeout,
+};
 use tokio_rustls::{
     TlsConnector,
     client::TlsStream,
@@ -26,10 +30,11 @@ use tower::service_fn;
 use weft_identity::{Credential, CredentialError, tls};
 use weft_ir::{
     stream::{
-        Batch, Certificates, FromNode, JOIN_PATH, JoinRequest, MAX_MESSAGE_BYTES, RENEW_PATH, STREAM_PATH,
+        Certificates, FromNode, JOIN_PATH, JoinRequest, MAX_MESSAGE_BYTES, RENEW_PATH, STREAM_PATH, ToNode,
     },
     wire,
 };
+use weft_runtime::supervise;
 
 use super::codec::Wire;
 
@@ -47,14 +52,18 @@ const REFUSALS: u32 = 3;
 /// How the controller is reached.
 pub(super) struct Dial {
     address: String,
-    credential: Credential,
+    /// What makes the node who it is; nothing as long as the file cannot be read or written.
+    credential: Option<Credential>,
+    open: Box<dyn Fn() -> Result<Credential, CredentialError> + Send + Sync>,
+    /// Why the certificate is in memory only.
+    unkept: Option<String>,
     /// Streams that were refused in a row.
     refusals: u32,
 }
 
 /// A stream, and the connection that carries it.
 pub(super) struct Opened {
-    pub(super) inbound: Streaming<Batch>,
+    pub(super) inbound: Streaming<ToNode>,
     pub(super) channel: Channel,
 }
 
@@ -63,11 +72,13 @@ pub(super) struct Opened {
 pub(super) enum ConnectError {
     #[error("cannot connect to the controller at {address}: {}", chain(source))]
     Connect { address: String, source: tonic::transport::Error },
-    #[error("the controller at {address} does not answer within {CONNECT:?}")]
+    #[error(
+        "the controller at {address} does not answer within {CONNECT:?}: is it running, and is a firewall in between?"
+    )]
     Timeout { address: String },
     #[error("the controller at {address} refused {what}: {}", reason(source))]
     Refused { address: String, what: &'static str, source: Status },
-    #[error("cannot make the certificate's request, or keep the answer: {}", chain(.0))]
+    #[error("cannot use the node's credential: {}", supervise::chain(.0))]
     Credential(#[from] CredentialError),
     #[error("cannot set up TLS to the controller: {}", chain(.0))]
     Tls(#[from] tls::TlsError),
@@ -76,8 +87,22 @@ pub(super) enum ConnectError {
 }
 
 impl Dial {
-    pub(super) fn new(address: String, credential: Credential) -> Dial {
-        Dial { address, credential, refusals: 0 }
+    /// Opens the credential by this function: at once, and where that fails, with each try to connect.
+    ///
+    /// # Errors
+    /// When the credential is another node's.
+    pub(super) fn new(
+        address: String,
+        open: impl Fn() -> Result<Credential, CredentialError> + Send + Sync + 'static,
+    ) -> Result<Dial, CredentialError> {
+        let mut dial = Dial { address, credential: None, open: Box::new(open), unkept: None, refusals: 0 };
+        match dial.opened() {
+            Ok(credential) => dial.credential = Some(credential),
+            Err(foreign @ CredentialError::Foreign { .. }) => return Err(foreign),
+            // Each try to connect tries again, and says so.
+            Err(_) => {}
+        }
+        Ok(dial)
     }
 
     pub(super) fn address(&self) -> &str {
@@ -86,23 +111,33 @@ impl Dial {
 
     /// How long the node's certificate is good for.
     pub(super) fn left(&self) -> Option<Duration> {
-        self.credential.left(SystemTime::now())
+        self.credential.as_ref()?.left(SystemTime::now())
+    }
+
+    /// What is wrong with the file of the credential, one line each.
+    pub(super) fn notes(&self) -> Vec<String> {
+        let noted = self.credential.iter().flat_map(Credential::notes);
+        noted.chain(&self.unkept).cloned().collect()
     }
 
     /// Takes another certificate, for the next connection.
     pub(super) fn renewed(&mut self, chain: Vec<CertificateDer<'static>>) -> Result<(), CredentialError> {
-        self.credential.accept(chain)
+        if let Some(credential) = &mut self.credential {
+            credential.accept(chain)?;
+        }
+        self.keep();
+        Ok(())
+    }
+
+    /// Writes the credential, where that is not on disk as it should be.
+    pub(super) fn keep(&mut self) {
+        self.unkept = self.credential.as_mut().and_then(kept);
     }
 
     /// Opens a stream that sends what comes through the channel. A node without a certificate joins first.
     pub(super) async fn open(&mut self, outbound: mpsc::Receiver<FromNode>) -> Result<Opened, ConnectError> {
-        if self.left().is_none() {
-            self.credential.forget();
-            let chain = self.within(self.join()).await?;
-            self.credential.accept(chain)?;
-            tracing::info!(node = %self.credential.node(), "joined: the node has a certificate of its own");
-        }
-        let opened = self.within(self.stream(outbound)).await;
+        let mut credential = self.opened()?;
+        let opened = self.open_as(&mut credential, outbound).await;
         self.refusals = match &opened {
             Err(ConnectError::Refused { .. }) => self.refusals + 1,
             Err(_) => self.refusals,
@@ -110,10 +145,36 @@ impl Dial {
         };
         let unknown = |error: &ConnectError| matches!(error, ConnectError::Refused { source, .. } if source.code() == Code::Unauthenticated);
         if opened.as_ref().is_err_and(unknown) || self.refusals >= REFUSALS {
-            self.credential.forget();
+            credential.forget();
             self.refusals = 0;
         }
+        self.credential = Some(credential);
         opened
+    }
+
+    /// The credential, from memory or from its file.
+    fn opened(&mut self) -> Result<Credential, CredentialError> {
+        if let Some(credential) = self.credential.take() {
+            return Ok(credential);
+        }
+        let credential = (self.open)()?;
+        credential.notes().iter().for_each(|note| tracing::warn!("{note}"));
+        Ok(credential)
+    }
+
+    async fn open_as(
+        &mut self,
+        credential: &mut Credential,
+        outbound: mpsc::Receiver<FromNode>,
+    ) -> Result<Opened, ConnectError> {
+        if credential.left(SystemTime::now()).is_none() {
+            credential.forget();
+            let chain = self.within(self.join(credential)).await?;
+            credential.accept(chain)?;
+            self.unkept = kept(credential);
+            tracing::info!(node = %credential.node(), "joined: the node has a certificate of its own");
+        }
+        self.within(self.stream(credential, outbound)).await
     }
 
     async fn within<T>(
@@ -125,14 +186,14 @@ impl Dial {
     }
 
     /// Exchanges the join token for a certificate.
-    async fn join(&self) -> Result<Vec<CertificateDer<'static>>, ConnectError> {
-        let authorization = self.credential.token().authorization();
+    async fn join(&self, credential: &Credential) -> Result<Vec<CertificateDer<'static>>, ConnectError> {
+        let authorization = credential.token().authorization();
         let mut authorization = MetadataValue::try_from(authorization).or(Err(ConnectError::Token))?;
         authorization.set_sensitive(true);
-        let node = self.credential.node().shared().clone();
-        let mut request = Request::new(JoinRequest { node, request: self.credential.request()?.into() });
+        let node = credential.node().shared().clone();
+        let mut request = Request::new(JoinRequest { node, request: credential.request()?.into() });
         request.metadata_mut().insert("authorization", authorization);
-        let mut grpc = Grpc::new(self.dial().await?);
+        let mut grpc = Grpc::new(self.dial(credential).await?);
         grpc.ready().await.map_err(|source| self.failed(source))?;
         let codec = Wire::new(wire::encode_join, wire::decode_certificates);
         let answer = grpc.unary(request, PathAndQuery::from_static(JOIN_PATH), codec).await;
@@ -141,8 +202,12 @@ impl Dial {
             .map_err(|source| self.refused("to let it join", source))
     }
 
-    async fn stream(&self, outbound: mpsc::Receiver<FromNode>) -> Result<Opened, ConnectError> {
-        let channel = self.dial().await?;
+    async fn stream(
+        &self,
+        credential: &Credential,
+        outbound: mpsc::Receiver<FromNode>,
+    ) -> Result<Opened, ConnectError> {
+        let channel = self.dial(credential).await?;
         let mut grpc = Grpc::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES);
         grpc.ready().await.map_err(|source| self.failed(source))?;
         let codec = Wire::new(|message| wire::encode_from_node(&message), wire::decode_to_node);
@@ -152,8 +217,8 @@ impl Dial {
         Ok(Opened { inbound: response.into_inner(), channel })
     }
 
-    async fn dial(&self) -> Result<Channel, ConnectError> {
-        let (address, tls) = (self.address.clone(), tls::controller_client(&self.credential)?);
+    async fn dial(&self, credential: &Credential) -> Result<Channel, ConnectError> {
+        let (address, tls) = (self.address.clone(), tls::controller_client(credential)?);
         let connector = service_fn(move |_| connect(address.clone(), tls.clone()));
         // The address is dialled by the connector; the URI only fills the request's authority.
         Endpoint::from_static("https://controller.weft.internal")
@@ -172,6 +237,15 @@ impl Dial {
     fn refused(&self, what: &'static str, source: Status) -> ConnectError {
         ConnectError::Refused { address: self.address.clone(), what, source }
     }
+}
+
+/// Writes the credential, and says where that fails.
+fn kept(credential: &mut Credential) -> Option<String> {
+    let error = credential.keep().err()?;
+    let error = supervise::chain(&error);
+    let note = format!("the node's certificate is in memory only, and lost with a restart: {error}");
+    tracing::error!("{note}");
+    Some(note)
 }
 
 /// Asks for a certificate that is good for longer, on the connection of an open stream.
@@ -193,7 +267,13 @@ fn messages(outbound: mpsc::Receiver<FromNode>) -> impl Stream<Item = FromNode> 
 }
 
 async fn connect(address: String, tls: Arc<ClientConfig>) -> io::Result<TokioIo<TlsStream<TcpStream>>> {
-    let tcp = TcpStream::connect(&address).await?;
+    let lookup = |error: io::Error| {
+        io::Error::other(format!(
+            "its name is not known ({error}): is --controller right, and does DNS answer?"
+        ))
+    };
+    let addresses: Vec<_> = lookup_host(&address).await.map_err(lookup)?.collect();
+    let tcp = TcpStream::connect(&*addresses).await?;
     tcp.set_nodelay(true)?;
     Ok(TokioIo::new(TlsConnector::from(tls).connect(tls::controller_name(), tcp).await?))
 }
@@ -206,13 +286,19 @@ fn reason(status: &Status) -> String {
     }
 }
 
-/// The innermost causes: tonic's own message is only "transport error".
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = error.to_string();
-        source = error.source();
+/// The innermost cause, since tonic's own message is only "transport error", with what it means.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let innermost = causes.clone().last().map(ToString::to_string).unwrap_or_default();
+    match causes.into_iter().find_map(explain) {
+        Some(meaning) => format!("{meaning} ({innermost})"),
+        None => innermost,
     }
-    text
+}
+
+fn explain(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+    let refused = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+    let hint = "nothing listens there: is the controller running, and is this the address of its --listen?";
+    tls::explain(error)
+        .or_else(|| error.downcast_ref::<io::Error>().filter(|error| refused(error)).map(|_| hint))
 }

@@ -4,20 +4,20 @@
 use std::{convert::Infallible, sync::Arc, time::SystemTime};
 
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
     time::sleep,
 };
 use tokio_rustls::rustls::pki_types::CertificateDer;
-use tonic::Status;
+use tonic::{Code, Status};
 use weft_ir::{
-    stream::{Batch, FromNode},
+    stream::{Batch, FromNode, ToNode},
     subscribe::{Commit, Progress, Subscriber},
 };
 use weft_runtime::supervise;
 
-use super::{Applied, LinkStatus, backoff::Backoff, connect::Dial, renewal::Renewal};
+use super::{Applied, LinkStatus, Stuck, backoff::Backoff, connect::Dial, renewal::Renewal};
 
-/// Messages on their way to the controller: a hello and one `Ack` are the most there can be.
+/// Messages on their way to the controller: a hello, one `Ack` and a `Pong` are the most there can be.
 const OUTBOUND: usize = 4;
 
 pub(super) struct Link {
@@ -28,11 +28,20 @@ pub(super) struct Link {
     /// The last applied state, for the disk.
     pub(super) save: watch::Sender<Option<Commit>>,
     pub(super) acks: mpsc::Receiver<Applied>,
+    /// Somebody has removed the files of the node.
+    pub(super) lost: Arc<Notify>,
+}
+
+/// Why a stream has ended.
+struct Ended {
+    error: String,
+    /// Another process has this node's stream.
+    contested: bool,
 }
 
 /// A stream that could be opened.
 struct Session {
-    inbound: tonic::Streaming<Batch>,
+    inbound: tonic::Streaming<ToNode>,
     outbound: mpsc::Sender<FromNode>,
     renewal: Renewal,
 }
@@ -40,21 +49,33 @@ struct Session {
 impl Link {
     pub(super) async fn run(mut self) -> Result<(), Infallible> {
         let mut backoff = Backoff::default();
+        self.note();
         loop {
-            let error: Arc<str> = match self.open().await {
+            let ended = match self.open().await {
                 Ok(session) => {
                     tracing::info!(controller = self.dial.address(), "connected to the controller");
                     self.set_link(true, None);
-                    self.follow(session, &mut backoff).await.into()
+                    self.follow(session, &mut backoff).await
                 }
                 Err(error) => error.into(),
             };
-            let pause = backoff.next();
+            let pause = if ended.contested { backoff.contested() } else { backoff.next() };
+            let error: Arc<str> = ended.error.into();
             let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
             tracing::warn!(%error, pause_ms, "no stream from the controller");
             self.set_link(false, Some(error));
             self.apply_until(sleep(pause)).await;
         }
+    }
+
+    /// Says what is wrong with the credential.
+    fn note(&self) {
+        let notes = self.dial.notes();
+        self.status.send_if_modified(|link| {
+            let changed = link.notes != notes;
+            link.notes = notes;
+            changed
+        });
     }
 
     fn set_link(&self, connected: bool, error: Option<Arc<str>>) {
@@ -84,32 +105,58 @@ impl Link {
             }
         };
         let renewal = Renewal::new(opened.channel, dial.left());
+        self.note();
         Ok(Session { inbound: opened.inbound, outbound, renewal })
     }
 
-    /// Takes batches until the stream ends, and returns why it did.
-    async fn follow(&mut self, mut session: Session, backoff: &mut Backoff) -> String {
+    /// Takes what comes until the stream ends, and returns why it did.
+    async fn follow(&mut self, mut session: Session, backoff: &mut Backoff) -> Ended {
         loop {
             tokio::select! {
-                frame = session.inbound.message() => match frame {
-                    Ok(Some(batch)) => {
+                message = session.inbound.message() => match message {
+                    Ok(Some(ToNode::Batch(batch))) => {
                         let last = batch.last;
                         if let Err(error) = self.take_frame(batch, &session.outbound) {
-                            return error;
+                            self.stuck(&format!("this node refuses what the controller sends ({error})"));
+                            return error.into();
                         }
                         if last {
                             backoff.reset();
                         }
                     }
-                    Ok(None) => return "the controller has ended the stream".to_owned(),
-                    Err(status) => return format!("the stream broke: {}", status.message()),
+                    Ok(Some(ToNode::Ping)) => send(&session.outbound, FromNode::Pong),
+                    Ok(Some(ToNode::Withheld { reason })) => {
+                        backoff.reset();
+                        self.stuck(&withheld(&reason));
+                    }
+                    Ok(None) => return "the controller has ended the stream".to_owned().into(),
+                    Err(status) => return Ended::from(&status),
                 },
                 answer = session.renewal.answer() => self.take_certificate(answer, &mut session.renewal),
+                () = self.lost.notified() => self.keep_credential(),
                 Some(applied) = self.acks.recv() => {
                     take_applied(&mut self.subscriber, &self.save, &self.status, applied, Some(&session.outbound));
                 }
             }
         }
+    }
+
+    /// Nothing newer is taken, for this reason.
+    fn stuck(&self, reason: &str) {
+        self.status.send_if_modified(|link| {
+            if link.stuck.as_ref().is_some_and(|stuck| &*stuck.reason == reason) {
+                return false;
+            }
+            tracing::warn!(reason, "nothing newer is served");
+            let since = link.stuck.as_ref().map_or_else(SystemTime::now, |stuck| stuck.since);
+            link.stuck = Some(Stuck { since, reason: reason.into() });
+            true
+        });
+    }
+
+    fn keep_credential(&mut self) {
+        self.dial.keep();
+        self.note();
     }
 
     fn take_certificate(
@@ -124,6 +171,7 @@ impl Link {
             Ok(()) => {
                 tracing::info!("the node's certificate is renewed");
                 renewal.schedule(self.dial.left());
+                self.note();
             }
             Err(error) => {
                 tracing::warn!(error, "the node's certificate is not renewed yet");
@@ -135,7 +183,10 @@ impl Link {
     fn take_frame(&mut self, batch: Batch, outbound: &mpsc::Sender<FromNode>) -> Result<(), String> {
         match self.subscriber.frame(batch).map_err(|error| error.to_string())? {
             Progress::Incomplete => {}
-            Progress::Ack(ack) => send(outbound, FromNode::Ack(ack)),
+            Progress::Ack(ack) => {
+                self.status.send_if_modified(|link| link.stuck.take().is_some());
+                send(outbound, FromNode::Ack(ack));
+            }
             Progress::Commit(commit) => {
                 let revision = commit.position.revision;
                 tracing::info!(
@@ -147,7 +198,7 @@ impl Link {
                 for (key, error) in &commit.rejected {
                     tracing::warn!(revision, %key, %error, "cannot read a resource");
                 }
-                self.status.send_modify(|link| link.received = Some(commit.position));
+                self.status.send_modify(|link| (link.received, link.stuck) = (Some(commit.position), None));
                 self.states.send_replace(Some(commit));
             }
         }
@@ -159,12 +210,36 @@ impl Link {
         loop {
             tokio::select! {
                 () = &mut end => return,
+                () = self.lost.notified() => self.keep_credential(),
                 Some(applied) = self.acks.recv() => {
                     take_applied(&mut self.subscriber, &self.save, &self.status, applied, None);
                 }
             }
         }
     }
+}
+
+impl From<String> for Ended {
+    fn from(error: String) -> Ended {
+        Ended { error, contested: false }
+    }
+}
+
+impl From<&Status> for Ended {
+    fn from(status: &Status) -> Ended {
+        match status.code() {
+            Code::AlreadyExists => Ended { error: status.message().to_owned(), contested: true },
+            _ => format!("the stream broke: {}", status.message()).into(),
+        }
+    }
+}
+
+/// What it means that the controller sends nothing.
+fn withheld(reason: &str) -> String {
+    format!(
+        "the controller sends nothing, since this node {reason}: it reads older files than those that this node has \
+         followed; give it the same ones, or `touch` one of its files if these are to be followed now"
+    )
 }
 
 fn take_applied(

@@ -4,7 +4,9 @@
 use std::{
     collections::BTreeMap,
     convert::Infallible,
+    fs,
     future::Future,
+    io,
     net::SocketAddr,
     path::Path,
     pin::Pin,
@@ -13,7 +15,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use futures_util::{Stream, future, stream};
+use futures_util::{FutureExt as _, Stream, future, stream};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
@@ -32,7 +34,7 @@ use weft_identity::{NODE_LIFETIME, Peer, Registrar, tls};
 use weft_ir::{
     Identity, IdentityNumber, Resource,
     publish::{Change, Publisher},
-    stream::{Batch, Certificates, FromNode, JOIN_PATH, JoinRequest, STREAM_PATH},
+    stream::{Certificates, FromNode, JOIN_PATH, JoinRequest, STREAM_PATH, ToNode, Versions},
     wire,
 };
 
@@ -40,7 +42,7 @@ use super::{codec::Wire, *};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
-type Batches = Pin<Box<dyn Stream<Item = Result<Batch, Status>> + Send>>;
+type Messages = Pin<Box<dyn Stream<Item = Result<ToNode, Status>> + Send>>;
 
 /// Serves a fixed publisher, and pushes only in answer to what the node says. Registers nodes like the
 /// real one.
@@ -59,6 +61,10 @@ struct Counts {
     streams: usize,
     /// Refuse as many streams, as if the certificate were wrong in some way that nobody names.
     to_refuse: usize,
+    /// End streams after the hello, as if another process had one.
+    contest: bool,
+    /// Answers to the ping that follows each hello.
+    pongs: usize,
 }
 
 impl Controller {
@@ -77,21 +83,36 @@ impl Controller {
         publisher.nodes().next().and_then(|(_, report)| report.applied)
     }
 
-    fn answer(&self, message: FromNode) -> Result<Vec<Batch>, Status> {
+    fn answer(&self, message: FromNode) -> Result<Vec<ToNode>, Status> {
         let mut publisher = self.publisher.lock().unwrap();
         let refused = |error: weft_ir::publish::PublishError| Status::failed_precondition(error.to_string());
+        let mut messages = Vec::new();
         match message {
-            FromNode::Hello(hello) => publisher.on_hello(hello).map_err(refused)?,
+            FromNode::Hello(_) if self.counts().contest => {
+                return Err(Status::already_exists("another process speaks as node node-1"));
+            }
+            FromNode::Hello(hello) => {
+                publisher.on_hello(hello).map_err(refused)?;
+                messages.push(ToNode::Ping);
+            }
             FromNode::Ack(ack) => publisher.on_ack(&"node-1".into(), ack).map_err(refused)?,
+            FromNode::Pong => {
+                self.count(|counts| counts.pongs += 1);
+                return Ok(messages);
+            }
         }
-        publisher.next_batch(&"node-1".into()).map_err(refused)
+        let frames = publisher.next_batch(&"node-1".into()).map_err(refused)?;
+        let ahead = publisher.node("node-1").and_then(|report| report.ahead.clone());
+        messages.extend(ahead.map(|reason| ToNode::Withheld { reason }));
+        messages.extend(frames.into_iter().map(ToNode::Batch));
+        Ok(messages)
     }
 }
 
 impl StreamingService<FromNode> for Controller {
-    type Response = Batch;
-    type ResponseStream = Batches;
-    type Future = future::Ready<Result<Response<Batches>, Status>>;
+    type Response = ToNode;
+    type ResponseStream = Messages;
+    type Future = future::Ready<Result<Response<Messages>, Status>>;
 
     fn call(&mut self, request: Request<Streaming<FromNode>>) -> Self::Future {
         let admitted = peer(&request).and_then(|peer| {
@@ -260,11 +281,12 @@ fn put(controller: &Controller, number: u32) {
 }
 
 fn config(directory: &Path, address: SocketAddr, token: &JoinToken) -> IrClientConfig {
+    let taken = StateDirectory::take(&directory.join("state"), DEADLINE).now_or_never();
     IrClientConfig {
         address: address.to_string(),
         token: token.clone(),
         node: "node-1".into(),
-        state_dir: directory.join("state"),
+        directory: Arc::new(taken.expect("nobody has it").unwrap()),
     }
 }
 
@@ -317,7 +339,9 @@ async fn a_controller_with_another_authority_is_refused() {
     let mut link = client.link();
     let status =
         timeout(DEADLINE, link.wait_for(|link| link.error.is_some())).await.unwrap().unwrap().clone();
-    assert!(status.error.unwrap().contains("UnknownIssuer"));
+    let error = status.error.unwrap();
+    assert!(error.contains("not the controller that wrote this node's join token"), "{error}");
+    assert!(error.contains("UnknownIssuer"), "{error}");
     assert!(client.states().borrow().is_none());
 }
 
@@ -412,4 +436,172 @@ async fn a_name_that_another_key_has_is_refused_and_the_error_says_what_to_do() 
     assert!(status.error.unwrap().contains("run `weft-controller forget-node node-1`"));
     assert!(real.link().borrow().connected);
     assert_eq!(controller.counts().streams, 1);
+}
+
+/// Waits for a stream that is not there, and returns why.
+async fn error(client: &IrClient) -> String {
+    let mut link = client.link();
+    let found = timeout(DEADLINE, link.wait_for(|link| link.error.is_some())).await;
+    found.expect("an error in time").unwrap().error.as_deref().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn an_address_without_a_controller_is_named_with_what_to_look_at() {
+    let home = tempfile::tempdir().unwrap();
+    let token = JoinToken::generate(b"any").unwrap();
+    let mute = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let other = mute.local_addr().unwrap();
+    let _answers = tokio::spawn(async move {
+        loop {
+            use tokio::io::AsyncWriteExt as _;
+            let (mut tcp, _) = mute.accept().await.unwrap();
+            drop(tcp.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await);
+        }
+    });
+    for (address, hint) in [
+        (free.to_string(), "is the controller running"),
+        (other.to_string(), "does not speak TLS"),
+        ("weft.invalid:15010".to_owned(), "is --controller right"),
+    ] {
+        let place = home.path().join(address.replace(':', "-"));
+        let client =
+            start(IrClientConfig { address: address.clone(), ..config(&place, free, &token) }).unwrap();
+        let error = error(&client).await;
+        assert!(error.contains(hint) && error.contains(&address), "{address}: {error}");
+    }
+}
+
+/// A node that has applied what this controller has, and has ended.
+async fn ended(home: &Path, controller: &Controller) -> (SocketAddr, JoinHandle<()>) {
+    put(controller, 1);
+    let (address, task) = serve(controller.clone(), "127.0.0.1:0").await;
+    let client = start(config(home, address, controller.registrar.token())).unwrap();
+    let newest = controller.publisher.lock().unwrap().revision();
+    let first = revision(&client, newest).await;
+    client.acks().applied(first.position, Vec::new()).await;
+    eventually(|| controller.applied() == Some(newest)).await;
+    client.shutdown().await;
+    (address, task)
+}
+
+#[tokio::test]
+async fn with_a_damaged_credential_it_serves_what_was_saved_and_says_what_to_do() {
+    let home = tempfile::tempdir().unwrap();
+    let controller = controller(home.path());
+    let (address, _task) = ended(home.path(), &controller).await;
+    let path = home.path().join("state").join(CREDENTIAL);
+    let config = || config(home.path(), address, controller.registrar.token());
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, &whole[..whole.len() - 30]).unwrap();
+    let client = start(config()).unwrap();
+    assert!(client.states().borrow().is_some(), "what was saved is served");
+    connected(&client).await;
+    assert_eq!(controller.counts().joins, 2, "with the key that it has");
+    assert!(client.link().borrow().notes.is_empty(), "and all is well again");
+    client.shutdown().await;
+
+    fs::write(&path, b"").unwrap();
+    let client = start(config()).unwrap();
+    assert!(client.states().borrow().is_some());
+    assert!(error(&client).await.contains("forget-node node-1"));
+    assert!(client.link().borrow().notes.iter().any(|note| note.contains("forget-node node-1")));
+    assert!(Registrar::forget(&home.path().join("controller"), &"node-1".parse().unwrap()).unwrap());
+    controller.registrar.sweep(SystemTime::now()).unwrap();
+    connected(&client).await;
+    timeout(DEADLINE, client.link().wait_for(|link| link.notes.is_empty())).await.unwrap().unwrap();
+    client.shutdown().await;
+
+    // It cannot even be read.
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    let client = start(config()).unwrap();
+    assert!(client.states().borrow().is_some());
+    assert!(error(&client).await.contains(CREDENTIAL));
+}
+
+#[tokio::test]
+async fn a_directory_of_another_node_is_refused_and_its_state_not_served() {
+    let home = tempfile::tempdir().unwrap();
+    let controller = controller(home.path());
+    let (address, _task) = ended(home.path(), &controller).await;
+    let config = || config(home.path(), address, controller.registrar.token());
+    let refused = start(IrClientConfig { node: "node-2".into(), ..config() });
+    let error = refused.map(drop).unwrap_err().to_string();
+    assert!(error.contains("credential of node node-1") && error.contains("this is node node-2"), "{error}");
+    fs::remove_file(home.path().join("state").join(CREDENTIAL)).unwrap();
+    let client = start(IrClientConfig { node: "node-2".into(), ..config() }).unwrap();
+    assert!(client.states().borrow().is_none(), "the state of another node");
+}
+
+#[tokio::test]
+async fn a_ping_is_answered_and_who_is_told_of_another_process_waits_for_long() {
+    let home = tempfile::tempdir().unwrap();
+    let controller = controller(home.path());
+    let (address, _task) = serve(controller.clone(), "127.0.0.1:0").await;
+    let client = start(config(home.path(), address, controller.registrar.token())).unwrap();
+    eventually(|| controller.counts().pongs == 1).await;
+    client.shutdown().await;
+    controller.count(|counts| counts.contest = true);
+    let client = start(config(home.path(), address, controller.registrar.token())).unwrap();
+    let mut link = client.link();
+    let contested =
+        link.wait_for(|link| link.error.as_ref().is_some_and(|error| error.contains("another process")));
+    let contested = timeout(DEADLINE, contested).await.map(drop);
+    assert!(contested.is_ok(), "{:?}", client.link().borrow());
+    let streams = controller.counts().streams;
+    // After any other end of a stream, several tries come within this time.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(controller.counts().streams, streams);
+}
+
+#[tokio::test]
+async fn a_node_that_knows_more_than_its_controller_knows_why_nothing_comes() {
+    let home = tempfile::tempdir().unwrap();
+    let old = controller(home.path());
+    old.publisher.lock().unwrap().commit(Change { versions: Versions::of("files", 9), ..Change::default() });
+    let (address, task) = ended(home.path(), &old).await;
+    task.abort();
+    drop(task.await);
+    let other = Controller { publisher: Arc::new(Mutex::new(Publisher::new(2))), ..old.clone() };
+    put(&other, 7);
+    let (_, _task) = serve(other.clone(), &address.to_string()).await;
+    let client = start(config(home.path(), address, old.registrar.token())).unwrap();
+    let mut link = client.link();
+    let status =
+        timeout(DEADLINE, link.wait_for(|link| link.stuck.is_some())).await.unwrap().unwrap().clone();
+    let reason = status.stuck.unwrap().reason;
+    assert!(reason.contains("was told files 9, and this controller knows nothing"), "{reason}");
+    assert!(reason.contains("touch") && status.connected, "{reason}");
+    other
+        .publisher
+        .lock()
+        .unwrap()
+        .commit(Change { versions: Versions::of("files", 9), ..Change::default() });
+    client.shutdown().await;
+    let client = start(config(home.path(), address, old.registrar.token())).unwrap();
+    let restored = client.states().borrow().clone().unwrap();
+    client.acks().applied(restored.position, Vec::new()).await;
+    let mut states = client.states();
+    let newer = states.wait_for(|state| state.as_ref().is_some_and(|state| state.position.epoch == 2));
+    timeout(DEADLINE, newer).await.unwrap().unwrap();
+    assert_eq!(client.link().borrow().stuck, None);
+}
+
+#[tokio::test]
+async fn a_state_directory_that_is_removed_while_it_runs_keeps_the_name() {
+    let home = tempfile::tempdir().unwrap();
+    let controller = controller(home.path());
+    put(&controller, 1);
+    let (address, _task) = serve(controller.clone(), "127.0.0.1:0").await;
+    let client = start(config(home.path(), address, controller.registrar.token())).unwrap();
+    let first = revision(&client, 1).await;
+    fs::remove_dir_all(home.path().join("state")).unwrap();
+    client.acks().applied(first.position, Vec::new()).await;
+    eventually(|| home.path().join("state").join(CREDENTIAL).exists()).await;
+    assert_eq!(client.link().borrow().lost, 1);
+    client.shutdown().await;
+    let client = start(config(home.path(), address, controller.registrar.token())).unwrap();
+    connected(&client).await;
+    assert_eq!(controller.counts().joins, 1, "with the same key and certificate");
 }

@@ -115,3 +115,17 @@ pub(crate) fn stream(messages: &'static [&'static str], changes: usize) -> impl 
 pub(crate) fn cuts() -> impl Strategy<Value = Vec<usize>> {
     prop_oneof![Just(vec![1]), vec(1..60usize, 1..8)]
 }
+
+/// The input in pieces of these lengths.
+pub(crate) fn cut<'a>(mut input: &'a [u8], cuts: &[usize]) -> Vec<&'a [u8]> {
+    let mut pieces = Vec::new();
+    for len in cuts.iter().cycle() {
+        if input.is_empty() {
+            break;
+        }
+        let (piece, rest) = input.split_at((*len).min(input.len()));
+        pieces.push(piece);
+        input = rest;
+    }
+    pieces
+}

@@ -27,13 +27,13 @@ fn commit() -> Commit {
 
 #[test]
 fn a_state_survives_the_disk() {
-    let restored = decode(&encode(&commit())).unwrap();
-    assert_eq!(restored, Restored { commit: commit(), same_schema: true });
+    let restored = decode(&encode(&"a".into(), &commit())).unwrap();
+    assert_eq!(restored, Restored { node: "a".into(), commit: commit(), same_schema: true });
 }
 
 #[test]
 fn any_damage_is_found() {
-    let good = encode(&commit());
+    let good = encode(&"a".into(), &commit());
     for at in 0..good.len() {
         let mut bad = good.clone();
         bad[at] ^= 0x20;

@@ -103,7 +103,7 @@ fn frames_are_bounded_and_an_oversized_resource_is_held_back() {
     let held_back = batch.iter().flat_map(|frame| &frame.upserts).filter(|upsert| upsert.resource.is_empty());
     assert_eq!(held_back.count(), 1);
     for frame in batch {
-        assert!(wire::encode_to_node(frame).len() <= MAX_FRAME_BYTES);
+        assert!(wire::encode_to_node(crate::stream::ToNode::Batch(frame)).len() <= MAX_FRAME_BYTES);
     }
 }
 

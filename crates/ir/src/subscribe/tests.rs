@@ -156,7 +156,7 @@ fn what_is_made_of_less_than_the_node_was_told_is_refused_unless_it_is_the_same(
     let same = commit(same);
     assert_eq!((same.position.epoch, same.changed.len()), (2, 0));
     assert_eq!(same.versions, Versions::of("files", 12), "what it was told once, it was told");
-    let saved = crate::persist::decode(&crate::persist::encode(&same)).unwrap();
+    let saved = crate::persist::decode(&crate::persist::encode(&"a".into(), &same)).unwrap();
     let mut again = Subscriber::restored("a".into(), &saved.commit, true);
     assert!(matches!(again.frame(of(3, 11, state(0..8))), Err(SubscribeError::KnowsLess { .. })));
     assert_eq!(commit(again.frame(of(3, 12, state(0..8)))).removed.len(), 4);

@@ -19,7 +19,7 @@ pub struct Certificates {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FromNode {
-    #[prost(oneof = "from_node::Message", tags = "1, 2")]
+    #[prost(oneof = "from_node::Message", tags = "1, 2, 3")]
     pub message: ::core::option::Option<from_node::Message>,
 }
 /// Nested message and enum types in `FromNode`.
@@ -30,8 +30,13 @@ pub mod from_node {
         Hello(super::Hello),
         #[prost(message, tag = "2")]
         Ack(super::Ack),
+        #[prost(message, tag = "3")]
+        Pong(super::Pong),
     }
 }
+/// The answer to a ping, at once.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Pong {}
 /// The first message of a stream, and sent only once.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Hello {
@@ -97,7 +102,7 @@ pub struct Rejection {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ToNode {
-    #[prost(oneof = "to_node::Message", tags = "1")]
+    #[prost(oneof = "to_node::Message", tags = "1, 2, 3")]
     pub message: ::core::option::Option<to_node::Message>,
 }
 /// Nested message and enum types in `ToNode`.
@@ -106,7 +111,20 @@ pub mod to_node {
     pub enum Message {
         #[prost(message, tag = "1")]
         Batch(super::Batch),
+        #[prost(message, tag = "2")]
+        Ping(super::Ping),
+        #[prost(message, tag = "3")]
+        Withheld(super::Withheld),
     }
+}
+/// Asks whether the node is still there: another process has opened a stream with its credential.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Ping {}
+/// Nothing is sent until further notice: the node knows more than this controller.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Withheld {
+    #[prost(string, tag = "1")]
+    pub reason: ::prost::alloc::string::String,
 }
 /// One frame of a batch. All frames of a batch make one commit, applied at the last.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -758,6 +776,9 @@ pub struct SavedState {
         ::prost::alloc::string::String,
         u64,
     >,
+    /// The node that wrote it.
+    #[prost(string, tag = "7")]
+    pub node: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SavedRejection {

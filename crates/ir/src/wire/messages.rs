@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The messages of the stream, and the state on a node's disk.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use prost::Message;
@@ -15,13 +15,15 @@ use crate::{
     Branch, Digest, ResourceKey, digest,
     stream::{
         Ack, Base, Batch, Certificates, FromNode, Held, Hello, JoinRequest, MAX_BRANCHES,
-        MAX_VERSION_NAME_BYTES, MAX_VERSIONS, Position, Rejection, Upsert, Versions,
+        MAX_REJECTION_BYTES, MAX_VERSION_NAME_BYTES, MAX_VERSIONS, Position, Rejection, ToNode, Upsert,
+        Versions,
     },
 };
 
 /// The state on a node's disk.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct SavedState {
+    pub(crate) node: Arc<str>,
     pub(crate) position: Position,
     pub(crate) versions: Versions,
     pub(crate) schema: u32,
@@ -88,6 +90,7 @@ pub fn encode_from_node(message: &FromNode) -> Bytes {
                 .collect(),
             omitted: ack.omitted,
         }),
+        FromNode::Pong => from_node::Message::Pong(pb::Pong {}),
     };
     pb::FromNode { message: Some(message) }.encode_to_vec().into()
 }
@@ -115,27 +118,20 @@ pub fn decode_from_node(bytes: Bytes) -> Result<FromNode, WireError> {
                 .collect(),
             omitted: ack.omitted,
         }),
+        from_node::Message::Pong(pb::Pong {}) => FromNode::Pong,
     })
 }
 
 /// Encodes what a controller sends.
-pub fn encode_to_node(batch: Batch) -> Bytes {
-    let batch = pb::Batch {
-        epoch: batch.position.epoch,
-        revision: batch.position.revision,
-        base: match batch.base {
-            Base::Nothing => None,
-            Base::Revision(revision) => Some(batch::Base::Delta(revision)),
-            Base::Hello { branches } => Some(batch::Base::Differences(pb::Differences { branches })),
-        },
-        frame: batch.frame,
-        versions: versions(&batch.versions),
-        digest: batch.digest.0.to_vec().into(),
-        upserts: batch.upserts.into_iter().map(upsert).collect(),
-        removes: batch.removes.iter().map(ResourceKey::to_string).collect(),
-        last: batch.last,
+pub fn encode_to_node(message: ToNode) -> Bytes {
+    let message = match message {
+        ToNode::Batch(from) => to_node::Message::Batch(batch(from)),
+        ToNode::Ping => to_node::Message::Ping(pb::Ping {}),
+        ToNode::Withheld { reason } => {
+            to_node::Message::Withheld(pb::Withheld { reason: reason.to_string() })
+        }
     };
-    pb::ToNode { message: Some(to_node::Message::Batch(batch)) }.encode_to_vec().into()
+    pb::ToNode { message: Some(message) }.encode_to_vec().into()
 }
 
 /// Decodes what a controller sent. Resources stay encoded: one that cannot be read must not take the
@@ -143,27 +139,56 @@ pub fn encode_to_node(batch: Batch) -> Bytes {
 ///
 /// # Errors
 /// Bytes that are no message, and fields that are missing.
-pub fn decode_to_node(bytes: Bytes) -> Result<Batch, WireError> {
+pub fn decode_to_node(bytes: Bytes) -> Result<ToNode, WireError> {
     let message = pb::ToNode::decode(bytes)?.message;
-    let to_node::Message::Batch(batch) = required(message, "to_node.message")?;
+    Ok(match required(message, "to_node.message")? {
+        to_node::Message::Batch(from) => ToNode::Batch(parse_batch(from)?),
+        to_node::Message::Ping(pb::Ping {}) => ToNode::Ping,
+        to_node::Message::Withheld(pb::Withheld { reason }) => {
+            let end = reason.floor_char_boundary(MAX_REJECTION_BYTES);
+            ToNode::Withheld { reason: reason[..end].into() }
+        }
+    })
+}
+
+fn batch(from: Batch) -> pb::Batch {
+    pb::Batch {
+        epoch: from.position.epoch,
+        revision: from.position.revision,
+        base: match from.base {
+            Base::Nothing => None,
+            Base::Revision(revision) => Some(batch::Base::Delta(revision)),
+            Base::Hello { branches } => Some(batch::Base::Differences(pb::Differences { branches })),
+        },
+        frame: from.frame,
+        versions: versions(&from.versions),
+        digest: from.digest.0.to_vec().into(),
+        upserts: from.upserts.into_iter().map(upsert).collect(),
+        removes: from.removes.iter().map(ResourceKey::to_string).collect(),
+        last: from.last,
+    }
+}
+
+fn parse_batch(from: pb::Batch) -> Result<Batch, WireError> {
     Ok(Batch {
-        position: Position { epoch: batch.epoch, revision: batch.revision },
-        base: match batch.base {
+        position: Position { epoch: from.epoch, revision: from.revision },
+        base: match from.base {
             None => Base::Nothing,
             Some(batch::Base::Delta(revision)) => Base::Revision(revision),
             Some(batch::Base::Differences(found)) => Base::Hello { branches: found.branches },
         },
-        frame: batch.frame,
-        versions: parse_versions(batch.versions, "batch.versions")?,
-        digest: parse_digest(&batch.digest, "batch.digest")?,
-        upserts: batch.upserts.into_iter().map(parse_upsert).collect(),
-        removes: batch.removes.into_iter().map(key).collect(),
-        last: batch.last,
+        frame: from.frame,
+        versions: parse_versions(from.versions, "batch.versions")?,
+        digest: parse_digest(&from.digest, "batch.digest")?,
+        upserts: from.upserts.into_iter().map(parse_upsert).collect(),
+        removes: from.removes.into_iter().map(key).collect(),
+        last: from.last,
     })
 }
 
 pub(crate) fn encode_saved(state: SavedState) -> Vec<u8> {
     pb::SavedState {
+        node: state.node.to_string(),
         epoch: state.position.epoch,
         revision: state.position.revision,
         versions: versions(&state.versions),
@@ -181,6 +206,7 @@ pub(crate) fn encode_saved(state: SavedState) -> Vec<u8> {
 pub(crate) fn decode_saved(bytes: Bytes) -> Result<SavedState, WireError> {
     let state = pb::SavedState::decode(bytes)?;
     Ok(SavedState {
+        node: state.node.into(),
         position: Position { epoch: state.epoch, revision: state.revision },
         versions: parse_versions(state.versions, "saved_state.versions")?,
         schema: state.schema,

@@ -302,6 +302,18 @@ fn resource() -> impl Strategy<Value = Resource> {
     ]
 }
 
+#[test]
+fn small_messages_survive_the_wire_and_a_reason_is_bounded() {
+    use crate::stream::{FromNode, MAX_REJECTION_BYTES, ToNode};
+    assert_eq!(decode_from_node(encode_from_node(&FromNode::Pong)), Ok(FromNode::Pong));
+    assert_eq!(decode_to_node(encode_to_node(ToNode::Ping)), Ok(ToNode::Ping));
+    let withheld = ToNode::Withheld { reason: "was told more".into() };
+    assert_eq!(decode_to_node(encode_to_node(withheld.clone())), Ok(withheld));
+    let long = ToNode::Withheld { reason: "\u{e9}".repeat(MAX_REJECTION_BYTES).into() };
+    let Ok(ToNode::Withheld { reason }) = decode_to_node(encode_to_node(long)) else { panic!("it is one") };
+    assert_eq!(reason.len(), MAX_REJECTION_BYTES);
+}
+
 proptest! {
     #[test]
     fn any_resource_round_trips(resource in resource()) {
