@@ -7,28 +7,31 @@ use std::path::Path;
 use clap::ValueEnum;
 use serde::Serialize;
 
-use crate::load::Shape;
 use crate::process::Process;
+use crate::workload::Protocol;
 
 pub(crate) mod envoy;
 pub(crate) mod haproxy;
+pub(crate) mod relay;
 pub(crate) mod weft;
 
 /// A proxy to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum PeerName {
-    /// Envoy 1.40, one worker: the base of all ratios.
+    /// Envoy 1.40, one worker.
     Envoy,
     /// HAProxy 2.6, one thread.
     Haproxy,
     /// Weft, one worker, as an ordinary gateway: no kernel part.
     Weft,
+    /// A byte relay without any work of its own: the floor for a process with sockets.
+    Relay,
 }
 
 impl PeerName {
-    /// All of them; ratios are to the first.
-    pub(crate) const ALL: [Self; 3] = [Self::Envoy, Self::Haproxy, Self::Weft];
+    /// All of them.
+    pub(crate) const ALL: [Self; 4] = [Self::Envoy, Self::Haproxy, Self::Weft, Self::Relay];
 
     /// The name in tables.
     pub(crate) fn label(self) -> &'static str {
@@ -36,15 +39,22 @@ impl PeerName {
             Self::Envoy => "Envoy",
             Self::Haproxy => "HAProxy",
             Self::Weft => "Weft",
+            Self::Relay => "relay",
         }
     }
 
-    /// Starts the proxy for `shape` in front of `origin`; its files go to `folder`.
+    /// Whether it routes and decides, and so is a proxy to compare with.
+    pub(crate) fn is_proxy(self) -> bool {
+        self != Self::Relay
+    }
+
+    /// Starts the proxy in front of the origin.
     pub(crate) fn start(self, setup: &Setup<'_>) -> anyhow::Result<Running> {
         match self {
             Self::Envoy => envoy::start(setup),
             Self::Haproxy => haproxy::start(setup),
             Self::Weft => weft::start(setup),
+            Self::Relay => relay::start(setup),
         }
     }
 }
@@ -53,7 +63,7 @@ impl PeerName {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Setup<'a> {
     /// Protocol on both sides.
-    pub(crate) shape: Shape,
+    pub(crate) protocol: Protocol,
     /// Where the origin listens for that protocol.
     pub(crate) origin: SocketAddr,
     /// A folder for configuration and logs, of this proxy alone.

@@ -2,6 +2,7 @@
 //! A table of results, for people and for programs.
 
 use std::fmt;
+use std::iter;
 
 use serde::Serialize;
 
@@ -13,7 +14,7 @@ pub(crate) struct Table {
     /// What was measured.
     pub(crate) title: String,
     /// Names of the columns.
-    pub(crate) columns: Vec<&'static str>,
+    pub(crate) columns: Vec<String>,
     /// One row for each proxy.
     pub(crate) rows: Vec<Row>,
     /// What a reader has to know about the numbers.
@@ -32,11 +33,9 @@ pub(crate) struct Row {
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut lines =
-            vec![[vec!["".to_owned()], self.columns.iter().map(|c| (*c).to_owned()).collect()].concat()];
+            vec![iter::once(String::new()).chain(self.columns.iter().cloned()).collect::<Vec<String>>()];
         for row in &self.rows {
-            let cells =
-                row.cells.iter().map(|cell| if cell.len() == 0 { "-".to_owned() } else { cell.to_string() });
-            lines.push([row.name.clone()].into_iter().chain(cells).collect());
+            lines.push(iter::once(row.name.clone()).chain(row.cells.iter().map(Spread::to_string)).collect());
         }
         let widths: Vec<usize> = (0..=self.columns.len())
             .map(|column| lines.iter().map(|line| line.get(column).map_or(0, String::len)).max().unwrap_or(0))

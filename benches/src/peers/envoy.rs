@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Envoy: one worker, the connection manager as Cilium configures it, RBAC with a method and a path
-//! expression, the router. No access log, no tracing: what a real mesh adds makes it slower.
+//! expression, the router. No access log, no tracing: what a real mesh adds makes it slower. Fields that
+//! only Envoy adds (a request id, `x-envoy-*`, `server`) are switched off: the others have none either.
 
 use std::env;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::load::Shape;
 use crate::peers::{Running, Setup};
 use crate::process::{self, PROXY_CORE, Process};
+use crate::workload::Protocol;
 
 /// The Envoy binary: `WEFT_BENCH_ENVOY`, which `cargo xtask bench` sets to the one that it installed, or
 /// `envoy` of the PATH.
@@ -23,7 +25,7 @@ pub(crate) fn start(setup: &Setup<'_>) -> anyhow::Result<Running> {
     let [address, _] = process::free_addresses()?;
     let file = setup.folder.join("envoy.json");
     let log = setup.folder.join("envoy.log");
-    fs::write(&file, serde_json::to_string_pretty(&config(setup, address.port()))?)?;
+    fs::write(&file, serde_json::to_string_pretty(&config(setup, address))?)?;
     let (program, file) = (program(), file.to_string_lossy().into_owned());
     let program = program.to_string_lossy();
     let own =
@@ -34,7 +36,7 @@ pub(crate) fn start(setup: &Setup<'_>) -> anyhow::Result<Running> {
     Ok(Running { address, process, _beside: Vec::new() })
 }
 
-fn config(setup: &Setup<'_>, port: u16) -> Value {
+fn config(setup: &Setup<'_>, address: SocketAddr) -> Value {
     let mut cluster = json!({
         "name": "origin",
         "type": "STATIC",
@@ -43,10 +45,10 @@ fn config(setup: &Setup<'_>, port: u16) -> Value {
             "max_connections": 100_000, "max_pending_requests": 100_000, "max_requests": 100_000,
         }]},
         "load_assignment": { "cluster_name": "origin", "endpoints": [{ "lb_endpoints": [{
-            "endpoint": { "address": socket_address(setup.origin.port()) },
+            "endpoint": { "address": socket_address(setup.origin) },
         }]}]},
     });
-    if setup.shape == Shape::Http2 {
+    if setup.protocol == Protocol::Http2 {
         cluster["typed_extension_protocol_options"] = json!({
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
                 "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
@@ -58,40 +60,44 @@ fn config(setup: &Setup<'_>, port: u16) -> Value {
         "clusters": [cluster],
         "listeners": [{
             "name": "web",
-            "address": socket_address(port),
+            "address": socket_address(address),
             "filter_chains": [{ "filters": [{
                 "name": "envoy.filters.network.http_connection_manager",
-                "typed_config": connection_manager(setup.shape),
+                "typed_config": connection_manager(setup.protocol),
             }]}],
         }],
     }})
 }
 
-fn connection_manager(shape: Shape) -> Value {
+fn connection_manager(protocol: Protocol) -> Value {
     json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "web",
         "codec_type": "AUTO",
         "use_remote_address": true,
-        "skip_xff_append": true,
+        "generate_request_id": false,
+        "server_header_transformation": "PASS_THROUGH",
         "stream_idle_timeout": "300s",
         "upgrade_configs": [{ "upgrade_type": "websocket" }],
         "route_config": { "name": "routes", "virtual_hosts": [{
             "name": "all",
             "domains": ["*"],
             "routes": [{
-                "match": { "prefix": shape.prefix() },
+                "match": { "prefix": protocol.prefix() },
                 "route": { "cluster": "origin", "timeout": "15s" },
             }],
         }]},
-        "http_filters": [rbac(shape), {
+        "http_filters": [rbac(protocol), {
             "name": "envoy.filters.http.router",
-            "typed_config": { "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router" },
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router",
+                "suppress_envoy_headers": true,
+            },
         }],
     })
 }
 
-fn rbac(shape: Shape) -> Value {
+fn rbac(protocol: Protocol) -> Value {
     let matches = |regex: &str| json!({ "safe_regex": { "regex": regex } });
     json!({
         "name": "envoy.filters.http.rbac",
@@ -101,13 +107,13 @@ fn rbac(shape: Shape) -> Value {
                 "principals": [{ "any": true }],
                 "permissions": [{ "and_rules": { "rules": [
                     { "header": { "name": ":method", "string_match": matches("GET|POST") } },
-                    { "url_path": { "path": matches(shape.allowed_path()) } },
+                    { "url_path": { "path": matches(protocol.allowed_path()) } },
                 ]}}],
             }}},
         },
     })
 }
 
-fn socket_address(port: u16) -> Value {
-    json!({ "socket_address": { "address": "127.0.0.1", "port_value": port } })
+fn socket_address(address: SocketAddr) -> Value {
+    json!({ "socket_address": { "address": address.ip().to_string(), "port_value": address.port() } })
 }

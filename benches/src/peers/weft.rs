@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 
-use crate::load::Shape;
 use crate::peers::{Running, Setup};
 use crate::process::{self, LOAD_CORE, PROXY_CORE, Process, beside};
+use crate::workload::Protocol;
 
 /// How long the controller may take to listen.
 const START: Duration = Duration::from_secs(10);
@@ -85,12 +85,13 @@ fn wait_for_file(file: &std::path::Path) -> anyhow::Result<()> {
 
 /// The objects: the origin as a pod of this node behind a Service, a Gateway, a route, a policy.
 fn objects(setup: &Setup<'_>, address: SocketAddr) -> String {
-    let (prefix, allowed) = (setup.shape.prefix(), setup.shape.allowed_path());
-    let protocol = match setup.shape {
-        Shape::Http1 => "http",
-        Shape::Http2 => "kubernetes.io/h2c",
+    let (prefix, allowed) = (setup.protocol.prefix(), setup.protocol.allowed_path());
+    let protocol = match setup.protocol {
+        Protocol::Http1 => "http",
+        Protocol::Http2 => "kubernetes.io/h2c",
     };
     TEMPLATE
+        .replace("ORIGIN_IP", &setup.origin.ip().to_string())
         .replace("ORIGIN_PORT", &setup.origin.port().to_string())
         .replace("GATEWAY_PORT", &address.port().to_string())
         .replace("APP_PROTOCOL", protocol)

@@ -16,6 +16,7 @@ use weft_testlab::process::Running;
 use weft_testlab::wait;
 
 use super::{Options, beside};
+use crate::interrupt;
 use crate::report::{Row, Table};
 use crate::stats::Spread;
 
@@ -56,17 +57,23 @@ struct Pair {
 pub(super) fn run(title: &str, options: &Options) -> anyhow::Result<Table> {
     let mut ways = vec![plain()?];
     for services in SERVICES {
+        eprintln!("preparing an nft map of {services} services");
         ways.push(nft(services)?);
+        interrupt::check()?;
     }
     for services in SERVICES {
+        eprintln!("preparing Weft with {services} services");
         ways.push(weft(services)?);
+        interrupt::check()?;
     }
     let count = if options.quick { 500 } else { 5_000 };
-    for _ in 0..options.rounds {
+    for round in 0..options.rounds {
         for way in &mut ways {
+            interrupt::check()?;
             let times = way.pair.measure(way.target, count).with_context(|| way.name.clone())?;
-            way.p50_us.push(times.p50_us);
-            way.p99_us.push(times.p99_us);
+            eprintln!("round {}/{} {:>22}: p50 {:.1} us", round + 1, options.rounds, way.name, times.p50_us);
+            way.p50_us.push(Some(times.p50_us));
+            way.p99_us.push(Some(times.p99_us));
         }
     }
     let plain = ways[0].p50_us.clone();
@@ -76,7 +83,7 @@ pub(super) fn run(title: &str, options: &Options) -> anyhow::Result<Table> {
     };
     Ok(Table {
         title: title.to_owned(),
-        columns: vec!["p50 us", "p99 us", "ratio to plain"],
+        columns: ["p50 us", "p99 us", "ratio to plain"].map(str::to_owned).into(),
         rows: ways.into_iter().map(row).collect(),
         notes: vec![format!(
             "median (min-max) of {} rounds of {count} connections each; lower is better; the listener runs on \

@@ -1,43 +1,55 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Resident memory of the proxy's process: after the start, and with idle connections.
+//! Resident memory of the proxy's process: after the start, and with idle connections of each version.
 
-use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 
 use super::{Bench, Options};
-use crate::load::Shape;
+use crate::client;
+use crate::interrupt;
+use crate::peers::PeerName;
 use crate::report::{Row, Table};
 use crate::stats::Spread;
+use crate::workload::Protocol;
 
 /// Idle keep-alive connections, each after one request.
 const CONNECTIONS: usize = 1_000;
-/// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) fn run(title: &str, options: &Options) -> anyhow::Result<Table> {
     let bench = Bench::start()?;
     let rounds = options.rounds.min(3);
     let mut rows = Vec::new();
-    for peer in &options.peers {
-        let (mut start, mut idle) = (Spread::default(), Spread::default());
-        for _ in 0..rounds {
-            let running = bench.proxy(*peer, Shape::Http1, &[])?;
-            let _first = request(running.address)?;
-            let before = running.process.resident_bytes()?;
-            let connections =
-                (0..CONNECTIONS).map(|_| request(running.address)).collect::<Result<Vec<_>, _>>()?;
-            let grown = running.process.resident_bytes()?.saturating_sub(before);
-            start.push(before as f64 / 1e6);
-            idle.push(grown as f64 / 1e3 / connections.len() as f64);
+    for peer in options.proxies() {
+        let mut start = Spread::default();
+        let mut cells = Vec::new();
+        for protocol in Protocol::ALL {
+            let mut idle = Spread::default();
+            for round in 0..rounds {
+                let (before, grown) = idle_connections(&bench, peer, protocol)?;
+                eprintln!(
+                    "start {}/{rounds} {:>8}, {}: {:.1} MB, {:.2} KB for a connection",
+                    round + 1,
+                    peer.label(),
+                    protocol.label(),
+                    before / 1e6,
+                    grown / 1e3
+                );
+                if protocol == Protocol::Http1 {
+                    start.push(Some(before / 1e6));
+                }
+                idle.push(Some(grown / 1e3));
+            }
+            cells.push(idle);
         }
-        rows.push(Row { name: peer.label().to_owned(), cells: vec![start, idle] });
+        cells.insert(0, start);
+        rows.push(Row { name: peer.label().to_owned(), cells });
     }
+    let mut columns = vec!["RSS at start, MB".to_owned()];
+    columns.extend(Protocol::ALL.map(|protocol| format!("KB per idle {} connection", protocol.label())));
     Ok(Table {
         title: title.to_owned(),
-        columns: vec!["RSS at start, MB", "KB per idle connection"],
+        columns,
         rows,
         notes: vec![format!(
             "median (min-max) of {rounds} starts; after the first request, then {CONNECTIONS} connections with \
@@ -46,28 +58,47 @@ pub(super) fn run(title: &str, options: &Options) -> anyhow::Result<Table> {
     })
 }
 
-/// Opens a connection, sends one request and reads the whole answer.
-fn request(address: SocketAddr) -> anyhow::Result<TcpStream> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    write!(stream, "GET {} HTTP/1.1\r\nhost: {address}\r\n\r\n", Shape::Http1.path())?;
-    let mut answer = Vec::new();
-    let mut chunk = [0; 4096];
-    while !is_complete(&answer) {
-        let read = stream.read(&mut chunk).context("no answer")?;
-        if read == 0 {
-            bail!("the proxy closed the connection: {}", String::from_utf8_lossy(&answer));
-        }
-        answer.extend_from_slice(&chunk[..read]);
+/// Resident bytes after the first request, and for each of the idle connections.
+fn idle_connections(bench: &Bench, peer: PeerName, protocol: Protocol) -> anyhow::Result<(f64, f64)> {
+    let running = bench.proxy(peer, peer.label(), protocol, &[])?;
+    let mut idle = Idle::new(protocol)?;
+    idle.open(running.address)?;
+    let before = running.process.resident_bytes()?;
+    for _ in 0..CONNECTIONS {
+        interrupt::check()?;
+        idle.open(running.address)?;
     }
-    if !answer.starts_with(b"HTTP/1.1 200") {
-        bail!("unexpected answer: {}", String::from_utf8_lossy(&answer));
-    }
-    Ok(stream)
+    let grown = running.process.resident_bytes()?.saturating_sub(before);
+    Ok((before as f64, grown as f64 / CONNECTIONS as f64))
 }
 
-/// Whether the answer has its head and a kilobyte of body.
-fn is_complete(answer: &[u8]) -> bool {
-    let head = answer.windows(4).position(|window| window == b"\r\n\r\n");
-    head.is_some_and(|head| answer.len() >= head + 4 + 1024)
+/// Connections of one version that are kept open.
+enum Idle {
+    Http1(Vec<TcpStream>),
+    Http2(client::Http2),
+}
+
+impl Idle {
+    fn new(protocol: Protocol) -> anyhow::Result<Self> {
+        Ok(match protocol {
+            Protocol::Http1 => Self::Http1(Vec::new()),
+            Protocol::Http2 => Self::Http2(client::Http2::new()?),
+        })
+    }
+
+    /// Opens one more, with one request.
+    fn open(&mut self, address: SocketAddr) -> anyhow::Result<()> {
+        let status = match self {
+            Self::Http1(streams) => {
+                let (stream, answer) = client::http1(address, "GET", Protocol::Http1.small_path())?;
+                streams.push(stream);
+                answer.status
+            }
+            Self::Http2(client) => client.ask(address, "GET", Protocol::Http2.small_path())?.status,
+        };
+        if status != 200 {
+            bail!("unexpected answer: {status}");
+        }
+        Ok(())
+    }
 }

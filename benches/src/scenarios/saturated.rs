@@ -1,14 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-//! As many requests as come back: throughput, and CPU time per request.
+//! As many exchanges as come back: CPU time for each, and throughput.
 
 use anyhow::Context;
 
+use super::compare::{self, Contender};
 use super::{Bench, Options};
-use crate::load::{Load, Loaded, Shape};
+use crate::interrupt;
+use crate::load::{Load, Loaded};
 use crate::machine::Steal;
 use crate::peers::Running;
+use crate::process::Cpu;
 use crate::report::{Row, Table};
 use crate::stats::Spread;
+use crate::workload::Workload;
 
 /// A window in which the hypervisor took more than this share is measured again.
 const MAX_STEAL: f64 = 0.02;
@@ -20,112 +24,118 @@ const SLACK: f64 = 0.80;
 /// What one window showed.
 struct Window {
     loaded: Loaded,
-    proxy_seconds: f64,
+    cpu: Cpu,
     load_seconds: f64,
     steal: f64,
 }
 
-pub(super) fn run(title: &str, shape: Shape, options: &Options) -> anyhow::Result<Table> {
+/// What is measured of one contender, beside its CPU time.
+struct Measured {
+    /// Exchanges in a window.
+    count: u64,
+    per_second: Spread,
+    load_core: Spread,
+}
+
+pub(super) fn run(title: &str, workload: Workload, options: &Options) -> anyhow::Result<Table> {
     let bench = Bench::start()?;
-    let window_seconds = if options.quick { 0.5 } else { 2.0 };
-    let mut proxies = Vec::new();
-    for peer in &options.peers {
-        let running = bench.proxy(*peer, shape, &[])?;
-        let requests = calibrate(&bench, shape, &running, window_seconds)
-            .with_context(|| format!("first load on {}", peer.label()))?;
-        proxies.push((*peer, running, requests, Measured::default()));
+    let mut contenders = compare::start(&bench, workload.protocol(), options)?;
+    let mut measured = Vec::new();
+    let seconds = if options.quick { 0.5 } else { 2.0 };
+    for contender in &contenders {
+        let count = calibrate(&bench, workload, &contender.running, seconds)
+            .with_context(|| format!("first load on {}", contender.label))?;
+        measured.push(Measured { count, per_second: Spread::default(), load_core: Spread::default() });
     }
     let mut stolen = 0;
-    for round in 1..=options.rounds {
-        for (peer, running, requests, measured) in &mut proxies {
-            let window = quiet_window(&bench, shape, running, *requests)?;
+    for round in 0..options.rounds {
+        for index in compare::order(round, contenders.len()) {
+            interrupt::check()?;
+            let (contender, measured) = (&mut contenders[index], &mut measured[index]);
+            let window = quiet_window(&bench, Load::of(workload, measured.count), &contender.running)
+                .with_context(|| format!("{} in round {}", contender.label, round + 1))?;
             stolen += u32::from(window.steal > MAX_STEAL);
-            eprintln!(
-                "round {round} {:>8}: {:>7.0} req/s, {:>6.1} CPU-s/1M, load core {:.0} % busy",
-                peer.label(),
-                window.loaded.per_second,
-                window.proxy_seconds * 1e6 / *requests as f64,
-                window.load_seconds / window.loaded.seconds * 100.0,
-            );
-            measured.add(&window, *requests);
+            progress(round, options, contender, measured.count, workload, &window);
+            contender.cpu.push(Some((window.cpu, measured.count)));
+            measured.per_second.push(Some(window.loaded.per_second));
+            measured.load_core.push(Some(window.load_seconds / window.loaded.seconds * 100.0));
         }
     }
-    let base = proxies.first().map(|(.., measured)| measured.clone()).unwrap_or_default();
-    let rows = proxies
-        .iter()
-        .map(|(peer, _, _, measured)| Row { name: peer.label().to_owned(), cells: measured.cells(&base) })
-        .collect();
-    let mut notes = vec![format!(
-        "median (min-max) of {} rounds; ratios within a round, to {}; higher is better",
+    Ok(table(title, workload, options, &contenders, &measured, stolen))
+}
+
+fn progress(
+    round: u32,
+    options: &Options,
+    contender: &Contender,
+    count: u64,
+    workload: Workload,
+    window: &Window,
+) {
+    eprintln!(
+        "round {}/{} {:>12}: {:>7.0} {}/s, {:>6.1} CPU-s/1M ({:.0} % user), load core {:.0} % busy",
+        round + 1,
         options.rounds,
-        options.peers.first().map_or("none", |peer| peer.label()),
+        contender.label,
+        window.loaded.per_second,
+        workload.unit(),
+        window.cpu.sum() * 1e6 / count as f64,
+        window.cpu.user / window.cpu.sum().max(f64::EPSILON) * 100.0,
+        window.load_seconds / window.loaded.seconds * 100.0,
+    );
+}
+
+fn table(
+    title: &str,
+    workload: Workload,
+    options: &Options,
+    contenders: &[Contender],
+    measured: &[Measured],
+    stolen: u32,
+) -> Table {
+    let has_floor = workload.has_floor();
+    let mut columns = compare::columns(contenders, has_floor);
+    columns.extend([format!("{}/s", workload.unit()), "load core busy %".to_owned()]);
+    let rows = contenders.iter().zip(measured).map(|(contender, measured)| {
+        let mut cells = compare::cells(&contender.cpu, contenders, has_floor);
+        cells.extend([measured.per_second.clone(), measured.load_core.clone()]);
+        Row { name: contender.label.clone(), cells }
+    });
+    let mut notes = vec![format!(
+        "median (min-max) of {} rounds, ratios within a round; CPU seconds of the proxy's process for a \
+         million {}",
+        options.rounds,
+        workload.unit()
     )];
-    for (peer, .., measured) in &proxies {
-        if measured.load_core.median() > SLACK * 100.0 {
+    notes.extend(compare::control_note(contenders, "CPU time", |index| contenders[index].cpu.sum.clone()));
+    for (contender, measured) in contenders.iter().zip(measured) {
+        let busy = measured.load_core.median();
+        if busy > SLACK * 100.0 {
+            let label = &contender.label;
             notes.push(format!(
-                "{}: the load's core is {:.0} % busy, so its req/s is a lower bound; judge by CPU time",
-                peer.label(),
-                measured.load_core.median()
+                "{label}: the load's core is {busy:.0} % busy, so {}/s is no result",
+                workload.unit()
             ));
         }
     }
     if stolen > 0 {
         notes.push(format!("{stolen} windows with more than 2 % steal, after {ATTEMPTS} attempts each"));
     }
-    Ok(Table {
-        title: title.to_owned(),
-        columns: vec!["req/s", "CPU-s per 1M", "ratio req/s", "ratio CPU", "load core busy %"],
-        rows,
-        notes,
-    })
+    Table { title: title.to_owned(), columns, rows: rows.collect(), notes }
 }
 
-#[derive(Clone, Default)]
-struct Measured {
-    per_second: Spread,
-    cpu_per_million: Spread,
-    requests_per_cpu_second: Spread,
-    load_core: Spread,
+/// Exchanges for a window of this length, from two short runs; the first one warms up.
+fn calibrate(bench: &Bench, workload: Workload, running: &Running, seconds: f64) -> anyhow::Result<u64> {
+    let warm_up = workload.warm_up();
+    Load::of(workload, warm_up).run(running.address, bench.folder())?;
+    let loaded = Load::of(workload, warm_up * 2).run(running.address, bench.folder())?;
+    Ok(((loaded.per_second * seconds) as u64).max(1))
 }
 
-impl Measured {
-    fn add(&mut self, window: &Window, requests: u64) {
-        self.per_second.push(window.loaded.per_second);
-        self.cpu_per_million.push(window.proxy_seconds * 1e6 / requests as f64);
-        self.requests_per_cpu_second.push(requests as f64 / window.proxy_seconds);
-        self.load_core.push(window.load_seconds / window.loaded.seconds * 100.0);
-    }
-
-    fn cells(&self, base: &Measured) -> Vec<Spread> {
-        vec![
-            self.per_second.clone(),
-            self.cpu_per_million.clone(),
-            self.per_second.ratio_to(&base.per_second),
-            self.requests_per_cpu_second.ratio_to(&base.requests_per_cpu_second),
-            self.load_core.clone(),
-        ]
-    }
-}
-
-/// Requests for a window of this length, from two short runs; the first one warms up.
-fn calibrate(bench: &Bench, shape: Shape, running: &Running, seconds: f64) -> anyhow::Result<u64> {
-    load(shape, 2_000).run(running.address, bench.folder())?;
-    let loaded = load(shape, 5_000).run(running.address, bench.folder())?;
-    Ok((loaded.per_second * seconds) as u64)
-}
-
-fn load(shape: Shape, requests: u64) -> Load {
-    let (clients, streams) = match shape {
-        Shape::Http1 => (64, 1),
-        Shape::Http2 => (8, 32),
-    };
-    Load { shape, clients, streams, requests }
-}
-
-fn quiet_window(bench: &Bench, shape: Shape, running: &Running, requests: u64) -> anyhow::Result<Window> {
+fn quiet_window(bench: &Bench, load: Load, running: &Running) -> anyhow::Result<Window> {
     let mut attempt = 1;
     loop {
-        let window = window(bench, shape, running, requests)?;
+        let window = window(bench, load, running)?;
         if window.steal <= MAX_STEAL || attempt == ATTEMPTS {
             return Ok(window);
         }
@@ -133,13 +143,13 @@ fn quiet_window(bench: &Bench, shape: Shape, running: &Running, requests: u64) -
     }
 }
 
-fn window(bench: &Bench, shape: Shape, running: &Running, requests: u64) -> anyhow::Result<Window> {
+fn window(bench: &Bench, load: Load, running: &Running) -> anyhow::Result<Window> {
     let steal = Steal::now();
-    let (proxy, origin) = (running.process.cpu_seconds()?, bench.origin.cpu_seconds()?);
-    let loaded = load(shape, requests).run(running.address, bench.folder())?;
-    let origin_seconds = bench.origin.cpu_seconds()? - origin;
+    let (proxy, origin) = (running.process.cpu()?, bench.origin.cpu()?);
+    let loaded = load.run(running.address, bench.folder())?;
+    let origin_seconds = bench.origin.cpu()?.since(origin).sum();
     Ok(Window {
-        proxy_seconds: running.process.cpu_seconds()? - proxy,
+        cpu: running.process.cpu()?.since(proxy),
         load_seconds: loaded.cpu_seconds + origin_seconds,
         steal: steal.share_since(),
         loaded,

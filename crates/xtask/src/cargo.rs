@@ -37,6 +37,11 @@ pub(crate) fn build_binaries(profile: &str) -> anyhow::Result<()> {
     exec::run(&mut command(&["build", "--workspace", "--exclude", "xtask", "--bins", "--profile", profile]))
 }
 
+/// Builds one binary for everyday use.
+pub(crate) fn build_binary(package: &str, binary: &str) -> anyhow::Result<()> {
+    exec::run(&mut command(&["build", "--quiet", "--package", package, "--bin", binary]))
+}
+
 /// Builds the tests of the workspace and returns the test programs, in cargo's order.
 pub(crate) fn build_tests() -> anyhow::Result<Vec<TestProgram>> {
     test_programs(&["--workspace"])

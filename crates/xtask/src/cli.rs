@@ -134,10 +134,18 @@ pub(crate) struct KernelsArgs {
 
 /// Arguments of `cargo xtask bench`.
 #[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
 pub(crate) struct BenchArgs {
-    /// Scenarios and options of the harness; see `cargo xtask bench -- --help`.
+    /// Scenarios and options of the harness, --help among them.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) args: Vec<String>,
+}
+
+impl BenchArgs {
+    /// Whether only the harness's own help is asked for: then nothing has to be measured with.
+    pub(crate) fn asks_for_help(&self) -> bool {
+        self.args.iter().any(|word| matches!(word.as_str(), "--help" | "-h"))
+    }
 }
 
 impl Command {
@@ -164,6 +172,7 @@ impl Command {
             Self::Test(_) | Self::Lab(_) => vec![Purpose::Build, Purpose::Test],
             Self::Bpf(_) => vec![Purpose::Build, Purpose::Bpf],
             Self::Kernels(_) => vec![Purpose::Build, Purpose::Run, Purpose::Kernels],
+            Self::Bench(args) if args.asks_for_help() => vec![Purpose::Build],
             Self::Bench(_) => vec![Purpose::Build, Purpose::Run, Purpose::Bench],
         }
     }
@@ -195,6 +204,16 @@ mod tests {
         let needs = |is_root| Cli::try_parse_from(["xtask", "demo"]).unwrap().command.needs(is_root);
         assert_eq!(needs(false), [Purpose::Build]);
         assert_eq!(needs(true), [Purpose::Build, Purpose::Run]);
+    }
+
+    #[test]
+    fn help_of_the_harness_needs_no_peers() {
+        for help in ["--help", "-h"] {
+            let command = Cli::try_parse_from(["xtask", "bench", "http1", help]).unwrap().command;
+            assert_eq!(command.needs(true), [Purpose::Build]);
+        }
+        let command = Cli::try_parse_from(["xtask", "bench", "http1", "--quick"]).unwrap().command;
+        assert!(command.needs(true).contains(&Purpose::Bench));
     }
 
     #[test]

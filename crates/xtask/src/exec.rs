@@ -26,6 +26,14 @@ pub(crate) fn pass_through(command: &mut Command) -> anyhow::Result<ExitCode> {
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
+/// Runs `command` in place of this process: signals and the exit status are its own. Returns only where it
+/// could not be started.
+pub(crate) fn replace_us(command: &mut Command) -> anyhow::Result<ExitCode> {
+    use std::os::unix::process::CommandExt;
+    let error = command.exec();
+    Err(error).with_context(|| format!("cannot start: {}", display(command)))
+}
+
 /// Runs `command` and returns what it printed to standard output; its errors are shown.
 pub(crate) fn output(command: &mut Command) -> anyhow::Result<String> {
     let output = command
