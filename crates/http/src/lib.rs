@@ -15,3 +15,4 @@ pub mod h2;
 pub mod head;
 pub mod hpack;
 pub(crate) mod octets;
+pub mod websocket;

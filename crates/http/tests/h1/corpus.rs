@@ -11,6 +11,7 @@ pub(crate) const REQUESTS: &[&str] = &[
     "HEAD / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, X-A\r\nX-A: 1\r\nTE: trailers\r\n\r\n",
     "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
     "GET http://b.test/x HTTP/1.1\r\nHost: a\r\n\r\n",
+    "GET http://b.test?y HTTP/1.1\r\nHost: a\r\n\r\n",
     "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
     "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nab",
     "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
@@ -114,18 +115,4 @@ pub(crate) fn stream(messages: &'static [&'static str], changes: usize) -> impl 
 /// Lengths of pieces, used again and again.
 pub(crate) fn cuts() -> impl Strategy<Value = Vec<usize>> {
     prop_oneof![Just(vec![1]), vec(1..60usize, 1..8)]
-}
-
-/// The input in pieces of these lengths.
-pub(crate) fn cut<'a>(mut input: &'a [u8], cuts: &[usize]) -> Vec<&'a [u8]> {
-    let mut pieces = Vec::new();
-    for len in cuts.iter().cycle() {
-        if input.is_empty() {
-            break;
-        }
-        let (piece, rest) = input.split_at((*len).min(input.len()));
-        pieces.push(piece);
-        input = rest;
-    }
-    pieces
 }

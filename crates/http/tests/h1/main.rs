@@ -3,8 +3,12 @@
 
 mod client;
 mod corpus;
+mod downgrade;
+mod drive;
 mod oracles;
 mod pieces;
+mod proxy;
+mod same;
 mod server;
 mod smuggling;
 mod support;

@@ -5,83 +5,14 @@
 
 use weft_ebpf_common::reason::Reason;
 use weft_http::{
-    error::Error,
-    h1::{Client, Event, Length, Limits, Server},
-    head::{Head, Scheme},
+    h1::{Client, Length, Limits},
+    head::Head,
 };
 
-use crate::support::{respond, text};
+use crate::{proxy::proxy, support::text};
 
 const HIDDEN: &str = "GET /hidden HTTP/1.1\r\nHost: a\r\n\r\n";
 const HIDDEN_SENT: &str = "GET /hidden HTTP/1.1\r\nhost: a\r\n\r\n";
-
-/// What came of the bytes of one client.
-#[derive(Debug, Default)]
-struct Outcome {
-    upstream: Vec<u8>,
-    answers: Vec<u8>,
-    refused: Option<Error>,
-    requests: usize,
-}
-
-/// Sends everything to one upstream, which answers each request as soon as it is complete. The client sends
-/// pieces of this many bytes.
-fn proxy(input: &[u8], piece: usize) -> Outcome {
-    let (mut server, mut client) =
-        (Server::new(Limits::default(), Scheme::Http), Client::new(Limits::default()));
-    let (mut outcome, mut buffer) = (Outcome::default(), Vec::new());
-    for piece in input.chunks(piece) {
-        buffer.extend_from_slice(piece);
-        if let Err(error) = forward(&mut server, &mut client, &mut buffer, &mut outcome) {
-            server.refuse(&error, &mut outcome.answers);
-            outcome.refused = Some(error);
-            break;
-        }
-    }
-    outcome
-}
-
-fn forward(
-    server: &mut Server,
-    client: &mut Client,
-    buffer: &mut Vec<u8>,
-    outcome: &mut Outcome,
-) -> Result<(), Error> {
-    loop {
-        let mut head = Head::new();
-        let (used, event) = server.receive(buffer, &mut head)?;
-        let ended = match event {
-            None => {
-                buffer.drain(..used);
-                return Ok(());
-            }
-            Some(Event::Head) => {
-                outcome.requests += 1;
-                client.send_head(&head, server.content_length(), &mut outcome.upstream)?;
-                false
-            }
-            Some(Event::Data(data)) => {
-                client.send_data(data, &mut outcome.upstream)?;
-                false
-            }
-            Some(Event::Trailers) => {
-                client.send_trailers(&head, &mut outcome.upstream)?;
-                true
-            }
-            Some(Event::End) => {
-                client.finish(&mut outcome.upstream)?;
-                true
-            }
-        };
-        buffer.drain(..used);
-        if ended {
-            let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
-            let (used, _) = client.receive(answer, &mut head)?;
-            client.receive(&answer[used..], &mut head)?;
-            respond(server, 200, b"", &mut outcome.answers);
-        }
-    }
-}
 
 /// The request is refused with this status, whatever pieces it comes in; what is behind it is not reached.
 fn refused(count: &mut usize, status: u16, request: &str) {
