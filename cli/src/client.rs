@@ -28,7 +28,7 @@ const MAX_BYTES: usize = 4 << 20;
 
 /// An admin endpoint: `unix:PATH` or `HOST:PORT`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Server {
+pub(crate) enum Server {
     /// A Unix socket.
     Unix(String),
     /// A host name or address, and a port.
@@ -38,11 +38,11 @@ pub enum Server {
 /// A text that names no admin endpoint.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[error("`{0}` is no server: write unix:/path/to/socket or host:port")]
-pub struct ServerError(String);
+pub(crate) struct ServerError(String);
 
 /// Why a daemon did not answer as hoped.
 #[derive(Debug, Error)]
-pub enum ClientError {
+pub(crate) enum ClientError {
     /// Nobody listens there, or we may not ask.
     #[error("cannot reach {server}: {}", hint(.server, .source))]
     Connect {
@@ -143,10 +143,10 @@ impl fmt::Display for Server {
 }
 
 /// An answer that is read piece by piece.
-pub struct Answer {
+pub(crate) struct Answer {
     server: Server,
     /// The status code.
-    pub status: StatusCode,
+    pub(crate) status: StatusCode,
     body: Incoming,
     text: Vec<u8>,
 }
@@ -156,7 +156,7 @@ impl Server {
     ///
     /// # Errors
     /// When the daemon cannot be reached or does not answer in time.
-    pub async fn get(&self, path: &str) -> Result<Answer, ClientError> {
+    pub(crate) async fn get(&self, path: &str) -> Result<Answer, ClientError> {
         let late = |_| ClientError::Timeout(self.clone());
         timeout(PATIENCE, self.ask(path)).await.map_err(late)?
     }
@@ -165,7 +165,7 @@ impl Server {
     ///
     /// # Errors
     /// As [`Server::get`], and when the answer is too long.
-    pub async fn fetch_text(&self, path: &str) -> Result<(StatusCode, Vec<u8>), ClientError> {
+    pub(crate) async fn fetch_text(&self, path: &str) -> Result<(StatusCode, Vec<u8>), ClientError> {
         let late = |_| ClientError::Timeout(self.clone());
         let read = async {
             let mut answer = self.ask(path).await?;
@@ -215,7 +215,7 @@ impl Answer {
     ///
     /// # Errors
     /// When the status is not a success, or its message cannot be read.
-    pub async fn success(mut self) -> Result<Answer, ClientError> {
+    pub(crate) async fn success(mut self) -> Result<Answer, ClientError> {
         if self.status.is_success() {
             return Ok(self);
         }
@@ -234,7 +234,7 @@ impl Answer {
     ///
     /// # Errors
     /// When the connection fails, or the line is too long.
-    pub async fn line(&mut self) -> Result<Option<Vec<u8>>, ClientError> {
+    pub(crate) async fn line(&mut self) -> Result<Option<Vec<u8>>, ClientError> {
         loop {
             if let Some(end) = self.text.iter().position(|byte| *byte == b'\n') {
                 let mut line: Vec<u8> = self.text.drain(..=end).collect();

@@ -17,7 +17,7 @@ use weft_flow_export::{
 };
 use weft_time::Timestamp;
 
-pub use args::{Color, ObserveArgs, Output};
+pub(crate) use args::{Color, ObserveArgs, Output};
 use merge::Merge;
 use source::{News, Sources};
 
@@ -25,7 +25,7 @@ use source::{News, Sources};
 ///
 /// # Errors
 /// When the arguments contradict each other, no daemon answers, or the output cannot be written.
-pub async fn run(args: &ObserveArgs, out: &mut impl Write) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(args: &ObserveArgs, out: &mut impl Write) -> anyhow::Result<ExitCode> {
     let now = Timestamp::from(std::time::SystemTime::now());
     let query = args.query(now)?;
     let printer = Printer::new(args);

@@ -15,13 +15,13 @@ use crate::{
 
 /// Arguments of `weft status`.
 #[derive(Clone, Debug, Args)]
-pub struct StatusArgs {
+pub(crate) struct StatusArgs {
     /// Which daemons.
     #[command(flatten)]
-    pub servers: Servers,
+    pub(crate) servers: Servers,
     /// Output format
     #[arg(short, long, value_enum, default_value_t)]
-    pub output: Output,
+    pub(crate) output: Output,
 }
 
 /// What a daemon says at `/status`.
@@ -51,7 +51,7 @@ struct Condition {
 ///
 /// # Errors
 /// When the output cannot be written.
-pub async fn run(args: &StatusArgs, out: &mut impl Write) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(args: &StatusArgs, out: &mut impl Write) -> anyhow::Result<ExitCode> {
     let mut code = ExitCode::SUCCESS;
     for server in &args.servers.servers {
         match ask(server).await {

@@ -19,7 +19,7 @@ use weft_translate::{Preview, PreviewFormat, Problem, Translator};
 /// Print the state and the statuses that manifests lead to.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXIT_CODES)]
-pub struct Args {
+pub(crate) struct Args {
     /// A manifest, `-` for standard input, or a directory of which every .yaml and .yml file is read;
     /// repeat it for several.
     #[arg(short, long = "file", value_name = "DIR|FILE", required = true, value_hint = ValueHint::AnyPath)]
@@ -49,7 +49,7 @@ fn formats() -> impl TypedValueParser<Value = PreviewFormat> {
 ///
 /// # Errors
 /// When the reader of the output went away.
-pub fn run(args: Args, out: &mut impl Write) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(args: Args, out: &mut impl Write) -> anyhow::Result<ExitCode> {
     match translate(args, out) {
         Err(error) if !crate::is_closed_pipe(&error) => {
             eprintln!("weft: {error:#}");

@@ -107,7 +107,7 @@ fn c_path(path: &Path) -> io::Result<CString> {
 ///
 /// # Errors
 /// `EINVAL` where the kernel does not know the kind of link.
-pub fn link_create(program: BorrowedFd<'_>, target: u32, kind: Attach) -> io::Result<OwnedFd> {
+pub(crate) fn link_create(program: BorrowedFd<'_>, target: u32, kind: Attach) -> io::Result<OwnedFd> {
     let mut attributes = Attributes::new().fd(0, program).u32(4, target).u32(8, kind as u32).u32(12, 0);
     // SAFETY: there are no addresses among the attributes.
     unsafe { attributes.call(LINK_CREATE) }.map(owned)
@@ -117,7 +117,7 @@ pub fn link_create(program: BorrowedFd<'_>, target: u32, kind: Attach) -> io::Re
 ///
 /// # Errors
 /// `ENOLINK` where the device of the link is gone.
-pub fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+pub(crate) fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     let mut attributes = Attributes::new().fd(0, link).fd(4, program);
     // SAFETY: there are no addresses among the attributes.
     unsafe { attributes.call(LINK_UPDATE) }.map(|_| ())
@@ -353,7 +353,7 @@ impl<K: Plain, V: Plain> CpuTable<K, V> {
     ///
     /// # Errors
     /// `E2BIG` or `ENOSPC` where the map is full.
-    pub fn set_all(&self, key: &K, value: V) -> io::Result<()> {
+    pub(crate) fn set_all(&self, key: &K, value: V) -> io::Result<()> {
         let values = vec![value; self.cpus];
         let mut attributes = self.table.attributes(key).u64(16, values.as_ptr() as u64);
         // SAFETY: there is a value of every possible CPU.

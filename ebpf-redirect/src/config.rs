@@ -77,10 +77,10 @@ pub const DEFAULT_MARK: Mark = Mark { mask: 0x60, to_proxy: 0x20, from_proxy: 0x
 pub const DEFAULT_PORTS: (u16, u16) = (61_000, 65_535);
 
 /// Name of the device at whose ingress sockets are assigned.
-pub const DEVICE: &str = "weft0";
+pub(crate) const DEVICE: &str = "weft0";
 
 /// Name of its other end, into which routes of kept service addresses lead.
-pub const DEVICE_PEER: &str = "weft1";
+pub(crate) const DEVICE_PEER: &str = "weft1";
 
 /// Bits of the mark that others use: name and mask.
 pub(crate) const FOREIGN_MARKS: [(&str, u32); 5] = [

@@ -15,7 +15,7 @@ use tokio::{io::AsyncWriteExt, process::Command};
 use crate::config::DatapathConfig;
 
 /// Name of our table (family inet).
-pub const TABLE: &str = "weft";
+pub(crate) const TABLE: &str = "weft";
 /// How long nft may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -35,7 +35,7 @@ pub enum FirewallError {
 
 /// What the rules speak about.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Exempt {
+pub(crate) struct Exempt {
     /// Prefixes inside of the cluster.
     pub cluster: BTreeSet<IpNet>,
     /// Addresses and TCP ports whose connections go to the proxy.
@@ -89,7 +89,7 @@ fn set(text: &mut String, name: &str, kind: &str, elements: impl Iterator<Item =
 ///
 /// # Errors
 /// Where nft is missing or refuses it.
-pub async fn apply(config: &DatapathConfig, exempt: &Exempt) -> Result<(), FirewallError> {
+pub(crate) async fn apply(config: &DatapathConfig, exempt: &Exempt) -> Result<(), FirewallError> {
     run(&script(config, exempt)).await
 }
 
@@ -125,7 +125,7 @@ fn change_script(added: &BTreeSet<(IpAddr, u16)>, removed: &BTreeSet<(IpAddr, u1
 ///
 /// # Errors
 /// Where nft is missing.
-pub async fn remove() -> Result<(), FirewallError> {
+pub(crate) async fn remove() -> Result<(), FirewallError> {
     run(&format!("table inet {TABLE}\ndelete table inet {TABLE}\n")).await
 }
 

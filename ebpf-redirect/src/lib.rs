@@ -6,29 +6,31 @@
 //! the kernel outlives the process: [`Datapath::attach`] takes over what an earlier one left, and
 //! [`Datapath::cleanup`] removes it.
 //!
-//! Read [`datapath`] first, then [`desired`] (what the tables should hold), [`sync`] (how the real ones
-//! get there), [`load`], [`network`], [`firewall`] and [`events`].
+//! Read `datapath` first, then [`desired`] (what the tables should hold), [`sync`] (how the real ones
+//! get there), [`load`], `network`, `firewall` and `events`.
 
 #[doc(hidden)]
 pub mod bpf;
 mod bpffs;
 mod cgroup;
 mod clsact;
-pub mod config;
-pub mod datapath;
+mod config;
+mod datapath;
 pub mod desired;
 mod error;
-pub mod events;
-pub mod firewall;
+mod events;
+mod firewall;
 pub mod hook;
 pub mod load;
 pub mod maps;
-pub mod network;
+mod network;
 pub mod probe;
 pub mod sync;
 
 pub use cgroup::cgroup2_mount;
-pub use config::{Attachment, DEFAULT_MARK, DEFAULT_PORTS, DatapathConfig, Mark};
-pub use datapath::{Applied, Counters, Datapath, DatapathError};
+pub use config::{Attachment, ConfigError, DEFAULT_MARK, DEFAULT_PORTS, DatapathConfig, Mark};
+pub use datapath::{Applied, Counters, Datapath, DatapathError, Outcome, PacketCounter};
 pub use error::LoadError;
-pub use events::{Events, KernelEvent, KernelEventKind};
+pub use events::{Events, EventsError, KernelEvent, KernelEventKind};
+pub use firewall::FirewallError;
+pub use network::NetworkError;

@@ -133,7 +133,7 @@ impl Programs {
     ///
     /// # Errors
     /// Names the program and the kernel's reason.
-    pub fn attach_cgroup(&self, cgroup: &Path) -> Result<(), LoadError> {
+    pub(crate) fn attach_cgroup(&self, cgroup: &Path) -> Result<(), LoadError> {
         let target = fs::File::open(cgroup).map_err(path_error(cgroup))?;
         // A link to a cgroup that was removed and made again is attached to nothing.
         let inode = target.metadata().map_err(path_error(cgroup))?.ino();
@@ -171,7 +171,7 @@ impl Programs {
     ///
     /// # Errors
     /// Where the pin or the filter cannot be removed.
-    pub fn detach_device(&self, hook: DeviceHook, ifindex: u32) -> Result<(), LoadError> {
+    pub(crate) fn detach_device(&self, hook: DeviceHook, ifindex: u32) -> Result<(), LoadError> {
         remove(&self.device_pin(hook, ifindex))?;
         let failed = |source| LoadError::Attach { name: hook.program().to_owned(), source };
         clsact::detach(hook, ifindex, &links_directory(&self.directory)).map_err(failed)

@@ -77,7 +77,7 @@ fn file(path: &Path) -> impl FnOnce(io::Error) -> NetworkError + '_ {
 
 /// A device.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Link {
+pub(crate) struct Link {
     /// Its name.
     pub name: String,
     /// It is a bridge.
@@ -96,7 +96,7 @@ struct Way {
 }
 
 /// A connection to the kernel's network configuration.
-pub struct Network {
+pub(crate) struct Network {
     handle: Handle,
     changes: BoxStream<'static, ()>,
 }
@@ -112,7 +112,7 @@ impl Network {
     ///
     /// # Errors
     /// Those of the netlink request.
-    pub async fn links(&self) -> Result<BTreeMap<u32, Link>, NetworkError> {
+    pub(crate) async fn links(&self) -> Result<BTreeMap<u32, Link>, NetworkError> {
         let mut links = BTreeMap::new();
         let mut found = self.handle.link().get().execute();
         while let Some(message) = found.try_next().await.map_err(netlink("list of devices"))? {
@@ -141,7 +141,7 @@ impl Network {
     ///
     /// # Errors
     /// Those of the netlink request.
-    pub async fn addresses(&self) -> Result<Vec<IpAddr>, NetworkError> {
+    pub(crate) async fn addresses(&self) -> Result<Vec<IpAddr>, NetworkError> {
         let mut addresses = BTreeSet::new();
         let mut found = self.handle.address().get().execute();
         while let Some(message) = found.try_next().await.map_err(netlink("list of addresses"))? {
@@ -162,7 +162,7 @@ impl Network {
     ///
     /// # Errors
     /// Those of the netlink requests.
-    pub async fn places(
+    pub(crate) async fn places(
         &self,
         addresses: impl Iterator<Item = IpAddr>,
         links: &BTreeMap<u32, Link>,
@@ -253,7 +253,7 @@ impl Network {
     ///
     /// # Errors
     /// Names what could not be made.
-    pub async fn set_up(&self, config: &DatapathConfig) -> Result<u32, NetworkError> {
+    pub(crate) async fn set_up(&self, config: &DatapathConfig) -> Result<u32, NetworkError> {
         sysctl::set(&config.state_dir)?;
         let index = match self.device(DEVICE).await? {
             Some(index) => index,
@@ -429,7 +429,7 @@ impl Network {
     ///
     /// # Errors
     /// Names what could not be removed; what is not there is no error.
-    pub async fn tear_down(&self, config: &DatapathConfig) -> Result<(), NetworkError> {
+    pub(crate) async fn tear_down(&self, config: &DatapathConfig) -> Result<(), NetworkError> {
         for rule in self.rules(config).await? {
             self.handle.rule().del(rule).execute().await.map_err(netlink("rule for marked packets"))?;
         }

@@ -119,7 +119,7 @@ fn reserved_labels(identity: u32) -> Arc<[Arc<str>]> {
 }
 
 /// The name of a reserved identity, as Hubble prints it.
-pub fn reserved_name(identity: u32) -> Option<&'static str> {
+pub(crate) fn reserved_name(identity: u32) -> Option<&'static str> {
     const NAMES: [&str; 11] = [
         "unknown",
         "host",

@@ -200,7 +200,7 @@ impl IpProtocol {
     /// TCP.
     pub const TCP: IpProtocol = IpProtocol(Protocol::Tcp.number());
     /// ICMP.
-    pub const ICMPV4: IpProtocol = IpProtocol(1);
+    pub(crate) const ICMPV4: IpProtocol = IpProtocol(1);
     /// ICMPv6.
     pub const ICMPV6: IpProtocol = IpProtocol(58);
     /// Names and numbers of the protocols that have a name here.

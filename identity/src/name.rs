@@ -23,7 +23,7 @@ pub struct NodeNameError;
 
 impl NodeName {
     /// The identity that a certificate of this node carries.
-    pub fn spiffe_id(&self) -> String {
+    pub(crate) fn spiffe_id(&self) -> String {
         format!("{PREFIX}{}", self.0)
     }
 

@@ -65,7 +65,7 @@ impl JoinToken {
     }
 
     /// Whether this is the certificate of the controller's CA.
-    pub fn is_for(&self, ca_certificate: &[u8]) -> bool {
+    pub(crate) fn is_for(&self, ca_certificate: &[u8]) -> bool {
         self.fingerprint == fingerprint(ca_certificate)
     }
 }

@@ -79,7 +79,7 @@ impl Observed {
     }
 
     /// How long translations took, in seconds.
-    pub fn translations(&self) -> &Histogram {
+    pub(crate) fn translations(&self) -> &Histogram {
         &self.translations
     }
 

@@ -16,88 +16,88 @@ use crate::Servers;
 /// Arguments of `weft observe`. Filters that are given several times match any of their values; different
 /// filters must all match.
 #[derive(Clone, Debug, Args)]
-pub struct ObserveArgs {
+pub(crate) struct ObserveArgs {
     /// Which nodes.
     #[command(flatten)]
-    pub servers: Servers,
+    pub(crate) servers: Servers,
     /// Go on with new flows until Ctrl-C
     #[arg(short, long)]
-    pub follow: bool,
+    pub(crate) follow: bool,
     /// Begin with this many of the last flows that match [default: 20, or 0 with --follow]
     #[arg(long, value_name = "N", conflicts_with = "since", value_hint = ValueHint::Other)]
-    pub last: Option<usize>,
+    pub(crate) last: Option<usize>,
     /// Begin with flows since then: 30s, 5m, 2h, 1d ago, or a time like 2026-11-21T04:05:00Z
     #[arg(long, value_name = "TIME", value_hint = ValueHint::Other)]
-    pub since: Option<String>,
+    pub(crate) since: Option<String>,
     /// Namespace of either end
     #[arg(short, long, value_name = "NAME", help_heading = "Filters", value_hint = ValueHint::Other)]
-    pub namespace: Vec<String>,
+    pub(crate) namespace: Vec<String>,
     /// Namespace of the sender
     #[arg(long, value_name = "NAME", help_heading = "Filters", conflicts_with = "namespace", value_hint = ValueHint::Other)]
-    pub from_namespace: Vec<String>,
+    pub(crate) from_namespace: Vec<String>,
     /// Namespace of the receiver
     #[arg(long, value_name = "NAME", help_heading = "Filters", conflicts_with = "namespace", value_hint = ValueHint::Other)]
-    pub to_namespace: Vec<String>,
+    pub(crate) to_namespace: Vec<String>,
     /// Pod at either end: [NAMESPACE/]PREFIX
     #[arg(long, value_name = "POD", help_heading = "Filters", value_hint = ValueHint::Other)]
-    pub pod: Vec<String>,
+    pub(crate) pod: Vec<String>,
     /// Pod that sends: [NAMESPACE/]PREFIX
     #[arg(long, value_name = "POD", help_heading = "Filters", conflicts_with = "pod", value_hint = ValueHint::Other)]
-    pub from_pod: Vec<String>,
+    pub(crate) from_pod: Vec<String>,
     /// Pod that receives: [NAMESPACE/]PREFIX
     #[arg(long, value_name = "POD", help_heading = "Filters", conflicts_with = "pod", value_hint = ValueHint::Other)]
-    pub to_pod: Vec<String>,
+    pub(crate) to_pod: Vec<String>,
     /// Service at either end: [NAMESPACE/]PREFIX
     #[arg(long, value_name = "SERVICE", help_heading = "Filters", value_hint = ValueHint::Other)]
-    pub service: Vec<String>,
+    pub(crate) service: Vec<String>,
     /// Address or prefix of either end
     #[arg(long, value_name = "IP", help_heading = "Filters", value_hint = ValueHint::Other)]
-    pub ip: Vec<String>,
+    pub(crate) ip: Vec<String>,
     /// Port of either end
     #[arg(long, value_name = "PORT", help_heading = "Filters", value_hint = ValueHint::Other)]
-    pub port: Vec<String>,
+    pub(crate) port: Vec<String>,
     /// FORWARDED, DROPPED, ERROR, REDIRECTED or TRANSLATED
     #[arg(long, value_name = "VERDICT", help_heading = "Filters", value_parser = verdicts(), ignore_case = true)]
     #[arg(hide_possible_values = true)]
-    pub verdict: Vec<String>,
+    pub(crate) verdict: Vec<String>,
     /// Why it was refused or failed, like policy_denied or http_policy_denied
     #[arg(long, value_name = "REASON", help_heading = "Filters", value_parser = reasons())]
     #[arg(hide_possible_values = true)]
-    pub reason: Vec<String>,
+    pub(crate) reason: Vec<String>,
     /// tcp, udp, sctp, icmp, http, or a protocol number
     #[arg(long, value_name = "PROTOCOL", help_heading = "Filters", value_hint = ValueHint::Other)]
-    pub protocol: Vec<String>,
+    pub(crate) protocol: Vec<String>,
     /// http-request, http-response, l7, policy-verdict, drop, open, close or service-translation
     #[arg(short = 't', long = "type", value_name = "TYPE", help_heading = "Filters", value_parser = events())]
     #[arg(hide_possible_values = true)]
-    pub kind: Vec<String>,
+    pub(crate) kind: Vec<String>,
     /// ingress or egress
     #[arg(long, value_name = "DIRECTION", help_heading = "Filters", value_parser = ["ingress", "egress"])]
     #[arg(ignore_case = true, hide_possible_values = true)]
-    pub traffic_direction: Vec<String>,
+    pub(crate) traffic_direction: Vec<String>,
     /// HTTP method
     #[arg(long, value_name = "METHOD", help_heading = "Filters", value_hint = ValueHint::Other)]
-    pub http_method: Vec<String>,
+    pub(crate) http_method: Vec<String>,
     /// Regular expression that the path of a request contains
     #[arg(long, value_name = "REGEX", help_heading = "Filters", value_hint = ValueHint::Other)]
-    pub http_path: Vec<String>,
+    pub(crate) http_path: Vec<String>,
     /// HTTP status, or its beginning: 404, 5+, 50+
     #[arg(long, value_name = "STATUS", help_heading = "Filters", value_hint = ValueHint::Other)]
-    pub http_status: Vec<String>,
+    pub(crate) http_status: Vec<String>,
     /// Output format
     #[arg(short, long, value_enum, default_value_t)]
-    pub output: Output,
+    pub(crate) output: Output,
     /// Colours
     #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
-    pub color: Color,
+    pub(crate) color: Color,
     /// Name the node in each line (always done with several servers)
     #[arg(long)]
-    pub print_node_name: bool,
+    pub(crate) print_node_name: bool,
 }
 
 /// How results are printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Output {
+pub(crate) enum Output {
     /// For people
     #[default]
     Compact,
@@ -107,7 +107,7 @@ pub enum Output {
 
 /// Whether lines have colours.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Color {
+pub(crate) enum Color {
     /// On a terminal, unless NO_COLOR is set
     #[default]
     Auto,

@@ -4,15 +4,15 @@
 //! A resource is a small value with a readable key; children name their parents. The crate does no
 //! I/O and reads no clock: [`publish`] and [`subscribe`] are state machines that others feed.
 //!
-//! Read [`types`] first, then [`wire`], [`stream`], [`publish`], [`subscribe`], [`persist`].
+//! Read `types` first, then [`wire`], [`stream`], [`publish`], [`subscribe`], [`persist`].
 
 mod digest;
 pub mod persist;
 pub mod publish;
-pub mod state;
+mod state;
 pub mod stream;
 pub mod subscribe;
-pub mod types;
+mod types;
 pub mod wire;
 
 pub use digest::{Branch, Digest};

@@ -30,7 +30,7 @@ use schema::{Entry, Schemas};
 pub const MAX_NODES: usize = 10_000;
 
 /// The longest name of a node, in bytes (RFC 1123 subdomain).
-pub const MAX_NODE_NAME_BYTES: usize = 253;
+pub(crate) const MAX_NODE_NAME_BYTES: usize = 253;
 
 /// What a commit changes.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use imbl::{OrdMap, ordmap::DiffItem};
 
 use crate::{
-    Endpoints, Identity, IdentityNumber, Listener, ListenerParent, ListenerParentKind, MeshDefaults, Node,
-    ObjectName, Policy, PolicyKind, RateLimit, Resource, ResourceKey, Route, RouteKind, Service, Workload,
+    Endpoints, Identity, IdentityNumber, Listener, ListenerParent, ListenerParentKind, Node, ObjectName,
+    Policy, PolicyKind, RateLimit, Resource, ResourceKey, Route, RouteKind, Service, Workload,
     stream::Position,
 };
 
@@ -46,11 +46,6 @@ impl Snapshot {
     /// Adds or replaces a resource.
     pub fn insert(&mut self, resource: Resource) {
         self.resources.insert(resource.key(), Arc::new(resource));
-    }
-
-    /// The settings of the mesh.
-    pub fn mesh_defaults(&self) -> Option<&MeshDefaults> {
-        self.resources.get(&ResourceKey::MeshDefaults).and_then(|resource| as_mesh_defaults(resource))
     }
 
     /// The resources from a key on, as long as they are of one kind.
@@ -94,11 +89,6 @@ impl Changes {
     /// What differs under a key.
     pub fn find(&self, key: &ResourceKey) -> Option<&Changed> {
         self.0.binary_search_by(|changed| changed.key.cmp(key)).ok().map(|at| &self.0[at])
-    }
-
-    /// The settings of the mesh, before and after, if they differ.
-    pub fn mesh_defaults(&self) -> Option<(Option<&MeshDefaults>, Option<&MeshDefaults>)> {
-        self.range(ResourceKey::MeshDefaults, as_mesh_defaults).next()
     }
 
     fn range<'a, T: 'a>(
@@ -163,10 +153,6 @@ kinds! {
     routes, as_route, Route, least_route(), "Rules of routes";
     rate_limits, as_rate_limit, RateLimit, ResourceKey::RateLimit(least_name()), "Rate limits";
     policies, as_policy, Policy, least_policy(), "Rules of policies";
-}
-
-fn as_mesh_defaults(resource: &Resource) -> Option<&MeshDefaults> {
-    if let Resource::MeshDefaults(found) = resource { Some(found) } else { None }
 }
 
 /// The first name there can be.

@@ -21,7 +21,7 @@ pub const JOIN_PATH: &str = "/weft.ir.v1.State/Join";
 pub const RENEW_PATH: &str = "/weft.ir.v1.State/Renew";
 
 /// The newest schema that this build reads and writes.
-pub const SCHEMA: u32 = 1;
+pub(crate) const SCHEMA: u32 = 1;
 
 /// Frames are cut before they grow beyond this; a larger resource travels alone in its frame.
 pub const MAX_FRAME_BYTES: usize = 256 * 1024;
@@ -41,13 +41,13 @@ pub const MAX_REJECTION_BYTES: usize = 1024;
 
 /// The most branches of a [`Hello`], which is 32 KiB of them. In a state of 100,000 resources one then
 /// has some 40: what is sent again where one of them differs.
-pub const MAX_BRANCHES: usize = 4096;
+pub(crate) const MAX_BRANCHES: usize = 4096;
 
 /// The most sources that have a version.
-pub const MAX_VERSIONS: usize = 64;
+pub(crate) const MAX_VERSIONS: usize = 64;
 
 /// The longest name of a source that has a version, in bytes.
-pub const MAX_VERSION_NAME_BYTES: usize = 128;
+pub(crate) const MAX_VERSION_NAME_BYTES: usize = 128;
 
 /// Asks for a certificate; the join token travels in a header.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,7 +126,7 @@ impl Versions {
     }
 
     /// Whether any part is known less far than in `other`.
-    pub fn know_less_than(&self, other: &Versions) -> bool {
+    pub(crate) fn know_less_than(&self, other: &Versions) -> bool {
         other.0.iter().any(|(part, version)| self.0.get(part).copied().unwrap_or(0) < *version)
     }
 

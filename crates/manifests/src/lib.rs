@@ -30,7 +30,7 @@ pub use walk::is_manifest;
 pub const MAX_FILE_BYTES: u64 = 16 << 20;
 
 /// The most files and directories that are looked at: four times those of 50,000 objects in a file each.
-pub const MAX_ENTRIES: usize = 200_000;
+pub(crate) const MAX_ENTRIES: usize = 200_000;
 
 /// Why something on disk is not read as it should be.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

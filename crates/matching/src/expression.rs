@@ -20,7 +20,7 @@ use thiserror::Error;
 /// The size that one expression may have, in automaton states by a rough count, and in bytes of text.
 /// The largest that Envoy's RE2 takes by default is of the same order (`re2.max_program_size`, 100
 /// instructions, is only a warning there).
-pub const MAX_COST: u64 = 10_000;
+pub(crate) const MAX_COST: u64 = 10_000;
 
 /// The size of the expressions that share one automaton in a [`MatcherSet`]; a state takes some 40 bytes.
 const MAX_CHUNK_COST: u64 = 1_000_000;

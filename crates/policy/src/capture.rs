@@ -55,7 +55,7 @@ impl Capture {
     /// Routes and limits speak about requests, and so about TCP only. A route makes even a port declared as
     /// plain TCP one of requests; a limit does not, since it names the whole Service and would break that
     /// port's protocol.
-    pub fn of_service_port(port: &ServicePort, routed: bool, limited: bool) -> Capture {
+    pub(crate) fn of_service_port(port: &ServicePort, routed: bool, limited: bool) -> Capture {
         let reason = match (port.protocol, port.app_protocol) {
             (Protocol::Udp | Protocol::Sctp, _) => None,
             (Protocol::Tcp, _) if routed => Some(CaptureReason::Route),

@@ -49,7 +49,7 @@ pub struct DrainWatch {
 
 impl DrainWatch {
     /// Waits until it is time to end. Returns at once when it already is. Safe to cancel.
-    pub async fn signalled(&mut self) {
+    pub(crate) async fn signalled(&mut self) {
         // An error means that the trigger is gone, which ends everything too.
         drop(self.signalled.wait_for(|signalled| *signalled).await);
     }

@@ -39,7 +39,7 @@ pub fn join(path: &Path) -> io::Result<()> {
 
 /// Ends every process in the cgroup `path` and below, then removes the directories. One that is not
 /// there is no error.
-pub fn destroy(path: &Path) -> anyhow::Result<()> {
+pub(crate) fn destroy(path: &Path) -> anyhow::Result<()> {
     if !path.exists() {
         return Ok(());
     }

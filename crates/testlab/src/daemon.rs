@@ -52,7 +52,7 @@ impl Controller {
     }
 
     /// Starts it at `place`, with its state below `directory`.
-    pub fn start_at(
+    pub(crate) fn start_at(
         place: &Place,
         directory: &Path,
         manifests: &Path,
@@ -119,7 +119,7 @@ impl WeftNode {
     }
 
     /// Starts it at `place`, with its state in `state`.
-    pub fn spawn_at(
+    pub(crate) fn spawn_at(
         place: &Place,
         name: &str,
         state: &Path,
@@ -214,7 +214,7 @@ pub enum KernelCheck {
 }
 
 /// Asks weft-node whether the kernel has what the redirect needs; an error when it does not say.
-pub fn check_kernel() -> anyhow::Result<KernelCheck> {
+pub(crate) fn check_kernel() -> anyhow::Result<KernelCheck> {
     let output = std::process::Command::new(process::program("weft-node")?).arg("--check").output()?;
     let table = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     if output.status.success() {

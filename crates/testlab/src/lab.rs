@@ -26,9 +26,9 @@ pub use node::{Node, Shape};
 pub use pod::{Label, Pod};
 
 /// Where the outside world and the controller are on the underlay.
-pub const WORLD_V4: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 1);
+pub(crate) const WORLD_V4: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 1);
 /// The same in IPv6.
-pub const WORLD_V6: Ipv6Addr = Ipv6Addr::new(0xfd30, 0, 0, 0, 0, 0, 0, 1);
+pub(crate) const WORLD_V6: Ipv6Addr = Ipv6Addr::new(0xfd30, 0, 0, 0, 0, 0, 0, 1);
 
 /// Nodes and pods on one machine. Dropping it removes all that it made.
 #[derive(Debug)]
@@ -121,7 +121,7 @@ impl Lab {
     }
 
     /// A pair of addresses for a service, not given out before.
-    pub fn allocate_service(&self) -> (Ipv4Addr, Ipv6Addr) {
+    pub(crate) fn allocate_service(&self) -> (Ipv4Addr, Ipv6Addr) {
         let number = self.services.fetch_add(1, Ordering::Relaxed) + 10;
         let [high, low] = number.to_be_bytes();
         (Ipv4Addr::new(10, 96, high, low), Ipv6Addr::new(0xfd00, 0x96, 0, 0, 0, 0, 0, number))

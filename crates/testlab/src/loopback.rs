@@ -138,7 +138,7 @@ impl Loopback {
     }
 
     /// Puts the example's rate limit on the route.
-    pub fn add_rate_limit(&self) -> anyhow::Result<()> {
+    pub(crate) fn add_rate_limit(&self) -> anyhow::Result<()> {
         let text = replaced("ratelimit.yaml", "    name: canary", "    name: shop")?;
         self.manifests.write("ratelimit.yaml", &text)
     }

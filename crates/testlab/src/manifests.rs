@@ -178,7 +178,7 @@ pub fn allocate(lab: &Lab) -> ServiceAddresses {
 }
 
 /// A Node object. `ingress` are its addresses for what entered through a Gateway.
-pub fn node_object(name: &str, addresses: &[IpAddr], ingress: &[IpAddr]) -> String {
+pub(crate) fn node_object(name: &str, addresses: &[IpAddr], ingress: &[IpAddr]) -> String {
     let mut text = format!("---\napiVersion: v1\nkind: Node\nmetadata:\n  name: {name}\n");
     if !ingress.is_empty() {
         let list: Vec<String> = ingress.iter().map(IpAddr::to_string).collect();

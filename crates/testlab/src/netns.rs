@@ -92,7 +92,7 @@ pub fn enter(path: &Path) -> io::Result<()> {
 
 /// Has the kernel send SIGTERM to this process when the thread that started it ends; an error when that
 /// is gone already, `parent` being its process.
-pub fn end_with_parent(parent: u32) -> io::Result<()> {
+pub(crate) fn end_with_parent(parent: u32) -> io::Result<()> {
     // SAFETY: the option takes one number, and the call touches no memory of ours.
     let result = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) };
     if result != 0 {

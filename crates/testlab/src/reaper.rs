@@ -20,11 +20,11 @@ use anyhow::Context;
 use crate::{cgroup, netns, process};
 
 /// Where the directories of labs are.
-pub const LABS: &str = "/run/weft-lab";
+pub(crate) const LABS: &str = "/run/weft-lab";
 /// What the namespaces of all labs begin with.
 const PREFIX: &str = "wl-";
 /// The file that a living lab has locked.
-pub const LOCK: &str = "lock";
+pub(crate) const LOCK: &str = "lock";
 
 /// A command that the lab had started may make one more thing after the lab's process was killed, so
 /// the reaper looks again.
@@ -32,7 +32,7 @@ const SWEEPS: u32 = 5;
 const SWEEP_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the namespaces of the lab `id` begin with.
-pub fn namespace_prefix(id: &str) -> String {
+pub(crate) fn namespace_prefix(id: &str) -> String {
     format!("{PREFIX}{id}-")
 }
 

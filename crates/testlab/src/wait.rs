@@ -26,16 +26,6 @@ pub fn eventually<T>(
     }
 }
 
-/// Demands that `attempt` succeeds again and again for `span`.
-pub fn throughout(span: Duration, mut attempt: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<()> {
-    let start = Instant::now();
-    while start.elapsed() < span {
-        attempt().with_context(|| format!("no longer so after {:?}", start.elapsed()))?;
-        thread::sleep(STEP);
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

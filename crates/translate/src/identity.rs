@@ -20,7 +20,7 @@ pub const FIRST: u32 = 256;
 /// One more than the last number that is given: from here on numbers are local to a node.
 pub const END: u32 = 1 << 24;
 /// How long a number that nobody uses is kept from others, in seconds.
-pub const HOLD_SECONDS: u64 = 3_600;
+pub(crate) const HOLD_SECONDS: u64 = 3_600;
 
 /// The table of identities.
 #[derive(Debug, Default)]
@@ -173,7 +173,7 @@ impl Identities {
     }
 
     /// What happened since this was asked last. Nodes may hear of it once it is kept.
-    pub fn take_records(&mut self) -> Vec<IdentityRecord> {
+    pub(crate) fn take_records(&mut self) -> Vec<IdentityRecord> {
         std::mem::take(&mut self.records)
     }
 

@@ -5,27 +5,27 @@
 //! The crate does no I/O and has no clock: whoever calls it reads files, keeps the identities and
 //! says what time it is.
 //!
-//! Read `yaml` first, then [`store`], [`translation`], [`policy`].
+//! Read `yaml` first, then `store`, `translation`, `policy`.
 
 mod good;
 pub mod identity;
 mod ineffective;
 mod name;
 mod nodes;
-pub mod policy;
-pub mod preview;
+mod policy;
+mod preview;
 mod ratelimit;
 mod refused;
 pub mod report;
-pub mod store;
-pub mod translation;
+mod store;
+mod translation;
 mod validate;
 mod workload;
 mod yaml;
 
 pub use good::Good;
 pub use identity::{Identities, IdentityRecord};
-pub use preview::{Preview, PreviewFormat};
+pub use preview::{Preview, PreviewFormat, PrintError, UnknownFormat};
 pub use store::{Entry, Problem, Refused, Severity, Store};
 pub use weft_ir::Resource;
 

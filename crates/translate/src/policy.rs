@@ -18,7 +18,7 @@ mod kubernetes;
 mod selectors;
 mod stand_in;
 
-pub use stand_in::stand_in;
+pub(crate) use stand_in::stand_in;
 
 /// Fields of Cilium's API that exist but that Weft does not enforce, for a clearer message.
 const NOT_ENFORCED: [&str; 22] = [
@@ -47,13 +47,13 @@ const NOT_ENFORCED: [&str; 22] = [
 ];
 
 /// Translates a CiliumNetworkPolicy, or names the first field for which it is refused.
-pub fn cilium(policy: &Decoded<CiliumNetworkPolicy>) -> Result<Vec<Policy>, DecodeError> {
+pub(crate) fn cilium(policy: &Decoded<CiliumNetworkPolicy>) -> Result<Vec<Policy>, DecodeError> {
     refuse_unknown(&policy.unknown)?;
     cilium::translate(&policy.object)
 }
 
 /// Translates a NetworkPolicy, or names the first field for which it is refused.
-pub fn kubernetes(policy: &Decoded<NetworkPolicy>) -> Result<Vec<Policy>, DecodeError> {
+pub(crate) fn kubernetes(policy: &Decoded<NetworkPolicy>) -> Result<Vec<Policy>, DecodeError> {
     refuse_unknown(&policy.unknown)?;
     kubernetes::translate(&policy.object)
 }

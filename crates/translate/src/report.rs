@@ -38,7 +38,7 @@ pub fn line(object: &ObjectKey, status: &Status) -> String {
 
 /// Whether an object is not served as it is written: all or a part of it is refused, or it names what is not
 /// there. What only nodes can tell does not count.
-pub fn is_rejected(status: &Status) -> bool {
+pub(crate) fn is_rejected(status: &Status) -> bool {
     let wrong = |one: ConditionWords<'_>| !one.good && one.status != Truth::Unknown;
     match status {
         Status::Class(status) => wrong(status.accepted.words()),

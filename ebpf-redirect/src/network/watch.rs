@@ -19,7 +19,7 @@ impl Network {
     ///
     /// # Errors
     /// Those of the socket.
-    pub fn open() -> Result<Network, NetworkError> {
+    pub(crate) fn open() -> Result<Network, NetworkError> {
         let groups = [
             MulticastGroup::Link,
             MulticastGroup::Neigh,
@@ -37,7 +37,7 @@ impl Network {
     /// Waits until something changed, and then until it is quiet. Cancel safe: nothing is lost but
     /// notice that is given again by the next change. A socket that has ended is opened again, which counts
     /// as a change, since nobody knows what it has missed.
-    pub async fn changed(&mut self) {
+    pub(crate) async fn changed(&mut self) {
         if self.changes.next().await.is_none() {
             tokio::time::sleep(REOPEN).await;
             match Network::open() {

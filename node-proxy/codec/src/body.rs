@@ -117,7 +117,7 @@ impl Body {
     }
 
     /// A second body with the same content, if all of it is in memory: what a retry or a mirror sends.
-    pub fn duplicate(&self) -> Option<Body> {
+    pub(crate) fn duplicate(&self) -> Option<Body> {
         match &self.kind {
             Kind::Empty => Some(Body::empty()),
             Kind::Full(bytes) => Some(Body::full(bytes.clone())),

@@ -47,7 +47,7 @@ impl DrainTrigger {
 
 impl Drain {
     /// Whether the drain has started.
-    pub fn is_draining(&self) -> bool {
+    pub(crate) fn is_draining(&self) -> bool {
         self.state.draining.get()
     }
 

@@ -13,10 +13,7 @@ use prometheus_client::{
     registry::Unit,
 };
 use weft_ebpf_common::{layout::ServiceCounters, reason::Reason};
-use weft_ebpf_redirect::{
-    Counters,
-    datapath::{Outcome, PacketCounter},
-};
+use weft_ebpf_redirect::{Counters, Outcome, PacketCounter};
 use weft_flow_export::FlowRing;
 use weft_ir::Direction;
 

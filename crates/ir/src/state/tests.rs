@@ -5,7 +5,7 @@ use std::{cell::Cell, cmp::Ordering};
 use proptest::prelude::*;
 
 use super::*;
-use crate::{PolicyDirection, RateLimitTarget, RouteAction, RouteTimeouts, Selector, Tier};
+use crate::{MeshDefaults, PolicyDirection, RateLimitTarget, RouteAction, RouteTimeouts, Selector, Tier};
 
 fn name(number: u8) -> ObjectName {
     ObjectName::new("shop", &format!("x{number}"))
@@ -102,7 +102,8 @@ fn snapshot(resources: Vec<Resource>) -> Snapshot {
 
 /// What the typed iterators yield, in their order.
 fn all(of: &Snapshot) -> Vec<Resource> {
-    let defaults = of.mesh_defaults().into_iter().cloned().map(Resource::MeshDefaults);
+    let defaults = of.resources.get(&ResourceKey::MeshDefaults);
+    let defaults = defaults.into_iter().map(|resource| Resource::clone(resource));
     defaults
         .chain(of.nodes().cloned().map(Resource::Node))
         .chain(of.identities().cloned().map(Resource::Identity))
@@ -118,7 +119,7 @@ fn all(of: &Snapshot) -> Vec<Resource> {
 
 /// How many differ, by the typed iterators.
 fn typed_len(of: &Changes) -> usize {
-    usize::from(of.mesh_defaults().is_some())
+    usize::from(of.find(&ResourceKey::MeshDefaults).is_some())
         + of.nodes().count()
         + of.identities().count()
         + of.workloads().count()

@@ -95,7 +95,7 @@ impl ResourceKey {
     }
 
     /// Whether its names are ones that Kubernetes takes for its kind, so that no other key has its text.
-    pub fn is_valid(&self) -> bool {
+    pub(crate) fn is_valid(&self) -> bool {
         let namespaced = |name: &ObjectName| is_label(&name.namespace) && is_subdomain(&name.name);
         match self {
             ResourceKey::MeshDefaults | ResourceKey::Identity(_) => true,
@@ -113,7 +113,7 @@ impl ResourceKey {
     }
 
     /// The length of its text, in bytes.
-    pub fn text_len(&self) -> usize {
+    pub(crate) fn text_len(&self) -> usize {
         let object = |name: &ObjectName| match name.namespace.len() {
             0 => 1 + name.name.len(),
             namespace => 2 + namespace + name.name.len(),

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 const MAX_LABEL_BYTES: usize = 63;
 
 /// The longest subdomain (RFC 1123), in bytes.
-pub const MAX_SUBDOMAIN_BYTES: usize = 253;
+pub(crate) const MAX_SUBDOMAIN_BYTES: usize = 253;
 
 /// Namespace and name of a Kubernetes object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -4,9 +4,9 @@
 /// Client connections that a proxy accepted.
 pub const PROXY_CONNECTIONS: &str = "weft_node_connections_opened_total";
 /// Connections to a service that the kernel sent straight to a backend.
-pub const SERVICE_DIRECT: &str = "weft_ebpf_service_translated_total";
+pub(crate) const SERVICE_DIRECT: &str = "weft_ebpf_service_translated_total";
 /// Connections to a service that the kernel handed to the proxy.
-pub const SERVICE_REDIRECTED: &str = "weft_ebpf_service_redirected_total";
+pub(crate) const SERVICE_REDIRECTED: &str = "weft_ebpf_service_redirected_total";
 
 /// The samples that a daemon showed at one moment.
 #[derive(Clone, Debug, Default)]

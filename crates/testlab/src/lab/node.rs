@@ -87,22 +87,22 @@ impl Node {
     }
 
     /// The network of its pods.
-    pub fn pods_v4(&self) -> String {
+    pub(crate) fn pods_v4(&self) -> String {
         format!("10.244.{}.0/24", self.parts.index)
     }
 
     /// The IPv6 network of its pods.
-    pub fn pods_v6(&self) -> String {
+    pub(crate) fn pods_v6(&self) -> String {
         format!("fd00:244:{:x}::/64", self.parts.index)
     }
 
     /// Its address for what entered through a Gateway, routed to it by the other nodes.
-    pub fn ingress_v4(&self) -> Ipv4Addr {
+    pub(crate) fn ingress_v4(&self) -> Ipv4Addr {
         Ipv4Addr::new(10, 245, 0, self.parts.index)
     }
 
     /// Its IPv6 address for what entered through a Gateway.
-    pub fn ingress_v6(&self) -> Ipv6Addr {
+    pub(crate) fn ingress_v6(&self) -> Ipv6Addr {
         Ipv6Addr::new(0xfd00, 0x245, 0, 0, 0, 0, 0, u16::from(self.parts.index))
     }
 
@@ -141,7 +141,7 @@ impl Node {
     }
 
     /// Adds a pod with labels.
-    pub fn add_labelled_pod(
+    pub(crate) fn add_labelled_pod(
         &self,
         namespace: &str,
         name: &str,

@@ -27,7 +27,7 @@ const SUBJECTS: [&str; 5] = ["spec", "specs", "podSelector", "endpointSelector",
 
 /// The closed policies for a refused object. A host policy (`nodeSelector` alone) has none, since no
 /// policy of Weft speaks about nodes.
-pub fn stand_in(key: &ObjectKey, value: &Value) -> Vec<Policy> {
+pub(crate) fn stand_in(key: &ObjectKey, value: &Value) -> Vec<Policy> {
     let kind = match key.kind {
         Kind::NetworkPolicy => PolicyKind::NetworkPolicy,
         Kind::CiliumClusterwideNetworkPolicy => PolicyKind::CiliumClusterwideNetworkPolicy,
