@@ -287,6 +287,12 @@ impl Head {
         Ok(())
     }
 
+    /// Fields that were pushed, removed ones included.
+    #[inline]
+    pub(crate) fn pushed(&self) -> usize {
+        self.fields.len()
+    }
+
     #[inline]
     fn first_known(&self, name: FieldName) -> Option<usize> {
         match name {

@@ -5,6 +5,7 @@
 //! other side's encoder finds it in its tables, and a literal value the Huffman octets that it came in. An
 //! entry of the dynamic table is checked and hashed once, when it is inserted.
 
+mod check;
 mod decoder;
 mod encoder;
 mod hash;
@@ -25,7 +26,7 @@ pub const LARGEST_DECODER_TABLE: u32 = table::LARGEST as u32;
 
 use crate::head::FieldName;
 
-/// One field, as it goes into or comes out of a block.
+/// One field to be written.
 #[derive(Clone, Copy, Debug)]
 pub struct Line<'a> {
     /// The name, in lower case.
@@ -38,21 +39,58 @@ pub struct Line<'a> {
     pub hash: u32,
     /// Which of the known names it has.
     pub known: FieldName,
-    /// Whether name and value have only characters that are allowed (RFC 9113, section 8.2.1).
+}
+
+impl<'a> Line<'a> {
+    /// A field of which no more is known.
+    #[inline]
+    pub fn plain(name: &'a [u8], value: &'a [u8]) -> Line<'a> {
+        Line { name, value, huffman: &[], hash: 0, known: FieldName::Other }
+    }
+}
+
+/// One field that was read.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'a> {
+    /// The name, and behind it the value.
+    text: &'a [u8],
+    /// Octets of the name.
+    name: usize,
+    /// The value in Huffman code, as it came; empty where it did not.
+    pub huffman: &'a [u8],
+    /// The [`hash`] of name and value; 0 where it is in no table.
+    pub hash: u32,
+    /// Which of the known names it has.
+    pub known: FieldName,
+    /// Whether name and value are of a field, or of a pseudo-field, that may be (RFC 9113, sections 8.2.1 and
+    /// 8.3): characters, and the forms of `:path` and `:authority`.
     pub valid: bool,
     /// Nobody on the way may put it into a table (RFC 7541, section 7.1.3).
     pub sensitive: bool,
 }
 
-impl<'a> Line<'a> {
-    /// A field of which no more is known.
-    pub fn plain(name: &'a [u8], value: &'a [u8]) -> Line<'a> {
-        Line::known(FieldName::Other, name, value)
+impl<'a> Entry<'a> {
+    /// The name.
+    #[inline]
+    pub fn name(&self) -> &'a [u8] {
+        self.text.get(..self.name).unwrap_or_default()
     }
 
-    /// A field whose name is one of the list.
-    pub fn known(known: FieldName, name: &'a [u8], value: &'a [u8]) -> Line<'a> {
-        Line { name, value, huffman: &[], hash: 0, known, valid: true, sensitive: false }
+    /// The value.
+    #[inline]
+    pub fn value(&self) -> &'a [u8] {
+        self.text.get(self.name..).unwrap_or_default()
+    }
+
+    /// The name and, directly behind it, the value.
+    #[inline]
+    pub fn text(&self) -> &'a [u8] {
+        self.text
+    }
+
+    #[inline]
+    fn is(&self, line: &Line<'_>) -> bool {
+        self.name == line.name.len() && self.name() == line.name && self.value() == line.value
     }
 }
 

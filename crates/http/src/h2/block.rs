@@ -24,6 +24,13 @@ pub(crate) fn list_size(head: &Head) -> usize {
     start + head.iter().map(field).sum::<usize>()
 }
 
+/// A bound of [`list_size`] that needs no look at each field.
+#[inline]
+pub(crate) fn list_size_at_most(head: &Head) -> usize {
+    // The text holds whatever is not counted here for the pseudo-fields.
+    45 + FIELD_OVERHEAD * (5 + head.pushed()) + head.text().len()
+}
+
 /// Appends a head as a header block. Fields that belong to a connection of HTTP/1.1 are left out.
 pub(crate) fn write(head: &Head, encoder: &mut Encoder, out: &mut Vec<u8>) {
     encoder.begin(out);
@@ -82,32 +89,33 @@ fn status(status: u16, encoder: &mut Encoder, out: &mut Vec<u8>) {
 
 #[inline]
 fn write_field(head: &Head, field: &Field, lower: bool, encoder: &mut Encoder, out: &mut Vec<u8>) {
-    let (name, value) = (head.name(field), head.value(field));
-    let text = head.text();
-    let indexing = match indexing(field, lower) {
-        Some(_) if field.is_sensitive() => Indexing::Never,
-        Some(indexing) => indexing,
-        None => return,
-    };
-    if field.known == FieldName::Te && !allows_trailers(value) {
-        return;
-    }
-    let value = if field.known == FieldName::Te { b"trailers" } else { value };
-    let line = Line {
-        name,
-        value,
-        huffman: field.huffman.of(text),
+    let mut line = Line {
+        name: head.name(field),
+        value: head.value(field),
+        huffman: field.huffman.of(head.text()),
         hash: field.hash,
         known: field.known,
-        valid: true,
-        sensitive: false,
+    };
+    let indexing = match CHOICES[field.known as usize] {
+        Choice::LeaveOut => return,
+        Choice::Te if !allows_trailers(line.value) => return,
+        _ if field.is_sensitive() => Indexing::Never,
+        Choice::Insert => Indexing::Insert,
+        Choice::Without => Indexing::Without,
+        // A hash says that its sender gave it a place. HTTP/1.1 has no say in it.
+        Choice::AsItCame if lower && field.hash == 0 => Indexing::Without,
+        Choice::AsItCame => Indexing::Insert,
+        Choice::Te => {
+            line.value = b"trailers";
+            Indexing::Insert
+        }
     };
     if lower {
         return encoder.field(&line, indexing, out);
     }
     match field.known {
-        FieldName::Other if name.iter().any(u8::is_ascii_uppercase) => {
-            let name = name.to_ascii_lowercase();
+        FieldName::Other if line.name.iter().any(u8::is_ascii_uppercase) => {
+            let name = line.name.to_ascii_lowercase();
             encoder.field(&Line { name: &name, ..line }, indexing, out);
         }
         FieldName::Other => encoder.field(&line, indexing, out),
@@ -121,34 +129,51 @@ fn allows_trailers(te: &[u8]) -> bool {
     te.split(|octet| *octet == b',').any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
 }
 
-/// Whether a field is worth a place in the table; none if it does not go onto HTTP/2 at all.
+/// What is done with a field by its name.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Choice {
+    Insert,
+    Without,
+    /// Insert or not, as its sender did.
+    AsItCame,
+    Te,
+    /// It does not go onto HTTP/2 at all.
+    LeaveOut,
+}
+
+/// The choice for each known name.
 ///
 /// Values that are new with each message would only drive others out. Secrets stay out of a table that clients
-/// share: how well one compresses would tell others what it is (RFC 7541, section 7.1). Of a name that is not
-/// known the sender's own choice holds, which a hash stands for, and none that HTTP/1.1 had.
-#[inline]
-fn indexing(field: &Field, came_over_http2: bool) -> Option<Indexing> {
+/// share: how well one compresses would tell others what it is (RFC 7541, section 7.1).
+const CHOICES: [Choice; FieldName::ALL.len() + 1] = {
     use FieldName as Name;
-    Some(match field.known {
-        Name::Other if came_over_http2 && field.hash == 0 => Indexing::Without,
-        Name::ContentLength
-        | Name::Date
-        | Name::Location
-        | Name::XRequestId
-        | Name::Traceparent
-        | Name::Tracestate
-        | Name::GrpcMessage
-        | Name::GrpcTimeout
-        | Name::XForwardedFor
-        | Name::Forwarded
-        | Name::SecWebsocketKey
-        | Name::SecWebsocketAccept
-        | Name::Cookie
-        | Name::SetCookie
-        | Name::Authorization
-        | Name::ProxyAuthorization => Indexing::Without,
-        Name::Host => return None,
-        known if known.is_connection_specific() => return None,
-        _ => Indexing::Insert,
-    })
-}
+    let mut choices = [Choice::AsItCame; FieldName::ALL.len() + 1];
+    let mut at = 0;
+    while at < FieldName::ALL.len() {
+        let name = FieldName::ALL[at];
+        choices[name as usize] = match name {
+            Name::ContentLength
+            | Name::Date
+            | Name::Location
+            | Name::XRequestId
+            | Name::Traceparent
+            | Name::Tracestate
+            | Name::GrpcMessage
+            | Name::GrpcTimeout
+            | Name::XForwardedFor
+            | Name::Forwarded
+            | Name::SecWebsocketKey
+            | Name::SecWebsocketAccept
+            | Name::Cookie
+            | Name::SetCookie
+            | Name::Authorization
+            | Name::ProxyAuthorization => Choice::Without,
+            Name::Te => Choice::Te,
+            Name::Host => Choice::LeaveOut,
+            name if name.is_connection_specific() => Choice::LeaveOut,
+            _ => Choice::Insert,
+        };
+        at += 1;
+    }
+    choices
+};

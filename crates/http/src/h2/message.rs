@@ -6,7 +6,7 @@
 
 use crate::{
     head::{Field, FieldName, Head, Kind, Method, Scheme, Span, Start, Target, Version},
-    hpack::{Line, Sink},
+    hpack::{Entry, Sink},
     octets,
 };
 
@@ -45,19 +45,54 @@ impl Seen {
 
 impl Sink for Reader<'_> {
     #[inline]
-    fn field(&mut self, line: &Line<'_>) {
+    fn field(&mut self, entry: &Entry<'_>) {
         if self.fault.is_some() {
             return;
         }
-        let read = match line.name.first() {
-            _ if !line.valid => Err("a field has characters that it must not have"),
-            Some(b':') if self.fields => Err("a pseudo-field behind another field"),
-            Some(b':') => self.pseudo(line),
-            _ => self.ordinary(line),
+        let read = if !entry.valid {
+            Err("a field has characters that it must not have")
+        } else if entry.text().first() == Some(&b':') {
+            self.pseudo(entry)
+        } else {
+            self.fields = true;
+            match RULES[entry.known as usize] {
+                Rule::None => self.push(entry),
+                rule => self.by_rule(rule, entry),
+            }
         };
-        self.fault = read.err();
+        if let Err(fault) = read {
+            self.fault = Some(fault);
+        }
     }
 }
+
+/// What there is to look at in a field.
+#[derive(Clone, Copy)]
+enum Rule {
+    None,
+    Te,
+    Host,
+    Length,
+    OfConnection,
+}
+
+/// The rule of each known name.
+const RULES: [Rule; FieldName::ALL.len() + 1] = {
+    let mut rules = [Rule::None; FieldName::ALL.len() + 1];
+    let mut at = 0;
+    while at < FieldName::ALL.len() {
+        let name = FieldName::ALL[at];
+        rules[name as usize] = match name {
+            FieldName::Te => Rule::Te,
+            FieldName::Host => Rule::Host,
+            FieldName::ContentLength => Rule::Length,
+            name if name.is_connection_specific() => Rule::OfConnection,
+            _ => Rule::None,
+        };
+        at += 1;
+    }
+    rules
+};
 
 impl<'h> Reader<'h> {
     /// Clears the head, which will be one of a request, of a response, or trailers.
@@ -82,8 +117,11 @@ impl<'h> Reader<'h> {
     }
 
     #[inline]
-    fn pseudo(&mut self, line: &Line<'_>) -> Result<(), &'static str> {
-        let (field, kind) = match line.name {
+    fn pseudo(&mut self, entry: &Entry<'_>) -> Result<(), &'static str> {
+        if self.fields {
+            return Err("a pseudo-field behind another field");
+        }
+        let (field, kind) = match entry.name() {
             b":method" => (Seen::METHOD, Kind::Request),
             b":path" => (Seen::PATH, Kind::Request),
             b":scheme" => (Seen::SCHEME, Kind::Request),
@@ -100,12 +138,12 @@ impl<'h> Reader<'h> {
         }
         self.seen.0 |= field;
         match field {
-            Seen::METHOD => self.method(line.value),
-            Seen::PATH => self.path(line.value),
-            Seen::SCHEME => self.scheme(line.value),
-            Seen::AUTHORITY => self.authority(line.value),
-            Seen::STATUS => self.status(line.value),
-            _ => self.protocol(line.value),
+            Seen::METHOD => self.method(entry.value()),
+            Seen::PATH => self.path(entry.value()),
+            Seen::SCHEME => self.scheme(entry.value()),
+            Seen::AUTHORITY => self.authority(entry.value()),
+            Seen::STATUS => self.status(entry.value()),
+            _ => self.protocol(entry.value()),
         }
     }
 
@@ -120,7 +158,8 @@ impl<'h> Reader<'h> {
     }
 
     fn path(&mut self, value: &[u8]) -> Result<(), &'static str> {
-        let query_at = octets::query_at(value).ok_or("the path has no form that is known")?;
+        // Its form was looked at when it came as a literal.
+        let query_at = memchr::memchr(b'?', value).unwrap_or(value.len());
         let target = Target { text: self.text(value)?, query_at: query_at as u32 };
         self.head.start.received = target;
         self.head.start.effective = target;
@@ -133,9 +172,6 @@ impl<'h> Reader<'h> {
     }
 
     fn authority(&mut self, value: &[u8]) -> Result<(), &'static str> {
-        if !octets::is_host_and_port(value) {
-            return Err("the authority is not a host with an optional port");
-        }
         let authority = self.text(value)?;
         self.head.start.authority = authority;
         self.head.start.received_authority = authority;
@@ -163,45 +199,47 @@ impl<'h> Reader<'h> {
         Ok(())
     }
 
-    #[inline]
-    fn ordinary(&mut self, line: &Line<'_>) -> Result<(), &'static str> {
-        self.fields = true;
-        match line.known {
-            FieldName::Te if line.value != b"trailers" => return Err("te other than trailers"),
-            FieldName::Host => return self.host(line.value),
-            FieldName::ContentLength => {
-                if self.kind == Kind::Trailers {
-                    return Err("the length of the content behind it");
-                }
-                if self.content_length.is_some() {
-                    return Err("the length of the content twice");
-                }
-                let length = octets::decimal(line.value).ok_or("the length of the content is no number")?;
+    fn by_rule(&mut self, rule: Rule, entry: &Entry<'_>) -> Result<(), &'static str> {
+        match rule {
+            Rule::None => {}
+            Rule::Te if entry.value() == b"trailers" => {}
+            Rule::Te => return Err("te other than trailers"),
+            Rule::Host => return self.host(entry.value()),
+            Rule::OfConnection => return Err("a field of http/1.1 connections"),
+            Rule::Length if self.kind == Kind::Trailers => {
+                return Err("the length of the content behind it");
+            }
+            Rule::Length if self.content_length.is_some() => return Err("the length of the content twice"),
+            Rule::Length => {
+                let length =
+                    octets::decimal(entry.value()).ok_or("the length of the content is no number")?;
                 self.content_length = Some(length);
             }
-            known if known.is_connection_specific() => return Err("a field of http/1.1 connections"),
-            _ => {}
         }
-        self.push(line)
+        self.push(entry)
     }
 
     #[inline]
-    fn push(&mut self, line: &Line<'_>) -> Result<(), &'static str> {
+    fn push(&mut self, entry: &Entry<'_>) -> Result<(), &'static str> {
         let text = self.head.text_mut();
         let start = text.len();
-        text.extend_from_slice(line.name);
-        let name = text.len();
-        text.extend_from_slice(line.value);
-        let value = text.len();
-        text.extend_from_slice(line.huffman);
-        let field = Field {
+        text.extend_from_slice(entry.text());
+        let end = text.len();
+        let name = end - entry.value().len();
+        let mut field = Field {
             name: Span::new(start, name),
-            value: Span::new(name, value),
-            huffman: Span::new(value, text.len()),
-            hash: line.hash,
-            known: line.known,
-            flags: if line.sensitive { Field::SENSITIVE } else { 0 },
+            value: Span::new(name, end),
+            hash: entry.hash,
+            known: entry.known,
+            ..Field::default()
         };
+        if !entry.huffman.is_empty() {
+            text.extend_from_slice(entry.huffman);
+            field.huffman = Span::new(end, text.len());
+        }
+        if entry.sensitive {
+            field.flags = Field::SENSITIVE;
+        }
         self.head.push(field).map_err(|_error| "more fields than a head can have")
     }
 
@@ -265,5 +303,5 @@ impl<'h> Reader<'h> {
 pub(crate) struct Nobody;
 
 impl Sink for Nobody {
-    fn field(&mut self, _line: &Line<'_>) {}
+    fn field(&mut self, _entry: &Entry<'_>) {}
 }

@@ -174,8 +174,7 @@ impl Streams {
     /// Where a number's search begins; none while there is no table.
     #[inline]
     fn bucket(&self, number: u32) -> Option<usize> {
-        // Numbers of one side grow by two.
-        (!self.index.is_empty()).then(|| (number >> 1) as usize & (self.index.len() - 1))
+        (!self.index.is_empty()).then(|| scatter(number) & (self.index.len() - 1))
     }
 
     fn enter(&mut self, number: u32, slot: u32) {
@@ -197,7 +196,7 @@ impl Streams {
         loop {
             at = (at + 1) & mask;
             let Some(slot) = self.index[at].checked_sub(1) else { break };
-            let home = (self.slots[slot as usize].number >> 1) as usize & mask;
+            let home = scatter(self.slots[slot as usize].number) & mask;
             // It may move back only as far as its own bucket.
             if at.wrapping_sub(home) & mask >= at.wrapping_sub(hole) & mask {
                 self.index[hole] = self.index[at];
@@ -217,6 +216,13 @@ impl Streams {
             self.enter(number, slot);
         }
     }
+}
+
+/// Spreads numbers, which follow each other, over the table: neighbours would make each other's searches long.
+#[inline]
+fn scatter(number: u32) -> usize {
+    // 2^32 divided by the golden ratio.
+    (u64::from(number.wrapping_mul(0x9e37_79b9)) >> 12) as usize
 }
 
 /// How a stream that is gone was closed (RFC 9113, section 5.1).

@@ -2,15 +2,17 @@
 //! Header blocks to fields.
 
 use super::{
-    Error, Line, hash, huffman, integer, static_table,
-    table::{self, Table},
+    Entry, Error,
+    check::{is_name, is_value},
+    hash, huffman, integer, static_table,
+    table::{self, New, Table},
 };
-use crate::{head::FieldName, octets};
+use crate::head::FieldName;
 
 /// Takes the fields of a block, in their order.
 pub trait Sink {
     /// The next field. What it borrows is good until the next.
-    fn field(&mut self, line: &Line<'_>);
+    fn field(&mut self, entry: &Entry<'_>);
 }
 
 /// What one direction of a connection remembers to read header blocks.
@@ -79,17 +81,15 @@ impl Decoder {
     #[inline]
     fn indexed(&self, block: &[u8], at: usize, fields: &mut Fields<'_, impl Sink>) -> Result<usize, Error> {
         let (index, after) = integer::decode(block, at, 7)?;
-        let line = self.line(index)?;
-        fields.push(&line);
+        match static_table::entry(index) {
+            Some(entry) => fields.push(entry),
+            None => fields.push(&self.dynamic(index)?),
+        }
         Ok(after)
     }
 
-    /// The field with an index, from either table.
     #[inline]
-    fn line(&self, index: usize) -> Result<Line<'_>, Error> {
-        if let Some(entry) = static_table::entry(index) {
-            return Ok(Line { hash: entry.hash, ..Line::known(entry.known, entry.name, entry.value) });
-        }
+    fn dynamic(&self, index: usize) -> Result<Entry<'_>, Error> {
         let age = index.checked_sub(static_table::LEN + 1).ok_or(Error::Index)?;
         self.table.by_age(age).ok_or(Error::Index)
     }
@@ -113,16 +113,27 @@ impl Decoder {
         let read = self.read_literal(block, at, index, &mut literal);
         self.literal = literal;
         let Literal { after, name, huffman, known, name_valid } = read?;
-        let (name, value) = self.literal.split_at(name);
-        let valid = name_valid && octets::is_value(value);
-        let hash = if inserts { hash(name, value) } else { 0 };
+        let text = &self.literal[..];
+        let (name_text, value) = text.split_at(name);
+        let valid = name_valid && is_value(name_text, value);
+        let hash = if inserts { hash(name_text, value) } else { 0 };
         let sensitive = first & 0xf0 == 0x10;
-        let line = Line { name, value, huffman, hash, known, valid, sensitive };
-        fields.push(&line);
+        fields.push(&Entry { text, name, huffman, hash, known, valid, sensitive });
         if inserts {
-            self.table.insert(&line);
+            self.table.insert(name_text, value, New { hash, known, valid });
         }
         Ok(after)
+    }
+
+    /// The name of an entry, and whether it may be one.
+    #[inline]
+    fn name(&self, index: usize) -> Result<(&[u8], FieldName, bool), Error> {
+        if let Some(entry) = static_table::entry(index) {
+            return Ok((entry.name(), entry.known, true));
+        }
+        let entry = self.dynamic(index)?;
+        // The name may be fine where the field was not.
+        Ok((entry.name(), entry.known, entry.valid || is_name(entry.name())))
     }
 
     /// Appends name and value of a literal field to `literal`.
@@ -138,10 +149,9 @@ impl Decoder {
             (at, _) = string(block, at, literal)?;
             (FieldName::of(literal), is_name(literal))
         } else {
-            let line = self.line(index)?;
-            literal.extend_from_slice(line.name);
-            // The name may be fine where the field was not.
-            (line.known, line.valid || is_name(line.name))
+            let (name, known, valid) = self.name(index)?;
+            literal.extend_from_slice(name);
+            (known, valid)
         };
         let name = literal.len();
         let (after, huffman) = string(block, at, literal)?;
@@ -159,13 +169,6 @@ struct Literal<'a> {
     huffman: &'a [u8],
     known: FieldName,
     name_valid: bool,
-}
-
-/// Whether it is a field name without capital letters (RFC 9113, section 8.2.1), or a pseudo-field's. Stricter than
-/// the RFC asks for: what is no token cannot go on over HTTP/1.1.
-fn is_name(name: &[u8]) -> bool {
-    let rest = name.strip_prefix(b":").unwrap_or(name);
-    octets::is_token(rest) && !rest.iter().any(u8::is_ascii_uppercase)
 }
 
 /// Reads a string (RFC 7541, section 5.2), appends its text; returns where it ends and its Huffman octets.
@@ -192,25 +195,10 @@ struct Fields<'s, S> {
 
 impl<S: Sink> Fields<'_, S> {
     #[inline]
-    fn push(&mut self, line: &Line<'_>) {
-        self.size = self.size.saturating_add(line.name.len() + line.value.len() + table::ENTRY_OVERHEAD);
+    fn push(&mut self, entry: &Entry<'_>) {
+        self.size = self.size.saturating_add(entry.text.len() + table::ENTRY_OVERHEAD);
         if self.size <= self.max_list {
-            self.sink.field(line);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_tokens_in_lower_case() {
-        for name in ["a", "x-request-id", "!#$%&'*+-.^_`|~09az", ":path"] {
-            assert!(is_name(name.as_bytes()), "{name}");
-        }
-        for name in ["", ":", "Host", "a b", "a:b", "::path", "a\0", "n\u{e9}", "a\r\nb", "\x7f", "a,"] {
-            assert!(!is_name(name.as_bytes()), "{name:?}");
+            self.sink.field(entry);
         }
     }
 }

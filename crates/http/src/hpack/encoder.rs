@@ -2,8 +2,8 @@
 //! Fields to header blocks.
 
 use super::{
-    Line, hash, huffman, integer, static_table,
-    table::{self, Table},
+    Entry, Line, hash, huffman, integer, static_table,
+    table::{self, New, Table},
 };
 use crate::head::FieldName;
 
@@ -102,8 +102,7 @@ impl Encoder {
     /// The index of exactly this field.
     #[inline]
     fn find(&self, hash: u32, line: &Line<'_>) -> Option<usize> {
-        self.find_entry(hash, |entry| entry.name == line.name && entry.value == line.value)
-            .or_else(|| static_table::find(hash, line.name, line.value))
+        self.find_entry(hash, |entry| entry.is(line)).or_else(|| static_table::find(hash, line))
     }
 
     /// The index of an entry with this name.
@@ -114,12 +113,12 @@ impl Encoder {
             return known;
         }
         let hash = hash(line.name, b"");
-        self.find_entry(hash, |entry| entry.name == line.name)
+        self.find_entry(hash, |entry| entry.name() == line.name)
             .or_else(|| static_table::find_name(hash, line.name))
     }
 
     #[inline]
-    fn find_entry(&self, hash: u32, same: impl Fn(&Line<'_>) -> bool) -> Option<usize> {
+    fn find_entry(&self, hash: u32, same: impl Fn(&Entry<'_>) -> bool) -> Option<usize> {
         let number = *self.buckets.get(hash as usize % BUCKETS)?;
         let age = self.table.age(number)?;
         let entry = self.table.by_age(age)?;
@@ -137,7 +136,7 @@ impl Encoder {
         literal(6, 0x40, index, line, out);
         self.buckets.resize(BUCKETS, 0);
         let number = self.table.next();
-        self.table.insert(&Line { hash: field, ..*line });
+        self.table.insert(line.name, line.value, New { hash: field, known: line.known, valid: true });
         let name = hash(line.name, b"");
         self.buckets[name as usize % BUCKETS] = number;
         self.buckets[field as usize % BUCKETS] = number;

@@ -1,36 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The fields that every connection knows from the start (RFC 7541, appendix A).
 
-use super::hash;
+use super::{Entry, Line, hash};
 use crate::head::FieldName;
 
 /// Entries of the static table; the dynamic table's newest has the next index.
 pub(crate) const LEN: usize = 61;
 
-/// Name and value of the entry with an index from 1 to [`LEN`].
+/// The entry with an index from 1 to [`LEN`].
 #[inline]
-pub(crate) fn entry(index: usize) -> Option<&'static Entry> {
+pub(crate) fn entry(index: usize) -> Option<&'static Entry<'static>> {
     TABLE.get(index.wrapping_sub(1))
-}
-
-/// A field of the static table.
-pub(crate) struct Entry {
-    pub(crate) name: &'static [u8],
-    pub(crate) value: &'static [u8],
-    pub(crate) hash: u32,
-    pub(crate) known: FieldName,
 }
 
 /// The index of exactly this field.
 #[inline]
-pub(crate) fn find(hash: u32, name: &[u8], value: &[u8]) -> Option<usize> {
-    find_in(&FIELDS, hash, |entry| entry.name == name && entry.value == value)
+pub(crate) fn find(hash: u32, line: &Line<'_>) -> Option<usize> {
+    find_in(&FIELDS, hash, |entry| entry.is(line))
 }
 
 /// The index of an entry with this name, given the hash of the name with an empty value.
 #[inline]
 pub(crate) fn find_name(hash: u32, name: &[u8]) -> Option<usize> {
-    find_in(&NAMES, hash, |entry| entry.name == name)
+    find_in(&NAMES, hash, |entry| entry.name() == name)
 }
 
 /// The index of an entry with a name of the list.
@@ -52,7 +44,7 @@ const KNOWN: [u8; FieldName::ALL.len() + 1] = {
     known
 };
 
-fn find_in(buckets: &[u8; BUCKETS], hash: u32, same: impl Fn(&Entry) -> bool) -> Option<usize> {
+fn find_in(buckets: &[u8; BUCKETS], hash: u32, same: impl Fn(&Entry<'_>) -> bool) -> Option<usize> {
     let mut bucket = hash as usize % BUCKETS;
     while let Some(entry) = entry(usize::from(buckets[bucket])) {
         if same(entry) {
@@ -77,9 +69,9 @@ const fn buckets(by_name: bool) -> [u8; BUCKETS] {
     let mut at = 0;
     while at < LEN {
         let entry = &TABLE[at];
-        let repeated = by_name && at > 0 && same(entry.name, TABLE[at - 1].name);
+        let repeated = by_name && at > 0 && same(name_of(entry), name_of(&TABLE[at - 1]));
         if !repeated {
-            let hash = if by_name { hash(entry.name, b"") } else { entry.hash };
+            let hash = if by_name { hash(name_of(entry), b"") } else { entry.hash };
             let mut bucket = hash as usize % BUCKETS;
             while buckets[bucket] != 0 {
                 bucket = (bucket + 1) % BUCKETS;
@@ -105,9 +97,17 @@ const fn same(one: &[u8], other: &[u8]) -> bool {
     true
 }
 
-const fn field(name: &'static str, value: &'static str) -> Entry {
-    let (name, value) = (name.as_bytes(), value.as_bytes());
-    Entry { name, value, hash: hash(name, value), known: known(name) }
+const fn name_of(entry: &Entry<'static>) -> &'static [u8] {
+    entry.text.split_at(entry.name).0
+}
+
+const fn field(text: &'static str, name: usize) -> Entry<'static> {
+    let text = text.as_bytes();
+    let (name_text, value) = text.split_at(name);
+    let hash = hash(name_text, value);
+    // Of the values, only that of an authority is none.
+    let valid = !same(text, b":authority");
+    Entry { text, name, huffman: &[], hash, known: known(name_text), valid, sensitive: false }
 }
 
 const fn known(name: &[u8]) -> FieldName {
@@ -121,69 +121,75 @@ const fn known(name: &[u8]) -> FieldName {
     FieldName::Other
 }
 
-static TABLE: [Entry; LEN] = [
-    field(":authority", ""),
-    field(":method", "GET"),
-    field(":method", "POST"),
-    field(":path", "/"),
-    field(":path", "/index.html"),
-    field(":scheme", "http"),
-    field(":scheme", "https"),
-    field(":status", "200"),
-    field(":status", "204"),
-    field(":status", "206"),
-    field(":status", "304"),
-    field(":status", "400"),
-    field(":status", "404"),
-    field(":status", "500"),
-    field("accept-charset", ""),
-    field("accept-encoding", "gzip, deflate"),
-    field("accept-language", ""),
-    field("accept-ranges", ""),
-    field("accept", ""),
-    field("access-control-allow-origin", ""),
-    field("age", ""),
-    field("allow", ""),
-    field("authorization", ""),
-    field("cache-control", ""),
-    field("content-disposition", ""),
-    field("content-encoding", ""),
-    field("content-language", ""),
-    field("content-length", ""),
-    field("content-location", ""),
-    field("content-range", ""),
-    field("content-type", ""),
-    field("cookie", ""),
-    field("date", ""),
-    field("etag", ""),
-    field("expect", ""),
-    field("expires", ""),
-    field("from", ""),
-    field("host", ""),
-    field("if-match", ""),
-    field("if-modified-since", ""),
-    field("if-none-match", ""),
-    field("if-range", ""),
-    field("if-unmodified-since", ""),
-    field("last-modified", ""),
-    field("link", ""),
-    field("location", ""),
-    field("max-forwards", ""),
-    field("proxy-authenticate", ""),
-    field("proxy-authorization", ""),
-    field("range", ""),
-    field("referer", ""),
-    field("refresh", ""),
-    field("retry-after", ""),
-    field("server", ""),
-    field("set-cookie", ""),
-    field("strict-transport-security", ""),
-    field("transfer-encoding", ""),
-    field("user-agent", ""),
-    field("vary", ""),
-    field("via", ""),
-    field("www-authenticate", ""),
-];
+macro_rules! table {
+    ($($name:literal $value:literal,)*) => {
+        static TABLE: [Entry<'static>; LEN] = [$(field(concat!($name, $value), $name.len()),)*];
+    };
+}
+
+table! {
+    ":authority" "",
+    ":method" "GET",
+    ":method" "POST",
+    ":path" "/",
+    ":path" "/index.html",
+    ":scheme" "http",
+    ":scheme" "https",
+    ":status" "200",
+    ":status" "204",
+    ":status" "206",
+    ":status" "304",
+    ":status" "400",
+    ":status" "404",
+    ":status" "500",
+    "accept-charset" "",
+    "accept-encoding" "gzip, deflate",
+    "accept-language" "",
+    "accept-ranges" "",
+    "accept" "",
+    "access-control-allow-origin" "",
+    "age" "",
+    "allow" "",
+    "authorization" "",
+    "cache-control" "",
+    "content-disposition" "",
+    "content-encoding" "",
+    "content-language" "",
+    "content-length" "",
+    "content-location" "",
+    "content-range" "",
+    "content-type" "",
+    "cookie" "",
+    "date" "",
+    "etag" "",
+    "expect" "",
+    "expires" "",
+    "from" "",
+    "host" "",
+    "if-match" "",
+    "if-modified-since" "",
+    "if-none-match" "",
+    "if-range" "",
+    "if-unmodified-since" "",
+    "last-modified" "",
+    "link" "",
+    "location" "",
+    "max-forwards" "",
+    "proxy-authenticate" "",
+    "proxy-authorization" "",
+    "range" "",
+    "referer" "",
+    "refresh" "",
+    "retry-after" "",
+    "server" "",
+    "set-cookie" "",
+    "strict-transport-security" "",
+    "transfer-encoding" "",
+    "user-agent" "",
+    "vary" "",
+    "via" "",
+    "www-authenticate" "",
+}
 
 #[cfg(test)]
 mod tests {
@@ -192,14 +198,16 @@ mod tests {
     #[test]
     fn every_entry_is_found_by_field_and_by_name() {
         for (at, entry) in TABLE.iter().enumerate() {
-            assert_eq!(entry.known, FieldName::of(entry.name));
+            let line = Line::plain(entry.name(), entry.value());
+            assert_eq!(entry.known, FieldName::of(line.name));
+            assert_eq!(entry.valid, super::super::check::is_value(line.name, line.value));
             let named = (entry.known != FieldName::Other).then_some(at + 1);
             assert_eq!(name(entry.known), named);
-            assert_eq!(find(entry.hash, entry.name, entry.value), Some(at + 1));
-            let first = TABLE.iter().position(|other| other.name == entry.name).unwrap();
-            assert_eq!(find_name(hash(entry.name, b""), entry.name), Some(first + 1));
+            assert_eq!(find(entry.hash, &line), Some(at + 1));
+            let first = TABLE.iter().position(|other| other.name() == line.name).unwrap();
+            assert_eq!(find_name(hash(line.name, b""), line.name), Some(first + 1));
         }
-        assert_eq!(find(hash(b"x", b"y"), b"x", b"y"), None);
+        assert_eq!(find(hash(b"x", b"y"), &Line::plain(b"x", b"y")), None);
         assert_eq!(find_name(hash(b"x", b""), b"x"), None);
         assert!(entry(0).is_none() && entry(62).is_none());
     }

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 
-use super::Line;
+use super::Entry;
 use crate::head::FieldName;
 
 /// What an entry costs besides its text (RFC 7541, section 4.1).
@@ -26,6 +26,14 @@ struct Slot {
     value: u16,
     known: FieldName,
     valid: bool,
+}
+
+/// What is known of an entry beside its text.
+#[derive(Clone, Copy)]
+pub(crate) struct New {
+    pub(crate) hash: u32,
+    pub(crate) known: FieldName,
+    pub(crate) valid: bool,
 }
 
 #[derive(Debug, Default)]
@@ -71,14 +79,14 @@ impl Table {
 
     /// The entry that was inserted `age` entries before the newest.
     #[inline]
-    pub(crate) fn by_age(&self, age: usize) -> Option<Line<'_>> {
+    pub(crate) fn by_age(&self, age: usize) -> Option<Entry<'_>> {
         let at = self.slots.len().checked_sub(age)?.checked_sub(1)?;
         let slot = self.slots.get(at)?;
         let start = slot.at.wrapping_sub(self.base) as usize;
-        let (name, value) = (usize::from(slot.name), usize::from(slot.value));
-        let (name, value) = self.text.get(start..start + name + value)?.split_at(name);
+        let name = usize::from(slot.name);
+        let text = self.text.get(start..start + name + usize::from(slot.value))?;
         let (hash, known, valid) = (slot.hash, slot.known, slot.valid);
-        Some(Line { name, value, huffman: &[], hash, known, valid, sensitive: false })
+        Some(Entry { text, name, huffman: &[], hash, known, valid, sensitive: false })
     }
 
     /// How many entries were inserted after the one with this number, if it is still here.
@@ -89,8 +97,8 @@ impl Table {
     }
 
     /// Inserts a field; one that is larger than the table empties it (RFC 7541, section 4.4).
-    pub(crate) fn insert(&mut self, line: &Line<'_>) {
-        let Line { name, value, hash, known, valid, .. } = *line;
+    pub(crate) fn insert(&mut self, name: &[u8], value: &[u8], entry: New) {
+        let New { hash, known, valid } = entry;
         let size = name.len() + value.len() + ENTRY_OVERHEAD;
         self.evict(size);
         if size > self.max {
@@ -134,11 +142,13 @@ impl Table {
 mod tests {
     use super::*;
 
+    const NEW: New = New { hash: 1, known: FieldName::Other, valid: true };
+
     fn texts(table: &Table) -> Vec<(String, String)> {
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
         (0..table.len())
             .map(|age| table.by_age(age).unwrap())
-            .map(|entry| (text(entry.name), text(entry.value)))
+            .map(|entry| (text(entry.name()), text(entry.value())))
             .collect()
     }
 
@@ -147,14 +157,14 @@ mod tests {
         // Each entry is 32 + 1 + 9 octets: two fit into 100.
         let mut table = Table::new(100);
         for (name, value) in [(b"a", b"111111111"), (b"b", b"222222222"), (b"c", b"333333333")] {
-            table.insert(&Line::plain(name, value));
+            table.insert(name, value, NEW);
         }
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         assert_eq!(texts(&table), [pair("c", "333333333"), pair("b", "222222222")]);
         assert_eq!((table.age(0), table.age(1), table.age(2), table.age(3)), (None, Some(1), Some(0), None));
         table.set_max(83);
         assert_eq!(texts(&table), [pair("c", "333333333")]);
-        table.insert(&Line::plain(b"name", &[b'v'; 100]));
+        table.insert(b"name", &[b'v'; 100], NEW);
         assert_eq!((table.len(), table.size), (0, 0), "a field larger than the table empties it");
     }
 
@@ -163,12 +173,12 @@ mod tests {
         let mut table = Table::new(4096);
         for number in 0..20_000_u32 {
             let value = number.to_string().repeat(1 + (number % 57) as usize);
-            table.insert(&Line::plain(b"name", value.as_bytes()));
+            table.insert(b"name", value.as_bytes(), NEW);
             assert!(table.text.capacity() <= 2 * 4096, "{}", table.text.capacity());
             let (newest, oldest) = (table.by_age(0).unwrap(), table.by_age(table.len() - 1).unwrap());
-            assert_eq!(newest.value, value.as_bytes());
+            assert_eq!(newest.value(), value.as_bytes());
             let first = number + 1 - table.len() as u32;
-            assert_eq!(oldest.value, first.to_string().repeat(1 + (first % 57) as usize).as_bytes());
+            assert_eq!(oldest.value(), first.to_string().repeat(1 + (first % 57) as usize).as_bytes());
             assert_eq!(table.age(first), Some(table.len() - 1));
         }
         assert!(table.by_age(table.len()).is_none());

@@ -10,15 +10,15 @@ type Read = (String, String, bool, bool);
 struct Fields(Vec<Read>);
 
 impl Sink for Fields {
-    fn field(&mut self, line: &Line<'_>) {
+    fn field(&mut self, entry: &Entry<'_>) {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        self.0.push((text(line.name), text(line.value), line.valid, line.sensitive));
-        assert!(line.hash == 0 || line.hash == hash(line.name, line.value));
-        assert_eq!(line.known, FieldName::of(line.name));
-        if !line.huffman.is_empty() {
+        self.0.push((text(entry.name()), text(entry.value()), entry.valid, entry.sensitive));
+        assert!(entry.hash == 0 || entry.hash == hash(entry.name(), entry.value()));
+        assert_eq!(entry.known, FieldName::of(entry.name()));
+        if !entry.huffman.is_empty() {
             let mut value = Vec::new();
-            huffman::decode(line.huffman, &mut value).unwrap();
-            assert_eq!(value, line.value);
+            huffman::decode(entry.huffman, &mut value).unwrap();
+            assert_eq!(value, entry.value());
         }
     }
 }
@@ -226,7 +226,7 @@ fn of_a_value_that_is_always_new_the_name_is_sent_once() {
     let mut id = |value: &str| {
         let mut block = Vec::new();
         let name = b"x-request-id";
-        let line = Line::known(FieldName::XRequestId, name, value.as_bytes());
+        let line = Line { known: FieldName::XRequestId, ..Line::plain(name, value.as_bytes()) };
         encoder.field(&line, Indexing::Without, &mut block);
         block
     };
@@ -323,12 +323,14 @@ struct Pass<'e> {
 }
 
 impl Sink for Pass<'_> {
-    fn field(&mut self, line: &Line<'_>) {
-        let indexing = match line {
-            Line { sensitive: true, .. } => Indexing::Never,
-            Line { hash: 0, .. } => Indexing::Without,
+    fn field(&mut self, entry: &Entry<'_>) {
+        let indexing = match entry {
+            Entry { sensitive: true, .. } => Indexing::Never,
+            Entry { hash: 0, .. } => Indexing::Without,
             _ => Indexing::Insert,
         };
-        self.encoder.field(line, indexing, &mut self.out);
+        let Entry { huffman, hash, known, .. } = *entry;
+        let line = Line { name: entry.name(), value: entry.value(), huffman, hash, known };
+        self.encoder.field(&line, indexing, &mut self.out);
     }
 }

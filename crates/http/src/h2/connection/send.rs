@@ -214,7 +214,8 @@ impl Connection {
     /// Whether the peer reads so large a head.
     #[inline]
     fn takes(&self, head: &Head) -> bool {
-        self.peer.max_header_list == usize::MAX || block::list_size(head) <= self.peer.max_header_list
+        block::list_size_at_most(head) <= self.peer.max_header_list
+            || block::list_size(head) <= self.peer.max_header_list
     }
 
     fn write_head(&mut self, number: u32, head: &Head, end: bool, out: &mut Vec<u8>) {
