@@ -249,7 +249,8 @@ impl Server {
             _ => {}
         }
         let mut plan = self.request.plan;
-        plan.close |= self.leaving || !self.can_drain();
+        // What follows a CONNECT that is refused may be meant for a tunnel, and is no request.
+        plan.close |= self.leaving || self.request.is_connect || !self.can_drain();
         let encoder = write::response(&mut plan, head, length, out);
         self.request.plan.close = plan.close;
         // An interim response may not follow the final one.
