@@ -51,12 +51,13 @@ impl Said {
     ) -> Result<usize, Error> {
         let mut room = max_fields;
         loop {
-            if let Some([b'\r', b'\n', ..]) = input.get(at..) {
+            let line = input.get(at..).ok_or(NO_NAME)?;
+            if let [b'\r', b'\n', ..] = line {
                 return Ok(at + 2);
             }
-            let (field, next) = field_line(input, at)?;
+            let (field, len) = field_line(line, at)?;
             room = room.checked_sub(1).ok_or(HEAD_TOO_LARGE)?;
-            at = next;
+            at += len;
             if !decides(field.known) || self.take(input, &field, head)? {
                 push(head, field)?;
             }
@@ -199,34 +200,38 @@ fn is_nominated(option: &[u8]) -> bool {
     !option.is_empty() && (name == FieldName::Expect || !decides(name))
 }
 
-/// One field line, with its value without surrounding whitespace, and where the next line starts. What it
-/// says of a line that is not complete does not count.
+const NO_NAME: Error = Error::bad_request("a header line does not start with a name and a colon");
+const CONTROL: Error = Error::bad_request("a control byte in the head");
+
+/// The field line that starts here, which is `at` in the input, with its value without surrounding whitespace,
+/// and its length. What it says of a line that is not complete does not count.
 #[inline(always)]
-fn field_line(input: &[u8], at: usize) -> Result<(Field, usize), Error> {
-    const NO_NAME: Error = Error::bad_request("a header line does not start with a name and a colon");
-    const CONTROL: Error = Error::bad_request("a control byte in the head");
-    let line = input.get(at..).unwrap_or_default();
+fn field_line(line: &[u8], at: usize) -> Result<(Field, usize), Error> {
     let (known, name_len) = FieldName::of_line(line).ok_or(NO_NAME)?;
-    let (name, mut value) = line.split_at(name_len);
+    let (name, value) = line.split_at_checked(name_len).ok_or(NO_NAME)?;
     // An empty name is also a folded line (RFC 9112, section 5.2); a space is refused by section 5.1.
     if known == FieldName::Other && !octets::is_token(name) {
         return Err(NO_NAME);
     }
-    value = value.get(1..).unwrap_or_default();
-    while let [b' ' | b'\t', rest @ ..] = value {
-        value = rest;
-    }
-    let start = input.len() - value.len();
+    let [_colon, value @ ..] = value else { return Err(NO_NAME) };
+    let value = match value {
+        // As nearly everybody writes it.
+        [b' ', rest @ ..] if !matches!(rest.first(), Some(b' ' | b'\t')) => rest,
+        _ => &value[blanks(value.iter())..],
+    };
     let len = octets::value_len(value);
-    let Some([b'\r', b'\n', ..]) = value.get(len..) else { return Err(CONTROL) };
-    let mut end = len;
-    while end > 0 && matches!(value.get(end - 1), Some(b' ' | b'\t')) {
-        end -= 1;
-    }
-    let mut field = Field::line(Span::new(at, at + name_len), Span::new(start, start + end), known);
-    if end < len {
+    let Some((text, [b'\r', b'\n', rest @ ..])) = value.split_at_checked(len) else { return Err(CONTROL) };
+    let start = at + line.len() - value.len();
+    let name = Span::new(at, at + name_len);
+    let len = line.len() - rest.len();
+    if let [.., b' ' | b'\t'] = text {
         // Its line end is not behind the value.
-        field.flags = 0;
+        let end = start + text.len() - blanks(text.iter().rev());
+        return Ok((Field { flags: 0, ..Field::line(name, Span::new(start, end), known) }, len));
     }
-    Ok((field, start + len + 2))
+    Ok((Field::line(name, Span::new(start, start + text.len()), known), len))
+}
+
+fn blanks<'a>(bytes: impl Iterator<Item = &'a u8>) -> usize {
+    bytes.take_while(|byte| matches!(byte, b' ' | b'\t')).count()
 }
