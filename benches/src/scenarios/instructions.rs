@@ -29,6 +29,8 @@ const COUNTED: [(&str, Workload, u64); 6] = [
     ("http2-64k", Workload::Http2Body64k, 500),
     ("http1-connections", Workload::Http1Connections, 2_000),
 ];
+/// The part of them that a run counts which is only to show that it works.
+const QUICK: u64 = 20;
 /// Connections, and streams on each.
 const CLIENTS: u64 = 4;
 const STREAMS: u32 = 8;
@@ -39,6 +41,7 @@ pub(super) fn run(title: &str, options: &Options) -> anyhow::Result<Table> {
     for peer in &options.peers {
         let mut cells = Vec::new();
         for (name, workload, exchanges) in COUNTED {
+            let exchanges = if options.quick { exchanges / QUICK } else { exchanges };
             cells.push(Spread::single(count(&bench, *peer, name, workload, exchanges)?));
         }
         rows.push(Row { name: peer.label().to_owned(), cells });
@@ -108,13 +111,14 @@ fn count(
     workload: Workload,
     exchanges: u64,
 ) -> anyhow::Result<f64> {
-    eprintln!("counting {}, {name}: {exchanges} {}", peer.label(), workload.unit());
+    eprintln!("starting {} under callgrind", peer.label());
     let file = bench.folder().join(format!("callgrind.{peer:?}.{name}"));
     let option = format!("--callgrind-out-file={}", file.display());
     let label = format!("{} {name}", peer.label());
     let prefix = ["valgrind", "--tool=callgrind", &option];
     let running = bench.proxy(peer, &label, workload.protocol(), &prefix)?;
     same_work::verify(bench, workload.protocol(), peer, running.address)?;
+    eprintln!("counting {}, {name}: {exchanges} {}", peer.label(), workload.unit());
     let load = |count| Load { workload, clients: CLIENTS, streams: STREAMS, count };
     load(exchanges / 10).run(running.address, bench.folder())?;
     control("--zero", running.process.id())?;

@@ -85,7 +85,7 @@ fn table(
         ),
         format!(
             "{} of {} windows dropped: in them the generator took up more than {} % of the requests more than \
-             {} us late; each was repeated up to {ATTEMPTS} times",
+             {} us late; a round has up to {ATTEMPTS} windows of each",
             windows.dropped,
             windows.all,
             MAX_LATE_SHARE * 100.0,
