@@ -25,7 +25,7 @@ impl Place {
         let manifests = Manifests::new([directory.path().to_owned()]);
         let mut place = Place { directory, manifests, intake };
         for name in ["a", "b"] {
-            place.write(&format!("{name}.yaml"), &service(name));
+            place.write(&format!("{name}.yaml"), service(name));
         }
         assert_eq!(place.follow(), (vec!["a".to_owned(), "b".to_owned()], vec![]));
         place
