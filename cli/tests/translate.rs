@@ -111,7 +111,8 @@ fn small_texts_that_stand_for_much_are_refused_within_bounds() {
         );
     }
     // What is none of Weft's business costs a look.
-    let foreign = format!("apiVersion: v1\nkind: ConfigMap\ndata: [{}]\n", "1,".repeat(1 << 17));
+    let foreign =
+        format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: a}}\ndata: [{}]\n", "1,".repeat(1 << 17));
     assert!(run(&foreign).status.success());
 }
 

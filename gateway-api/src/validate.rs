@@ -11,7 +11,7 @@ use weft_api::{
         PathMatchType,
     },
 };
-use weft_ir::is_subdomain;
+use weft_ir::{is_label_key, is_subdomain};
 use weft_matching::hostname;
 
 use crate::selector;
@@ -49,7 +49,7 @@ pub(crate) fn listener(path: &str, listener: &Listener) -> Result<(), DecodeErro
     }
     if let Some(wanted) = &listener.allowed_routes.namespaces.selector {
         let at = format!("{path}.allowedRoutes.namespaces.selector");
-        selector::check(wanted).map_err(|message| DecodeError::new(at, message))?;
+        selector::check(wanted, is_label_key).map_err(|message| DecodeError::new(at, message))?;
     }
     Ok(())
 }

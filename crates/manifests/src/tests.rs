@@ -51,15 +51,20 @@ fn texts(names: &[&str]) -> Vec<String> {
 
 #[test]
 fn a_scan_tells_what_is_different() {
-    let mut place =
-        Place::new(&[("a.yaml", "a"), ("sub/b.yml", "b"), ("README.md", "no"), (".hidden.yaml", "no")]);
-    assert_eq!(place.scan(), (texts(&["a.yaml", "sub/b.yml"]), vec![], vec![]));
+    let mut place = Place::new(&[
+        ("a.yaml", "a"),
+        ("sub/b.yml", "b"),
+        ("C.YAML", "c"),
+        ("README.md", "no"),
+        (".hidden.yaml", "no"),
+    ]);
+    assert_eq!(place.scan(), (texts(&["C.YAML", "a.yaml", "sub/b.yml"]), vec![], vec![]));
     assert!(place.manifests.scan().is_empty());
     fs::write(place.path("new"), "a2").unwrap();
     fs::rename(place.path("new"), place.path("a.yaml")).unwrap();
     fs::remove_file(place.path("sub/b.yml")).unwrap();
     assert_eq!(place.scan(), (texts(&["a.yaml"]), texts(&["sub/b.yml"]), vec![]));
-    assert_eq!(place.manifests.len(), 1);
+    assert_eq!(place.manifests.len(), 2);
 }
 
 #[test]

@@ -39,7 +39,7 @@ struct Walk<'a, K> {
 
 /// Whether a file of this name is read where its directory is.
 pub fn is_manifest(path: &Path) -> bool {
-    path.extension().is_some_and(|end| end == "yaml" || end == "yml")
+    path.extension().is_some_and(|end| end.eq_ignore_ascii_case("yaml") || end.eq_ignore_ascii_case("yml"))
 }
 
 /// Lists every root, up to this many files and directories. `is_known` tells whether something was read at

@@ -12,6 +12,7 @@ pub mod identity;
 mod ineffective;
 mod name;
 mod nodes;
+mod plain;
 mod policy;
 mod preview;
 mod ratelimit;

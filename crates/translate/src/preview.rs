@@ -11,7 +11,9 @@ use serde::Serialize;
 use weft_api::object::ObjectKey;
 use weft_ir::{Resource, ResourceKey};
 
-use crate::{Identities, ObjectStatus, Problem, Severity, Store, Translation, Translator, report};
+use crate::{
+    Identities, ObjectStatus, Problem, Severity, Store, Translation, Translator, plain::Plain, report,
+};
 
 /// How a preview is printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -132,7 +134,7 @@ impl Preview {
         let kinds: Vec<String> = kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
         text.push_str(&format!("{} resources: {}\n", self.resources.len(), kinds.join(", ")));
         if !self.foreign.is_empty() {
-            let foreign = self.foreign.iter().map(|(kind, count)| format!("{count} {kind}"));
+            let foreign = self.foreign.iter().map(|(kind, count)| format!("{count} {}", Plain(kind)));
             text.push_str(&format!("left out: {}\n", foreign.collect::<Vec<_>>().join(", ")));
         }
         text
@@ -221,6 +223,21 @@ mod tests {
         let expected = "a.yaml:9: Ingress shop/web of networking.k8s.io/v1 is not supported: nothing of it takes \
                         effect\n1 resources: 1 meshdefaults\nleft out: 2 Deployment of apps/v1\n";
         assert_eq!(preview.print(PreviewFormat::Text).unwrap(), expected);
+    }
+
+    #[test]
+    fn no_text_of_a_user_ends_a_line_or_speaks_to_the_terminal() {
+        let odd = |group: &str| {
+            format!("apiVersion: {group}\nkind: \"A\\x1b[31m\\nB\"\nmetadata: {{name: \"n\\nm\"}}\n")
+        };
+        let text = format!("{}---\n{}---\n{ROUTE}", odd("x.test/v1"), odd("networking.k8s.io/v1"));
+        let text = text.replace("name: none", "name: \"g\\ng\"");
+        let printed = preview(&[("a\n.yaml", &text)]).print(PreviewFormat::Text).unwrap();
+        let lines: Vec<&str> = printed.lines().collect();
+        assert_eq!(lines.len(), 4, "two problems, the resources, what is left out: {printed}");
+        assert!(
+            !printed.contains('\u{1b}') && lines.iter().take(2).all(|line| line.starts_with("a\\n.yaml:"))
+        );
     }
 
     #[test]

@@ -6,6 +6,8 @@ use weft_api::{
     status::{ConditionWords, ListenerStatus, RouteParentStatus, Status, Truth},
 };
 
+use crate::plain::Plain;
+
 /// One line for one object: each condition, with reason and message where it does not hold as it
 /// should.
 pub fn line(object: &ObjectKey, status: &Status) -> String {
@@ -17,7 +19,8 @@ pub fn line(object: &ObjectKey, status: &Status) -> String {
         Status::Gateway(status) => {
             conditions(&mut text, &status.conditions());
             for listener in &status.listeners {
-                text.push_str(&format!("  {}: {} routes", listener.name, listener.attached_routes));
+                let name = Plain(&listener.name);
+                text.push_str(&format!("  {name}: {} routes", listener.attached_routes));
                 let mut wrong = listener.conditions();
                 wrong.retain(|one| !one.good && one.status != Truth::Unknown);
                 conditions(&mut text, &wrong);
@@ -27,7 +30,7 @@ pub fn line(object: &ObjectKey, status: &Status) -> String {
             for parent in &status.parents {
                 if status.parents.len() > 1 {
                     let kind = parent.parent_ref.kind.as_deref().unwrap_or("Gateway");
-                    text.push_str(&format!("  [{kind} {}]", parent.parent_ref.name));
+                    text.push_str(&format!("  [{} {}]", Plain(kind), Plain(&parent.parent_ref.name)));
                 }
                 conditions(&mut text, &parent.conditions());
             }
@@ -56,7 +59,7 @@ fn conditions(text: &mut String, conditions: &[ConditionWords<'_>]) {
     for condition in conditions {
         text.push_str(&format!("  {}={}", condition.kind, condition.status));
         if !condition.good {
-            text.push_str(&format!(" {}: {}", condition.reason, condition.message));
+            text.push_str(&format!(" {}: {}", condition.reason, Plain(condition.message)));
         }
     }
 }

@@ -7,10 +7,11 @@ use std::{net::IpAddr, sync::Arc};
 use weft_api::{
     core::{EndpointSlice, Service},
     decode::{DecodeError, Decoded},
+    meta::Metadata,
     object::{Kind, Object, decode},
 };
 use weft_gateway_api::{validate_gateway, validate_route};
-use weft_ir::{Policy, Resource, is_label, is_subdomain};
+use weft_ir::{Policy, Resource, is_label, is_label_key, is_label_value, is_subdomain};
 
 use crate::{
     good::{Good, Meaning},
@@ -56,11 +57,22 @@ fn check(decoded: &Decoded<Object>) -> Result<Meaning, DecodeError> {
         Object::EndpointSlice(slice) => check_slice(slice),
         Object::Pod(pod) => {
             let node = &pod.spec.node_name;
+            check_labels(&pod.metadata)?;
             require(node.is_empty() || is_subdomain(node), "spec.nodeName", node, "no name of a node")
         }
-        Object::Namespace(_) | Object::Node(_) | Object::GatewayClass(_) => Ok(()),
+        Object::Namespace(namespace) => check_labels(&namespace.metadata),
+        Object::Node(_) | Object::GatewayClass(_) => Ok(()),
     };
     plain.map(|()| Meaning::Plain)
+}
+
+/// Labels by which policies select.
+fn check_labels(metadata: &Metadata) -> Result<(), DecodeError> {
+    for (key, value) in &metadata.labels {
+        require(is_label_key(key), "metadata.labels", key, "no key of a label")?;
+        require(is_label_value(value), &format!("metadata.labels[{key}]"), value, "no value of a label")?;
+    }
+    Ok(())
 }
 
 fn check_service(service: &Service) -> Result<(), DecodeError> {

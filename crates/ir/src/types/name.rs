@@ -56,6 +56,25 @@ pub fn is_subdomain(text: &str) -> bool {
     text.len() <= MAX_SUBDOMAIN_BYTES && text.split('.').all(is_part)
 }
 
+/// The longest value of a label, and the longest name in its key, in bytes (`LabelValueMaxLength` and
+/// `qualifiedNameMaxLength` of Kubernetes).
+const MAX_LABEL_TEXT_BYTES: usize = 63;
+
+/// Whether a text is the key of a label of Kubernetes: a name, or a subdomain, `/` and a name.
+pub fn is_label_key(text: &str) -> bool {
+    let (prefix, name) = text.rsplit_once('/').map_or((None, text), |(prefix, name)| (Some(prefix), name));
+    prefix.is_none_or(is_subdomain) && !name.is_empty() && is_label_value(name)
+}
+
+/// Whether a text is the value of a label of Kubernetes, which may be empty.
+pub fn is_label_value(text: &str) -> bool {
+    let is_end = |byte: Option<u8>| byte.is_none_or(|byte| byte.is_ascii_alphanumeric());
+    text.len() <= MAX_LABEL_TEXT_BYTES
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+        && is_end(text.bytes().next())
+        && is_end(text.bytes().next_back())
+}
+
 /// The name of one host: no wildcard, no address, no port.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
@@ -97,5 +116,22 @@ mod tests {
         assert!(!is_label("a.b") && is_subdomain("a.b") && !is_label(&"x".repeat(64)));
         assert!(is_subdomain(&long[..253]) && !is_subdomain(&long[..254]));
         assert!(!is_subdomain("a..b") && !is_subdomain(".a") && !is_subdomain("a.-b"));
+    }
+
+    #[test]
+    fn keys_and_values_of_labels_are_those_of_kubernetes() {
+        for good in ["app", "App.kubernetes_io-x", "app.kubernetes.io/name", "a/B_c", "0"] {
+            assert!(is_label_key(good), "{good}");
+        }
+        for bad in ["", "a b", "a/", "/a", "a/b/c", "A_b/c", "-a", "a.", "k8s:app", "app\n", "ä"] {
+            assert!(!is_label_key(bad), "{bad}");
+        }
+        assert!(is_label_key(&"x".repeat(63)) && !is_label_key(&"x".repeat(64)));
+        for good in ["", "a", "V1.2_x-y"] {
+            assert!(is_label_value(good), "{good}");
+        }
+        for bad in ["a b", "a/b", "-a", "a_", "a\u{1b}", &"x".repeat(64)] {
+            assert!(!is_label_value(bad), "{bad}");
+        }
     }
 }

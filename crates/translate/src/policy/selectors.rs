@@ -7,7 +7,7 @@ use weft_api::{
     decode::DecodeError,
     policy::{LabelSelector, SelectorOperator},
 };
-use weft_ir::{Operator, Requirement, Selector};
+use weft_ir::{Operator, Requirement, Selector, is_label_key};
 
 use crate::workload::{LEFT_OUT_LABELS, NAMESPACE_LABEL, NAMESPACE_LABELS_PREFIX};
 
@@ -46,7 +46,10 @@ pub(super) fn kubernetes(
     prefix: &str,
     selector: &LabelSelector,
 ) -> Result<Vec<Requirement>, DecodeError> {
-    requirements(path, selector, |key| Ok(format!("{prefix}{key}").into()))
+    requirements(path, selector, |key| match is_label_key(key) {
+        true => Ok(format!("{prefix}{key}").into()),
+        false => Err(format!("`{key}` is no key of a label")),
+    })
 }
 
 /// The conditions of a selector of Cilium, without any scope.
@@ -81,7 +84,13 @@ fn requirements(
     selector: &LabelSelector,
     key: impl Fn(&str) -> Result<Arc<str>, String>,
 ) -> Result<Vec<Requirement>, DecodeError> {
-    weft_gateway_api::selector::check(selector).map_err(|message| DecodeError::new(path, message))?;
+    // What Cilium puts in front of a label (a source, and of a namespace's label where it is from) counts for no
+    // length of it.
+    let is_key = |key: &str| {
+        let plain = key.split_once(':').map_or(key, |(_, rest)| rest);
+        is_label_key(plain.strip_prefix(NAMESPACE_LABELS_PREFIX).unwrap_or(plain))
+    };
+    weft_gateway_api::selector::check(selector, is_key).map_err(|message| DecodeError::new(path, message))?;
     let key = |text: &str| {
         let plain = text.split_once(':').map_or(text, |(_, rest)| rest);
         if LEFT_OUT_LABELS.contains(&plain) {
@@ -114,4 +123,27 @@ fn is_namespace(key: &str) -> bool {
 fn speaks_of_namespaces(key: &str) -> bool {
     is_namespace(key)
         || key.split_once(':').is_some_and(|(_, rest)| rest.starts_with(NAMESPACE_LABELS_PREFIX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_no_label_can_have_is_refused_and_prefixes_of_cilium_are_none_of_it() {
+        let wanted = |key: &str, value: &str| {
+            let match_labels = [(Arc::from(key), Arc::from(value))].into();
+            cilium("at", &LabelSelector { match_labels, ..LabelSelector::default() }).map(drop)
+        };
+        let long = "x".repeat(63);
+        for key in
+            ["app", "k8s:app.kubernetes.io/name", "any:app", &format!("k8s:{NAMESPACE_LABELS_PREFIX}{long}")]
+        {
+            assert!(wanted(key, "a").is_ok(), "{key}");
+        }
+        for key in ["app ", "k8s:", "k8s:any:app", "", &format!("k8s:{long}x")] {
+            assert!(wanted(key, "a").is_err(), "{key}");
+        }
+        assert!(wanted("app", "a b").is_err() && wanted("app", "").is_ok());
+    }
 }

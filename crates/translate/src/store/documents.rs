@@ -177,6 +177,12 @@ impl Reading<'_> {
         name: &str,
         line: u32,
     ) -> Result<(), String> {
+        // As of a text that is not written to its end.
+        let is_object =
+            !kind.ends_with("List") && (api_version == "v1" || *recognition == Recognition::Unsupported);
+        if is_object && name.is_empty() {
+            return Err(format!("{kind} of {api_version}: metadata.name is required"));
+        }
         match recognition {
             Recognition::Misspelt(meant) => {
                 return Err(format!("there is no {kind} of {api_version}: did you mean {meant}?"));

@@ -6,6 +6,8 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use serde::{Serialize, Serializer};
 use weft_api::object::ObjectKey;
 
+use crate::plain::Plain;
+
 /// Something that the user should know and that no status says.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Problem {
@@ -52,13 +54,13 @@ fn as_text<S: Serializer>(object: &Option<ObjectKey>, serializer: S) -> Result<S
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.line {
-            0 => write!(f, "{}: ", self.source)?,
-            line => write!(f, "{}:{line}: ", self.source)?,
+            0 => write!(f, "{}: ", Plain(&self.source))?,
+            line => write!(f, "{}:{line}: ", Plain(&self.source))?,
         }
         if let Some(object) = &self.object {
             write!(f, "{object}: ")?;
         }
-        f.write_str(&self.message)
+        Plain(&self.message).fmt(f)
     }
 }
 

@@ -48,6 +48,10 @@ fn a_document_that_is_not_recognized_keeps_what_its_source_had() {
         GOOD.replace("apiVersion: v1", "apiVersion: apps/v1"),
         GOOD.replace("kind: Service", "kind: Srevice"),
         "apiVersion: v1\nkind: list\nitems: []\n".to_owned(),
+        // As far as a writer has come.
+        "apiVersion: networking.k8s.io/v1\nkind: N\n".to_owned(),
+        "apiVersion: v1\nkind: Se\n".to_owned(),
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTP\nmetadata:\n".to_owned(),
         "apiVersion: networking.k8s.io/v2\nkind: NetworkPolicyList\nitems: []\n".to_owned(),
         "apiVersion: networking.k8s.io/v1\nkind: NetPolicy\nmetadata: {name: a}\n".to_owned(),
         GOOD.replace("name: a", "name: A"),
@@ -214,7 +218,7 @@ fn of_a_list_with_an_item_that_is_not_recognized_nothing_is_used() {
 fn a_file_with_too_many_documents_keeps_what_it_had() {
     let mut store = Store::default();
     store.apply("f.yaml", GOOD);
-    store.apply("f.yaml", &"apiVersion: v1\nkind: X\n---\n".repeat(crate::yaml::MAX_DOCUMENTS + 1));
+    store.apply("f.yaml", &"apiVersion: apps/v1\nkind: X\n---\n".repeat(crate::yaml::MAX_DOCUMENTS + 1));
     assert_eq!(names(&store), ["Service shop/a"]);
     let problem =
         "f.yaml:150000: has more than 50000 documents: what follows is not read; what was read before stays";
