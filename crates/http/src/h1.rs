@@ -78,3 +78,15 @@ pub enum Length {
 
 /// What of a message was used up, and what it gave.
 pub type Received<'a> = (usize, Option<Event<'a>>);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An idle connection costs its machine and nothing else: neither holds a buffer.
+    #[test]
+    fn a_machine_is_small() {
+        assert!(size_of::<Server>() <= 192, "{} bytes", size_of::<Server>());
+        assert!(size_of::<Client>() <= 192, "{} bytes", size_of::<Client>());
+    }
+}

@@ -63,10 +63,19 @@ fn drive(
 }
 
 pub(crate) fn serve(pieces: &[&[u8]]) -> (Log, Option<Error>, usize) {
-    let mut server = Server::new(Limits { connect: true, ..Limits::default() }, Scheme::Http);
-    let mut out = Vec::new();
+    serve_beside(pieces, &[])
+}
+
+/// The same with one head for all, which other connections fill in between with these starts of theirs.
+pub(crate) fn serve_beside(pieces: &[&[u8]], others: &[&[u8]]) -> (Log, Option<Error>, usize) {
+    let limits = Limits { connect: true, ..Limits::default() };
+    let mut server = Server::new(limits, Scheme::Http);
+    let (mut head, mut out, mut others) = (Head::new(), Vec::new(), others.iter().cycle());
     drive(pieces, |input, log| {
-        let mut head = Head::new();
+        if let Some(other) = others.next() {
+            // Whatever came of it.
+            Server::new(limits, Scheme::Http).receive(other, &mut head).ok();
+        }
         let (used, event) = server.receive(input, &mut head)?;
         if let Some(event) = event {
             log.note(&event, &head);

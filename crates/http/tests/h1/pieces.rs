@@ -10,7 +10,7 @@ use weft_http::{
 
 use crate::{
     corpus::{REQUESTS, RESPONSES, cuts, stream},
-    drive::{ask, cut, serve},
+    drive::{ask, cut, serve, serve_beside},
     support::{request, response},
 };
 
@@ -20,6 +20,18 @@ proptest! {
     #[test]
     fn requests_mean_the_same_in_any_pieces(input in stream(REQUESTS, 3), cuts in cuts()) {
         prop_assert_eq!(serve(&cut(&input, &cuts)), serve(&[&input]));
+    }
+
+    /// A worker has one head for many connections: nothing of one is seen in another.
+    #[test]
+    fn a_head_that_others_use_in_between_changes_nothing(
+        input in stream(REQUESTS, 2),
+        other in stream(REQUESTS, 3),
+        lengths in cuts(),
+    ) {
+        let alone = serve(&[&input]);
+        prop_assert_eq!(&serve_beside(&cut(&input, &lengths), &cut(&other, &[13, 40, 200])), &alone);
+        prop_assert_eq!(&serve_beside(&cut(&input, &[1]), &[&other]), &alone);
     }
 
     #[test]
