@@ -196,6 +196,8 @@ plain!(
     Event,
     Flow,
     FlowKey,
+    Fragmented,
+    FragmentedKey,
     Metric,
     MetricKey,
     PolicyKey,

@@ -6,8 +6,8 @@ use std::{io, os::fd::OwnedFd, path::Path};
 use weft_ebpf_common::{
     Verdict,
     layout::{
-        Address, BackendKey, Config, DropKey, DropState, Endpoint, Flow, FlowKey, Metric, MetricKey,
-        PolicyKey, ReverseKey, Service, ServiceCounters, ServiceKey, Workload,
+        Address, BackendKey, Config, DropKey, DropState, Endpoint, Flow, FlowKey, Fragmented, FragmentedKey,
+        Metric, MetricKey, PolicyKey, ReverseKey, Service, ServiceCounters, ServiceKey, Workload,
     },
 };
 
@@ -38,6 +38,8 @@ pub struct Maps {
     pub policy: Table<Prefix<PolicyKey>, Verdict>,
     /// Flows in the kernel.
     pub flows: Table<FlowKey, Flow>,
+    /// Datagrams in fragments.
+    pub fragmented: Table<FragmentedKey, Fragmented>,
     /// Rate limit of drop events.
     pub drops: Table<DropKey, DropState>,
     /// Counters.
@@ -47,7 +49,7 @@ pub struct Maps {
 }
 
 /// Name, size of a key and size of a value of every map (0 and 0: the ring buffer).
-pub(crate) const LAYOUT: [(&str, usize, usize); 15] = [
+pub(crate) const LAYOUT: [(&str, usize, usize); 16] = [
     ("weft_config_v1", 4, size_of::<Config>()),
     ("weft_listeners_v1", 4, 4),
     ("weft_owners_v1", 4, 4),
@@ -59,6 +61,7 @@ pub(crate) const LAYOUT: [(&str, usize, usize); 15] = [
     ("weft_identities_v1", size_of::<Prefix<Address>>(), 4),
     ("weft_policy_v1", size_of::<Prefix<PolicyKey>>(), size_of::<Verdict>()),
     ("weft_flows_v1", size_of::<FlowKey>(), size_of::<Flow>()),
+    ("weft_fragmented_v1", size_of::<FragmentedKey>(), size_of::<Fragmented>()),
     ("weft_drops_v1", size_of::<DropKey>(), size_of::<DropState>()),
     ("weft_metrics_v1", size_of::<MetricKey>(), size_of::<Metric>()),
     ("weft_events_v1", 0, 0),
@@ -88,6 +91,7 @@ impl Maps {
             identities: Table::new(open("weft_identities_v1")?),
             policy: Table::new(open("weft_policy_v1")?),
             flows: Table::new(open("weft_flows_v1")?),
+            fragmented: Table::new(open("weft_fragmented_v1")?),
             drops: Table::new(open("weft_drops_v1")?),
             metrics: CpuTable::new(open("weft_metrics_v1")?, cpus),
             lost: CpuTable::new(open("weft_lost_v1")?, cpus),

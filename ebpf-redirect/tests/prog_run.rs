@@ -53,8 +53,8 @@ fn what_no_entry_names_is_dropped_where_policy_is_enforced() {
         bench.drops_for("to_pod", &bench.udp(PEER, POD, PORTS), Reason::PolicyDenied);
         bench.drops_for("from_pod", &bench.echo(POD, PEER, true), Reason::PolicyDenied);
         bench.drops_for("from_pod", &bench.packet(POD, PEER, 47, &[0; 8]), Reason::UnknownL4);
-        bench.drops_for("from_pod", &bench.fragment(POD, PEER), Reason::FragmentUnsupported);
-        bench.drops_for("to_pod", &bench.fragment(PEER, POD), Reason::FragmentUnsupported);
+        bench.drops_for("from_pod", &bench.fragment(POD, PEER), Reason::PolicyDenied);
+        bench.drops_for("to_pod", &bench.fragment(PEER, POD), Reason::PolicyDenied);
     });
 }
 
@@ -180,15 +180,99 @@ fn a_flow_knows_the_rule_that_lets_it_pass() {
     });
 }
 
-/// Fragments have no ports, so no rule can be asked about them.
+/// The parts of a datagram between POD and PEER.
+fn parts(bench: &Bench, from: usize, to: usize, ports: (u16, u16), id: u8) -> [Vec<u8>; 2] {
+    let datagram = bench.udp(from, to, ports)[if bench.v6 { 54 } else { 34 }..].to_vec();
+    [bench.part(from, to, UDP, &datagram, (0, true, id)), bench.part(from, to, UDP, &[7; 16], (1, false, id))]
+}
+
 #[test]
 #[ignore = "needs root"]
-fn fragments_pass_only_where_there_is_nothing_to_decide() {
-    both(GUARDED, |bench| {
-        bench.passes("from_pod", &bench.udp(POD, PEER, PORTS));
-        bench.drops_for("from_pod", &bench.fragment(POD, PEER), Reason::FragmentUnsupported);
-        bench.drops_for("to_pod", &bench.fragment(PEER, POD), Reason::FragmentUnsupported);
+fn fragments_are_decided_like_the_datagram_that_they_are_part_of() {
+    let ways = [("from_pod", POD, PEER, EGRESS), ("to_pod", PEER, POD, INGRESS)];
+    both(CLOSED, |bench| {
+        for (hook, from, to, direction) in ways {
+            bench.rule(direction, PEER_IDENTITY, UDP, 53, 16, ALLOW);
+            let [first, later] = parts(bench, from, to, (5000, 53), 7);
+            bench.drops_for(hook, &later, Reason::FragmentUnsupported);
+            bench.passes(hook, &first);
+            bench.passes(hook, &later);
+            // Of another datagram, and of one to another port.
+            bench.drops_for(hook, &parts(bench, from, to, (5000, 53), 8)[1], Reason::FragmentUnsupported);
+            let [first, later] = parts(bench, from, to, (5000, 54), 9);
+            bench.drops_for(hook, &first, Reason::PolicyDenied);
+            bench.drops_for(hook, &later, Reason::PolicyDenied);
+        }
     });
+    // Where only a rule denies.
+    both(GUARDED, |bench| {
+        for (hook, from, to, direction) in ways {
+            bench.rule(direction, PEER_IDENTITY, UDP, 53, 16, DENY);
+            for part in parts(bench, from, to, (5000, 53), 7) {
+                bench.drops_for(hook, &part, Reason::DeniedByRule);
+            }
+            for part in parts(bench, from, to, (5000, 54), 8) {
+                bench.passes(hook, &part);
+            }
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn fragments_of_echoes_and_replies_pass_with_their_first() {
+    both(CLOSED, |bench| {
+        bench.rule(EGRESS, PEER_IDENTITY, 0, 0, 0, ALLOW);
+        let start = if bench.v6 { 54 } else { 34 };
+        let protocol = if bench.v6 { 58 } else { 1 };
+        for (hook, from, to, request) in [("from_pod", POD, PEER, true), ("to_pod", PEER, POD, false)] {
+            let echo = bench.echo(from, to, request)[start..].to_vec();
+            bench.passes(hook, &bench.part(from, to, protocol, &echo, (0, true, 3)));
+            bench.passes(hook, &bench.part(from, to, protocol, &[1; 24], (1, true, 3)));
+            bench.passes(hook, &bench.part(from, to, protocol, &[1; 9], (4, false, 3)));
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn no_fragment_goes_to_the_proxy() {
+    both(0, |bench| {
+        bench.configure(|config| config.listeners = 1);
+        bench.rule(EGRESS, PEER_IDENTITY, TCP, 8080, 16, REDIRECT);
+        bench.rule(INGRESS, PEER_IDENTITY, TCP, 8080, 16, REDIRECT);
+        let syn = |from, to| bench.tcp(from, to, PORTS, SYN)[if bench.v6 { 54 } else { 34 }..].to_vec();
+        for (hook, from, to) in [("from_pod", POD, PEER), ("to_pod", PEER, POD)] {
+            let first = bench.part(from, to, TCP, &syn(from, to), (0, true, 5));
+            bench.drops_for(hook, &first, Reason::FragmentUnsupported);
+        }
+        let first = bench.part(NODE, POD, TCP, &syn(NODE, POD), (0, true, 5));
+        bench.drops_for("bounced", &first, Reason::FragmentUnsupported);
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn an_ipv6_packet_with_a_mapped_ipv4_address_is_invalid() {
+    let bench = Bench::new(true, 0);
+    let mapped: [u8; 16] = "::ffff:10.244.9.2".parse::<std::net::Ipv6Addr>().unwrap().octets();
+    let with = |frame: Vec<u8>, at: usize| [&frame[..at], &mapped, &frame[at + 16..]].concat();
+    let v4 = Bench::new(false, 0).address(POD);
+    let known = bench.maps.workloads.lookup(&bench.address(POD)).unwrap().unwrap();
+    bench.maps.workloads.update(&v4, &known).unwrap();
+    for frame in [bench.tcp(POD, PEER, PORTS, SYN), bench.udp(POD, PEER, PORTS), bench.echo(POD, PEER, true)]
+    {
+        for (at, hooks) in [(22, ["from_pod", "from_port"]), (38, ["from_pod", "to_pod"])] {
+            for hook in hooks {
+                bench.drops_for(hook, &with(frame.clone(), at), Reason::InvalidPacket);
+            }
+        }
+        assert_eq!(bench.run("bounced", &with(frame.clone(), 38), 0).verdict, DROP);
+    }
+    // Inside of an error, and as what somebody says to have.
+    let inner = with(bench.tcp(PEER, POD, BACK, SYN), 38);
+    let error = bench.icmp(POD, PEER, (3, 1), 1, &[&[0; 4], &inner[14..]].concat());
+    bench.drops_for("from_pod", &error, Reason::InvalidPacket);
 }
 
 #[test]
@@ -286,7 +370,7 @@ fn a_service_address_that_was_not_translated_goes_nowhere() {
         bench.drops_for("from_pod", &bench.tcp(POD, VIP, (5000, 81), SYN), Reason::ServiceNotTranslated);
         bench.drops_for("from_pod", &bench.echo(POD, VIP, true), Reason::ServiceNotTranslated);
         bench.drops_for("from_pod", &bench.packet(POD, VIP, 47, &[0; 8]), Reason::ServiceNotTranslated);
-        bench.drops_for("from_pod", &bench.fragment(POD, VIP), Reason::FragmentUnsupported);
+        bench.drops_for("from_pod", &bench.fragment(POD, VIP), Reason::ServiceNotTranslated);
         bench.drops_for("bounced", &bench.tcp(NODE, VIP, (5000, 81), SYN), Reason::ServiceNotTranslated);
         bench.drops_for("bounced", &bench.udp(NODE, VIP, (5000, 80)), Reason::ServiceNotTranslated);
     });
@@ -332,24 +416,68 @@ fn extension_headers_do_not_hide_the_ports() {
     bench.passes("from_pod", &bench.packet(POD, PEER, 44, &atomic));
 }
 
+/// An ICMP error from one end to the other about a packet: unreachable or too big.
+fn error_about(bench: &Bench, from: usize, to: usize, about: &[u8], too_big: bool) -> Vec<u8> {
+    let (kind, code) = match too_big {
+        true => ((3, 2), if bench.v6 { 0 } else { 4 }),
+        false => ((3, 1), 1),
+    };
+    bench.icmp(from, to, kind, code, &[&[0; 4], &about[14..]].concat())
+}
+
 #[test]
 #[ignore = "needs root"]
-fn icmp_errors_of_known_flows_pass() {
+fn icmp_errors_reach_a_pod_for_its_connections_and_from_who_may_know() {
     both(CLOSED, |bench| {
         bench.rule(EGRESS, PEER_IDENTITY, TCP, 8080, 16, ALLOW);
         let sent = bench.tcp(POD, PEER, PORTS, SYN);
-        let unreachable = bench.icmp(PEER, POD, (3, 1), 1, &[&[0; 4], &sent[14..]].concat());
-        bench.drops_for("to_pod", &unreachable, Reason::UnknownL4);
-        bench.passes("from_pod", &sent);
-        bench.passes("to_pod", &unreachable);
-        // Another flow's error stays out.
         let other = bench.tcp(POD, PEER, (40_001, 8080), SYN);
-        let error = bench.icmp(PEER, POD, (3, 1), 1, &[&[0; 4], &other[14..]].concat());
-        bench.drops_for("to_pod", &error, Reason::UnknownL4);
-        // Path MTU discovery always works.
-        let too_big =
-            bench.icmp(PEER, POD, (3, 2), if bench.v6 { 0 } else { 4 }, &[&[0; 4], &other[14..]].concat());
-        bench.passes("to_pod", &too_big);
+        let gre = bench.packet(POD, PEER, 47, &[0; 8]);
+        for too_big in [false, true] {
+            let error = |from, about| error_about(bench, from, POD, about, too_big);
+            bench.maps.flows.keys().unwrap().iter().for_each(|key| bench.maps.flows.remove(key).unwrap());
+            bench.drops_for("to_pod", &error(PEER, &sent), Reason::UnrelatedError);
+            bench.passes("from_pod", &sent);
+            bench.passes("to_pod", &error(PEER, &sent));
+            // A router on the way; not another pod, nor an address of a pod that nobody has.
+            bench.passes("to_pod", &error(NODE, &sent));
+            for identity in [1002, 0] {
+                bench.maps.identities.update(&address_prefix(bench.ip(VIP).into()), &identity).unwrap();
+                bench.drops_for("to_pod", &error(VIP, &sent), Reason::UnrelatedError);
+            }
+            bench.maps.identities.update(&address_prefix(bench.ip(VIP).into()), &2).unwrap();
+            bench.passes("to_pod", &error(VIP, &sent));
+            // Of another connection, of one of somebody else, and of what is not followed.
+            bench.drops_for("to_pod", &error(PEER, &other), Reason::UnrelatedError);
+            let of_another = bench.tcp(NODE, PEER, PORTS, SYN);
+            bench.drops_for("to_pod", &error(PEER, &of_another), Reason::UnrelatedError);
+            bench.drops_for("to_pod", &error(PEER, &gre), Reason::UnknownL4);
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_rule_that_allows_everything_lets_no_unrelated_error_in() {
+    both(CLOSED, |bench| {
+        bench.rule(INGRESS, ANY_IDENTITY, 0, 0, 0, ALLOW);
+        bench.rule(EGRESS, ANY_IDENTITY, 0, 0, 0, ALLOW);
+        let sent = bench.udp(POD, PEER, PORTS);
+        bench.drops_for("to_pod", &error_about(bench, PEER, POD, &sent, true), Reason::UnrelatedError);
+        let gre = bench.packet(POD, PEER, 47, &[0; 8]);
+        bench.passes("to_pod", &error_about(bench, PEER, POD, &gre, true));
+        // And a pod tells only of what it was sent.
+        let received = bench.udp(PEER, POD, PORTS);
+        bench.drops_for("from_pod", &error_about(bench, POD, PEER, &received, false), Reason::UnrelatedError);
+        bench.passes("to_pod", &received);
+        bench.passes("from_pod", &error_about(bench, POD, PEER, &received, false));
+        let elsewhere = bench.udp(PEER, NODE, PORTS);
+        bench.drops_for(
+            "from_pod",
+            &error_about(bench, POD, PEER, &elsewhere, false),
+            Reason::UnrelatedError,
+        );
+        bench.drops_for("from_pod", &error_about(bench, POD, NODE, &received, false), Reason::UnrelatedError);
     });
 }
 

@@ -275,6 +275,40 @@ pub const FLOW_RESET: u32 = 4;
 /// The other side has answered.
 pub const FLOW_REPLIED: u32 = 8;
 
+/// A datagram of which fragments are on their way.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FragmentedKey {
+    /// Sender.
+    pub source: Address,
+    /// Receiver.
+    pub destination: Address,
+    /// Identification, as it is in the header.
+    pub identification: u32,
+    /// IP protocol number for IPv4 (RFC 791); 0 for IPv6, where it is no part of it (RFC 8200 section 4.5).
+    pub protocol: u8,
+    /// Zero.
+    pub pad: [u8; 3],
+}
+
+/// What the first fragment of a datagram said.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fragmented {
+    /// When it was seen, in nanoseconds of the monotonic clock.
+    pub seen_ns: u64,
+    /// Source port.
+    pub source_port_be: u16,
+    /// Destination port.
+    pub destination_port_be: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// What kind of packet the programs took it for.
+    pub kind: u8,
+    /// Zero.
+    pub pad: u16,
+}
+
 /// A record of the ring buffer `weft_events_v1`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -413,6 +447,8 @@ const _: () = {
     assert!(offset_of!(PolicyKey, port_be) * 8 == POLICY_PREFIX as usize);
     assert!(size_of::<FlowKey>() == 40);
     assert!(size_of::<Flow>() == 80);
+    assert!(size_of::<FragmentedKey>() == 40);
+    assert!(size_of::<Fragmented>() == 16);
     assert!(size_of::<Event>() == 152);
     assert!(offset_of!(Event, packets) == 120);
     assert!(size_of::<MetricKey>() == 4);

@@ -59,7 +59,7 @@ reasons! {
     UnknownL4 = 142, hubble 142, http 0, "unknown_l4";
     /// A connection could not be entered into the connection table.
     ConntrackInsertFailed = 155, hubble 155, http 0, "conntrack_insert_failed";
-    /// A fragment, where the decision needs ports.
+    /// A fragment of a datagram whose first one was not seen, or of what the proxy would have to take.
     FragmentUnsupported = 157, hubble 157, http 0, "fragment_unsupported";
     /// The service has no endpoint that could take the connection.
     NoServiceBackend = 158, hubble 158, http 503, "no_service_backend";
@@ -115,6 +115,8 @@ reasons! {
     UriTooLong = 274, hubble 0, http 414, "uri_too_long";
     /// An error inside Weft ended the request.
     Internal = 275, hubble 0, http 500, "internal_error";
+    /// An ICMP error about no connection of the pod, or from somebody whom its packets do not pass.
+    UnrelatedError = 276, hubble 142, http 0, "unrelated_error";
 }
 
 impl core::fmt::Display for Reason {

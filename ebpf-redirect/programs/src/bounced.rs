@@ -16,7 +16,7 @@ use weft_ebpf_common::{
 use crate::{
     context, event,
     maps::config,
-    packet::{self, KIND_ERROR, KIND_FLOW, Packet, TCP},
+    packet::{self, KIND_ERROR, KIND_FLOW, Packet, TCP, WHOLE},
     proxy,
     service::{self, Counted},
 };
@@ -57,7 +57,7 @@ fn hand_over(skb: *mut __sk_buff, packet: &Packet, config: &Config) -> i32 {
         return TC_ACT_SHOT;
     }
     match packet.kind {
-        KIND_FLOW => {}
+        KIND_FLOW if packet.fragment == WHOLE => {}
         KIND_ERROR if proxy::knows(skb, packet, config) => {
             context::set_mark(skb, config.mark_mask, config.to_proxy);
             return proxy::DELIVER;

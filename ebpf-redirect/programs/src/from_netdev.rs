@@ -15,7 +15,7 @@ use weft_ebpf_common::layout::Config;
 use crate::{
     context,
     maps::{self, config},
-    packet::{self, KIND_ERROR, KIND_FLOW, Packet, TCP},
+    packet::{self, KIND_ERROR, KIND_FLOW, Packet, TCP, WHOLE},
     proxy, service,
 };
 
@@ -49,7 +49,7 @@ pub(crate) fn hand_over(skb: *mut __sk_buff, packet: &Packet, config: &Config) -
         return TC_ACT_UNSPEC;
     }
     match packet.kind {
-        KIND_FLOW if proxy::assign_known(skb, packet, config) => proxy::DELIVER,
+        KIND_FLOW if packet.fragment == WHOLE && proxy::assign_known(skb, packet, config) => proxy::DELIVER,
         KIND_ERROR if proxy::knows(skb, packet, config) => {
             context::set_mark(skb, config.mark_mask, config.to_proxy);
             proxy::DELIVER

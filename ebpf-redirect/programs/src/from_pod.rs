@@ -15,11 +15,11 @@ use weft_ebpf_common::{
 };
 
 use crate::{
-    context, event, flow,
+    context, event, flow, fragment, icmp,
     maps::{self, config},
     packet::{
         self, KIND_ERROR, KIND_FLOW, KIND_FRAGMENT, KIND_LINK, Link, NEIGHBOUR_ADVERTISEMENT, NEXT_HOP,
-        Packet, ROUTER_ADVERTISEMENT, TCP,
+        Packet, ROUTER_ADVERTISEMENT, TCP, WHOLE,
     },
     policy, proxy,
     service::{self, Counted},
@@ -124,11 +124,12 @@ pub(crate) fn decide_for(
     workload: &Workload,
     config: &Config,
 ) -> i32 {
+    fragment::follow(packet);
     match packet.kind {
         KIND_LINK => neighbour(skb, packet),
         KIND_FLOW => flow(skb, packet, workload, config),
         KIND_ERROR => error(skb, packet, workload, config),
-        KIND_FRAGMENT => fragment(packet, workload),
+        KIND_FRAGMENT => unknown_datagram(packet, workload),
         _ => other(packet, workload),
     }
 }
@@ -138,20 +139,20 @@ fn flow(skb: *mut __sk_buff, packet: &mut Packet, workload: &Workload, config: &
     let port = u16::from_be(packet.destination_port_be);
     let block = packet.protocol == TCP && port >= config.first_port && port <= config.last_port;
     if block && to_connection(skb, packet, workload, config) {
-        return delivered(skb, workload, config);
+        return delivered(skb, packet, workload, config);
     }
     match flow::known(packet, EGRESS, workload, config) {
         flow::NEW => {}
         // The ingress side of a pod of this node may have sent the first packet to the proxy. The rest goes
         // there at once: on the way round, connection tracking would find it invalid.
         flow::PASS if packet.protocol == TCP && to_neighbour_in_proxy(skb, packet, workload, config) => {
-            return delivered(skb, workload, config);
+            return delivered(skb, packet, workload, config);
         }
         flow::PASS => return pass(packet),
         code => return drop_for(packet, (code - flow::DROP) as u16, workload.id),
     }
     if packet.protocol == TCP && !block && to_connection(skb, packet, workload, config) {
-        return delivered(skb, workload, config);
+        return delivered(skb, packet, workload, config);
     }
     if let Some(service) = service::at(&packet.destination, packet.destination_port_be, packet.protocol) {
         if service.flags & SERVICE_KEPT == 0 {
@@ -202,7 +203,11 @@ fn to_neighbour_in_proxy(skb: *mut __sk_buff, packet: &Packet, workload: &Worklo
 
 /// A bridge forwards by MAC address, past the route lookup that delivers: our device instead.
 #[inline(always)]
-fn delivered(skb: *mut __sk_buff, workload: &Workload, config: &Config) -> i32 {
+fn delivered(skb: *mut __sk_buff, packet: &Packet, workload: &Workload, config: &Config) -> i32 {
+    // A socket is given whole segments only.
+    if packet.fragment != WHOLE {
+        return drop(packet, Reason::FragmentUnsupported, workload.id);
+    }
     if workload.flags & WORKLOAD_BRIDGED != 0 { proxy::bounce(skb, config) } else { proxy::DELIVER }
 }
 
@@ -214,6 +219,9 @@ fn redirect(
     config: &Config,
     service_id: u32,
 ) -> i32 {
+    if packet.fragment != WHOLE {
+        return drop(packet, Reason::FragmentUnsupported, workload.id);
+    }
     if config.listeners == 0 {
         return drop(packet, Reason::ProxyUnavailable, workload.id);
     }
@@ -233,20 +241,30 @@ fn redirect(
         event.service_id = service_id;
         event::send(event);
     }
-    delivered(skb, workload, config)
+    delivered(skb, packet, workload, config)
 }
 
 #[inline(always)]
 fn error(skb: *mut __sk_buff, packet: &mut Packet, workload: &Workload, config: &Config) -> i32 {
+    if !icmp::is_from_receiver(packet) {
+        return drop(packet, Reason::UnrelatedError, workload.id);
+    }
     if packet.protocol == TCP && proxy::knows(skb, packet, config) {
         context::set_mark(skb, config.mark_mask, config.to_proxy);
-        return delivered(skb, workload, config);
+        return delivered(skb, packet, workload, config);
     }
-    if flow::related(packet, config) { pass(packet) } else { other(packet, workload) }
+    if !icmp::is_followed(packet) {
+        return other(packet, workload);
+    }
+    if flow::related(packet, config) {
+        pass(packet)
+    } else {
+        drop(packet, Reason::UnrelatedError, workload.id)
+    }
 }
 
 #[inline(always)]
-fn fragment(packet: &Packet, workload: &Workload) -> i32 {
+fn unknown_datagram(packet: &Packet, workload: &Workload) -> i32 {
     if workload.flags & WORKLOAD_EGRESS_OPEN != 0 && !service::is_address(&packet.receiver) {
         return pass(packet);
     }

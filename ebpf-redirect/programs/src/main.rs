@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 //! The kernel programs: one hook per file, over shared modules.
 //!
-//! Read `packet` first, then `maps`, `flow`, `policy` and `proxy`, then the hooks: `from_pod`,
+//! Read `packet` first, then `fragment`, `maps`, `flow`, `icmp`, `policy` and `proxy`, then the hooks: `from_pod`,
 //! `to_pod`, `port`, `from_netdev`, `bounced`, and the sockets' `connect`, `datagram`, `bind`.
 #![no_std]
 #![no_main]
@@ -13,8 +13,10 @@ mod context;
 mod datagram;
 mod event;
 mod flow;
+mod fragment;
 mod from_netdev;
 mod from_pod;
+mod icmp;
 mod maps;
 mod packet;
 mod policy;

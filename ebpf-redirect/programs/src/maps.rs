@@ -10,8 +10,9 @@ use aya_ebpf::{
 use weft_ebpf_common::{
     Verdict,
     layout::{
-        Address, BackendKey, Config, DropKey, DropState, Endpoint, Flow, FlowKey, MAX_LISTENERS, Metric,
-        MetricKey, PolicyKey, ReverseKey, Service, ServiceCounters, ServiceKey, Workload,
+        Address, BackendKey, Config, DropKey, DropState, Endpoint, Flow, FlowKey, Fragmented, FragmentedKey,
+        MAX_LISTENERS, Metric, MetricKey, PolicyKey, ReverseKey, Service, ServiceCounters, ServiceKey,
+        Workload,
     },
 };
 
@@ -59,6 +60,10 @@ pub(crate) static POLICY: LpmTrie<PolicyKey, Verdict> = LpmTrie::pinned(262_144,
 /// Flows that stay in the kernel; written here, the oldest is evicted, user space ends idle ones.
 #[map(name = "weft_flows_v1")]
 pub(crate) static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::pinned(131_072, 0);
+
+/// Datagrams of which the first fragment was seen; written here, the oldest is evicted. 8,192 as in Cilium.
+#[map(name = "weft_fragmented_v1")]
+pub(crate) static FRAGMENTED: LruHashMap<FragmentedKey, Fragmented> = LruHashMap::pinned(8_192, 0);
 
 /// Rate limit of drop events; written here, the oldest is evicted.
 #[map(name = "weft_drops_v1")]

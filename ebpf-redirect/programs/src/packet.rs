@@ -65,8 +65,10 @@ pub(crate) struct Packet {
     pub(crate) kind: u8,
     /// ICMP type, for the kinds of ICMP.
     pub(crate) icmp: u8,
-    /// ICMP code.
-    pub(crate) icmp_code: u8,
+    /// [`WHOLE`], [`FIRST`] or [`LATER`].
+    pub(crate) fragment: u8,
+    /// Identification of the datagram of which it is a fragment.
+    pub(crate) identification: u32,
     /// What the policy said about it; none before it was asked.
     pub(crate) verdict: Verdict,
 }
@@ -79,10 +81,17 @@ pub(crate) const KIND_ERROR: u8 = 1;
 /// Neighbour discovery and multicast listener discovery: belongs to the link. In an advertisement
 /// `destination` is the address that the sender says it has.
 pub(crate) const KIND_LINK: u8 = 2;
-/// A part of a datagram: there may be no ports.
+/// A part of a datagram of which nothing more is known, see `fragment::follow`.
 pub(crate) const KIND_FRAGMENT: u8 = 3;
 /// Another protocol, or an ICMP message that is neither echo nor error.
 pub(crate) const KIND_OTHER: u8 = 4;
+
+/// No fragment.
+pub(crate) const WHOLE: u8 = 0;
+/// The first fragment of a datagram, with its ports.
+pub(crate) const FIRST: u8 = 1;
+/// Another fragment.
+pub(crate) const LATER: u8 = 2;
 
 /// The packet was read.
 pub(crate) const IP: u32 = 0;
@@ -107,7 +116,8 @@ impl Packet {
             tcp_flags: 0,
             kind: KIND_OTHER,
             icmp: 0,
-            icmp_code: 0,
+            fragment: WHOLE,
+            identification: 0,
             verdict: Verdict::NONE,
         }
     }
@@ -170,8 +180,9 @@ struct Header {
     source: Address,
     destination: Address,
     protocol: u8,
-    fragment: bool,
-    later: bool,
+    /// [`WHOLE`], [`FIRST`] or [`LATER`].
+    fragment: u8,
+    identification: u32,
     /// Where the next header starts.
     next: u32,
 }
@@ -188,8 +199,12 @@ fn ipv4(skb: *mut __sk_buff, at: u32) -> Option<Header> {
         source: Address::v4(header.source),
         destination: Address::v4(header.destination),
         protocol: header.protocol,
-        fragment: fragment & FRAGMENT != 0,
-        later: fragment & FRAGMENT_OFFSET != 0,
+        fragment: match fragment {
+            _ if fragment & FRAGMENT_OFFSET != 0 => LATER,
+            _ if fragment & FRAGMENT != 0 => FIRST,
+            _ => WHOLE,
+        },
+        identification: u32::from(header.id),
         next: at + length,
     })
 }
@@ -204,8 +219,8 @@ fn ipv6(skb: *mut __sk_buff, at: u32) -> Option<Header> {
         source: Address(header.source),
         destination: Address(header.destination),
         protocol: header.next,
-        fragment: false,
-        later: false,
+        fragment: WHOLE,
+        identification: 0,
         next: at + 40,
     };
     for _ in 0..MAX_EXTENSIONS {
@@ -217,15 +232,19 @@ fn ipv6(skb: *mut __sk_buff, at: u32) -> Option<Header> {
                 found.next += (u32::from(extension[1]) + 1) * 8;
             }
             44 => {
-                let extension: [u8; 4] = load(skb, found.next)?;
+                let extension: [u8; 8] = load(skb, found.next)?;
                 let field = u16::from_be_bytes([extension[2], extension[3]]);
-                // Offset zero and no more to come is a whole datagram (RFC 6946).
-                found.fragment |= field & 0xfff9 != 0;
-                found.later |= field & 0xfff8 != 0;
                 found.protocol = extension[0];
                 found.next += 8;
-                if found.later {
+                found.identification =
+                    u32::from_ne_bytes([extension[4], extension[5], extension[6], extension[7]]);
+                if field & 0xfff8 != 0 {
+                    found.fragment = LATER;
                     return Some(found);
+                }
+                // Offset zero and no more to come is a whole datagram (RFC 6946).
+                if field & 1 != 0 {
+                    found.fragment = FIRST;
                 }
             }
             51 => {
@@ -279,7 +298,13 @@ fn ip(skb: *mut __sk_buff, v4: bool, packet: &mut Packet) -> Option<()> {
     packet.length = context::length(skb);
     packet.protocol = header.protocol;
     packet.kind = KIND_OTHER;
-    if header.fragment {
+    // A mapped address is never on the wire (RFC 4291 section 2.5.5.2); here it would pass for an IPv4 one.
+    if !v4 && is_mapped(&header) {
+        return None;
+    }
+    packet.fragment = header.fragment;
+    packet.identification = header.identification;
+    if header.fragment == LATER {
         packet.kind = KIND_FRAGMENT;
         return Some(());
     }
@@ -303,10 +328,14 @@ fn ip(skb: *mut __sk_buff, v4: bool, packet: &mut Packet) -> Option<()> {
 }
 
 #[inline(always)]
+fn is_mapped(header: &Header) -> bool {
+    header.source.is_v4() || header.destination.is_v4()
+}
+
+#[inline(always)]
 fn icmp(skb: *mut __sk_buff, at: u32, packet: &mut Packet) -> Option<()> {
     let message: [u8; 8] = load(skb, at)?;
     packet.icmp = message[0];
-    packet.icmp_code = message[1];
     match message[0] {
         0 | 8 => echo(&message, packet),
         // Unreachable, time exceeded, parameter problem (RFC 792).
@@ -323,12 +352,14 @@ fn icmp(skb: *mut __sk_buff, at: u32, packet: &mut Packet) -> Option<()> {
 fn icmpv6(skb: *mut __sk_buff, at: u32, packet: &mut Packet) -> Option<()> {
     let message: [u8; 8] = load(skb, at)?;
     packet.icmp = message[0];
-    packet.icmp_code = message[1];
     match message[0] {
         128 | 129 => echo(&message, packet),
         // Unreachable, too big, time exceeded, parameter problem (RFC 4443).
         1..=4 => {
             let inner = ipv6(skb, at + 8)?;
+            if is_mapped(&inner) {
+                return None;
+            }
             error(skb, &inner, packet)?;
         }
         // Multicast listener discovery (RFC 2710, RFC 3810) and neighbour discovery (RFC 4861).
@@ -358,7 +389,7 @@ fn error(skb: *mut __sk_buff, inner: &Header, packet: &mut Packet) -> Option<()>
     packet.protocol = inner.protocol;
     packet.source = inner.destination;
     packet.destination = inner.source;
-    if inner.later {
+    if inner.fragment == LATER {
         return Some(());
     }
     match inner.protocol {
@@ -419,12 +450,5 @@ impl Packet {
             KIND_ERROR => ICMPV6,
             _ => self.protocol,
         }
-    }
-
-    /// "Fragmentation needed" (RFC 1191) or "packet too big" (RFC 4443 section 3.2).
-    #[inline(always)]
-    pub(crate) fn too_big(&self) -> bool {
-        self.kind == KIND_ERROR
-            && if self.receiver.is_v4() { self.icmp == 3 && self.icmp_code == 4 } else { self.icmp == 2 }
     }
 }

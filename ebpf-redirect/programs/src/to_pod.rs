@@ -15,10 +15,11 @@ use weft_ebpf_common::{
 };
 
 use crate::{
-    context, event, flow,
+    context, event, flow, fragment,
     from_pod::unfollowed,
+    icmp,
     maps::{self, config},
-    packet::{self, KIND_ERROR, KIND_FLOW, KIND_FRAGMENT, KIND_LINK, Packet, TCP},
+    packet::{self, KIND_ERROR, KIND_FLOW, KIND_FRAGMENT, KIND_LINK, Packet, TCP, WHOLE},
     policy, proxy,
 };
 
@@ -87,6 +88,7 @@ pub(crate) fn decide_for(
     if proxy::sent(skb, packet, config) {
         return from_proxy(packet);
     }
+    fragment::follow(packet);
     match packet.kind {
         KIND_FLOW => flow(skb, packet, workload, config),
         KIND_ERROR => error(skb, packet, workload, config),
@@ -112,7 +114,7 @@ fn flow(skb: *mut __sk_buff, packet: &mut Packet, workload: &Workload, config: &
     let port = u16::from_be(packet.destination_port_be);
     let block = packet.protocol == TCP && port >= config.first_port && port <= config.last_port;
     if block && proxy::knows(skb, packet, config) {
-        return proxy::bounce(skb, config);
+        return around(skb, packet, workload, config);
     }
     match flow::known(packet, INGRESS, workload, config) {
         flow::NEW => {}
@@ -120,7 +122,7 @@ fn flow(skb: *mut __sk_buff, packet: &mut Packet, workload: &Workload, config: &
         code => return drop_for(packet, (code - flow::DROP) as u16, workload.id),
     }
     if packet.protocol == TCP && !block && proxy::knows(skb, packet, config) {
-        return proxy::bounce(skb, config);
+        return around(skb, packet, workload, config);
     }
     let peer = sender(skb, packet);
     let port = if packet::has_ports(packet.protocol) { packet.destination_port_be } else { 0 };
@@ -153,19 +155,34 @@ fn redirect(skb: *mut __sk_buff, packet: &Packet, workload: &Workload, peer: u32
         event.destination_identity = workload.identity;
         event::send(event);
     }
+    around(skb, packet, workload, config)
+}
+
+/// To the proxy, by the way of our device.
+#[inline(always)]
+fn around(skb: *mut __sk_buff, packet: &Packet, workload: &Workload, config: &Config) -> i32 {
+    // A socket is given whole segments only.
+    if packet.fragment != WHOLE {
+        return drop(packet, Reason::FragmentUnsupported, workload.id);
+    }
     proxy::bounce(skb, config)
 }
 
 #[inline(always)]
 fn error(skb: *mut __sk_buff, packet: &mut Packet, workload: &Workload, config: &Config) -> i32 {
-    if packet.protocol == TCP && proxy::knows(skb, packet, config) {
-        return proxy::bounce(skb, config);
+    if !icmp::is_from_the_way(packet) {
+        return drop(packet, Reason::UnrelatedError, workload.id);
     }
-    // Without these, path MTU discovery is a black hole (RFC 1191, RFC 8201).
-    if packet.too_big() || flow::related(packet, config) {
+    if packet.protocol == TCP && proxy::knows(skb, packet, config) {
+        return around(skb, packet, workload, config);
+    }
+    if !icmp::is_followed(packet) {
+        return other(skb, packet, workload);
+    }
+    if flow::related(packet, config) {
         pass(packet)
     } else {
-        other(skb, packet, workload)
+        drop(packet, Reason::UnrelatedError, workload.id)
     }
 }
 

@@ -209,6 +209,26 @@ impl Bench {
         }
     }
 
+    /// A part of a datagram: its offset in units of 8 bytes, whether there is more, and the datagram's number.
+    pub(crate) fn part(
+        &self,
+        from: usize,
+        to: usize,
+        protocol: u8,
+        payload: &[u8],
+        (offset, more, id): (u16, bool, u8),
+    ) -> Vec<u8> {
+        if self.v6 {
+            let field = (offset << 3 | u16::from(more)).to_be_bytes();
+            let header = [protocol, 0, field[0], field[1], 0, 0, 0, id];
+            return self.packet(from, to, 44, &[&header, payload].concat());
+        }
+        let mut frame = self.packet(from, to, protocol, payload);
+        frame[18..20].copy_from_slice(&[0, id]);
+        frame[20..22].copy_from_slice(&(offset | u16::from(more) << 13).to_be_bytes());
+        frame
+    }
+
     /// The first fragment of a datagram.
     pub(crate) fn fragment(&self, from: usize, to: usize) -> Vec<u8> {
         let whole = self.udp(from, to, (5000, 53));
