@@ -28,7 +28,6 @@ use weft_runtime::supervise::{CriticalEnd, Supervisor, chain};
 mod accept;
 mod actor;
 mod attempts;
-mod codec;
 mod counters;
 mod join;
 mod pending;

@@ -106,12 +106,20 @@ struct Running {
 
 impl Running {
     async fn start() -> Running {
+        Running::over(|source| {
+            for name in ["a", "b", "c"] {
+                let text = SERVICE.replace("name: a", &format!("name: {name}"));
+                fs::write(source.join(name).with_extension("yaml"), text).unwrap();
+            }
+        })
+        .await
+    }
+
+    /// The same over other files.
+    async fn over(write: impl FnOnce(&Path)) -> Running {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir(root.path().join("source")).unwrap();
-        for name in ["a", "b", "c"] {
-            let text = SERVICE.replace("name: a", &format!("name: {name}"));
-            fs::write(root.path().join("source").join(name).with_extension("yaml"), text).unwrap();
-        }
+        write(&root.path().join("source"));
         let server = server(&root.path().join("state")).await;
         let config = config(root.path());
         let observed = config.observed.clone();
@@ -122,6 +130,12 @@ impl Running {
 
     fn file(&self, name: &str) -> std::path::PathBuf {
         self.root.path().join("source").join(name)
+    }
+
+    /// What a node joins with.
+    async fn join(&self, name: &str) -> Member {
+        let registrar = Registrar::open(&self.root.path().join("state"), NODE_LIFETIME).unwrap();
+        Member::join(self.server.address(), registrar.token(), name).await.unwrap()
     }
 
     /// Waits until the objects stand like this.
@@ -208,31 +222,22 @@ async fn an_object_that_breaks_is_counted_by_its_kind() {
 #[tokio::test]
 #[allow(clippy::print_stdout, reason = "the times are what it is for")]
 async fn a_written_file_is_all_that_its_change_sends_and_the_node_answers_for_it() {
-    let root = tempfile::tempdir().unwrap();
-    fs::create_dir(root.path().join("source")).unwrap();
-    let write = |number: u32, port: u32| {
+    let write = |source: &Path, number: u32, port: u32| {
         let text = SERVICE.replace("name: a", &format!("name: s{number}")).replace("80", &port.to_string());
-        fs::write(root.path().join(format!("source/{number}.yaml")), text).unwrap();
+        fs::write(source.join(format!("{number}.yaml")), text).unwrap();
     };
-    (0..100).for_each(|number| write(number, 80));
-    let registrar = Registrar::open(&root.path().join("state"), NODE_LIFETIME).unwrap();
-    let token = registrar.token().clone();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let server_config = IrServerConfig { registrar: Arc::new(registrar), limits: IrLimits::default() };
-    let server = IrServer::start(listener, server_config).unwrap();
-    let reconciler = Reconciler::start(config(root.path()), server.handle().clone()).await.unwrap();
-    let run = tokio::spawn(reconciler.run());
+    let running = Running::over(|source| (0..100).for_each(|number| write(source, number, 80))).await;
 
     let mut node = Subscriber::new("a".into());
-    let member = Member::join(server.address(), &token, "a").await.unwrap();
-    let mut stream = Stream::open(server.address(), &member, node.hello()).await.unwrap();
+    let member = running.join("a").await;
+    let mut stream = Stream::open(running.server.address(), &member, node.hello()).await.unwrap();
     let first = stream.commit(&mut node).await;
     stream.apply(&mut node, first.position).await;
-    let mut reports = server.handle().watch_acks();
+    let mut reports = running.server.handle().watch_acks();
     let mut times = Vec::new();
     for change in 0..20 {
         let begin = Instant::now();
-        write(change, 8080);
+        write(&running.file(""), change, 8080);
         let commit = stream.commit(&mut node).await;
         let received = begin.elapsed();
         let changed: Vec<String> = commit.changed.iter().map(ToString::to_string).collect();
@@ -246,39 +251,32 @@ async fn a_written_file_is_all_that_its_change_sends_and_the_node_answers_for_it
     times.sort();
     let (received, answered) = times[times.len() / 2];
     println!("a written file is received after {received:.1?} and acknowledged after {answered:.1?}");
-    run.abort();
-    server.shutdown().await;
+    running.end().await;
 }
 
 #[tokio::test]
 async fn a_touched_file_lets_a_controller_speak_that_knew_less_than_its_node() {
-    let root = tempfile::tempdir().unwrap();
-    let file = root.path().join("source/a.yaml");
-    fs::create_dir(root.path().join("source")).unwrap();
-    fs::write(&file, SERVICE).unwrap();
-    let registrar = Registrar::open(&root.path().join("state"), NODE_LIFETIME).unwrap();
-    let token = registrar.token().clone();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let server_config = IrServerConfig { registrar: Arc::new(registrar), limits: IrLimits::default() };
-    let server = IrServer::start(listener, server_config).unwrap();
-    let reconciler = Reconciler::start(config(root.path()), server.handle().clone()).await.unwrap();
-    let run = tokio::spawn(reconciler.run());
+    let running = Running::over(|source| fs::write(source.join("a.yaml"), SERVICE).unwrap()).await;
 
     let mut node = Subscriber::new("a".into());
     let told = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
     let hello = Hello { versions: Versions::of("files", told), ..node.hello() };
-    let member = Member::join(server.address(), &token, "a").await.unwrap();
-    let mut stream = Stream::open(server.address(), &member, hello).await.unwrap();
-    let mut reports = server.handle().watch_acks();
+    let member = running.join("a").await;
+    let mut stream = Stream::open(running.server.address(), &member, hello).await.unwrap();
+    let mut reports = running.server.handle().watch_acks();
     let refused = reports.wait_for(|report| report.nodes.get("a").is_some_and(|node| node.ahead.is_some()));
     timeout(DEADLINE, refused).await.unwrap().unwrap();
     // The clock of files may be some milliseconds behind that of the hello.
     tokio::time::sleep(Duration::from_millis(20)).await;
-    File::options().append(true).open(&file).unwrap().set_modified(SystemTime::now()).unwrap();
+    File::options()
+        .append(true)
+        .open(running.file("a.yaml"))
+        .unwrap()
+        .set_modified(SystemTime::now())
+        .unwrap();
     let commit = stream.commit(&mut node).await;
     assert_eq!(commit.snapshot.services().count(), 1);
-    run.abort();
-    server.shutdown().await;
+    running.end().await;
 }
 
 const GATEWAY: &str = "apiVersion: gateway.networking.k8s.io/v1\nkind: GatewayClass\nmetadata: {name: weft}\n\
@@ -295,13 +293,12 @@ async fn a_node_that_the_source_does_not_name_programs_no_gateway() {
     let says =
         |text: &'static str| move |objects: &Objects| serde_json::to_string(objects).unwrap().contains(text);
     running.stands(says("no node is connected")).await;
-    let token = Registrar::open(&running.root.path().join("state"), NODE_LIFETIME).unwrap().token().clone();
     let address = running.server.address();
     for (name, then) in [
         ("invented", "no node of the source is connected, only invented, which it has not"),
         ("real", "the connected nodes serve it"),
     ] {
-        let member = Member::join(address, &token, name).await.unwrap();
+        let member = running.join(name).await;
         let mut subscriber = Subscriber::new(name.into());
         let mut stream = Stream::open(address, &member, subscriber.hello()).await.unwrap();
         let commit = stream.commit(&mut subscriber).await;

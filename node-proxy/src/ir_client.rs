@@ -21,7 +21,6 @@ use weft_ir::{
 use weft_runtime::{state_dir::StateDirectory, supervise::Supervisor};
 
 mod backoff;
-mod codec;
 mod connect;
 mod link;
 mod renewal;

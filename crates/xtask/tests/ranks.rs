@@ -18,6 +18,7 @@ const RANKS: &[(&str, u8)] = &[
     ("weft-ebpf-common", 1),
     ("weft-codec", 2),
     ("weft-gateway-api", 2),
+    ("weft-grpc", 2),
     ("weft-http", 2),
     ("weft-identity", 2),
     ("weft-policy", 2),

@@ -29,6 +29,7 @@ use tonic::{
     server::{Grpc, StreamingService},
     transport::{self, Server},
 };
+use weft_grpc::Wire;
 use weft_identity::{Peer, Registrar};
 use weft_ir::{
     stream::{
@@ -42,7 +43,6 @@ use weft_runtime::supervise::PeerTasks;
 use super::{
     accept::Connection,
     actor::Command,
-    codec::Wire,
     join::{Join, MAX_JOIN_BYTES, Registration, Renew, admission, certified, status},
     session::{NOTICES, Session},
 };

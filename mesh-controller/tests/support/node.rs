@@ -5,7 +5,6 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use bytes::{Buf, BufMut, Bytes};
 use futures_util::stream;
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, sync::mpsc, time::timeout};
@@ -13,64 +12,21 @@ use tokio_rustls::{TlsConnector, rustls::pki_types::CertificateDer};
 use tonic::{
     Request, Status, Streaming,
     client::Grpc,
-    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
     codegen::http::uri::PathAndQuery,
     transport::{Channel, Endpoint},
 };
+use weft_grpc::Wire;
 use weft_identity::{Credential, JoinToken, tls};
 use weft_ir::{
     stream::{
         Certificates, FromNode, Hello, JOIN_PATH, JoinRequest, Position, RENEW_PATH, STREAM_PATH, ToNode,
     },
     subscribe::{Commit, Progress, Subscriber},
-    wire::{self, WireError},
+    wire,
 };
 
 /// Long enough for anything that happens at all.
 pub const DEADLINE: Duration = Duration::from_secs(10);
-
-/// Sends `E` and receives `D`.
-struct Wire<E, D>(fn(E) -> Bytes, fn(Bytes) -> Result<D, WireError>);
-
-impl<E, D> Clone for Wire<E, D> {
-    fn clone(&self) -> Self {
-        Wire(self.0, self.1)
-    }
-}
-
-impl<E: Send + 'static, D: Send + 'static> Codec for Wire<E, D> {
-    type Encode = E;
-    type Decode = D;
-    type Encoder = Wire<E, D>;
-    type Decoder = Wire<E, D>;
-
-    fn encoder(&mut self) -> Self {
-        self.clone()
-    }
-
-    fn decoder(&mut self) -> Self {
-        self.clone()
-    }
-}
-
-impl<E, D> Encoder for Wire<E, D> {
-    type Item = E;
-    type Error = Status;
-
-    fn encode(&mut self, message: E, dst: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        dst.put((self.0)(message));
-        Ok(())
-    }
-}
-
-impl<E, D> Decoder for Wire<E, D> {
-    type Item = D;
-    type Error = Status;
-
-    fn decode(&mut self, src: &mut DecodeBuf<'_>) -> Result<Option<D>, Status> {
-        Ok(Some((self.1)(src.copy_to_bytes(src.remaining())).unwrap()))
-    }
-}
 
 /// A node's side of its identity, with a state directory of its own.
 pub struct Member {
@@ -117,7 +73,7 @@ impl Member {
         bearer: &str,
     ) -> Result<Certificates, Status> {
         let message = JoinRequest { node: name.into(), request: request.into() };
-        let codec = Wire(wire::encode_join, wire::decode_certificates);
+        let codec = Wire::new(wire::encode_join, wire::decode_certificates);
         let mut grpc = self.dial(address).await?;
         let mut request = Request::new(message);
         request.metadata_mut().insert("authorization", bearer.parse().unwrap());
@@ -127,7 +83,7 @@ impl Member {
 
     /// Renews the certificate.
     pub async fn renew(&mut self, address: SocketAddr) -> Result<(), Status> {
-        let codec = Wire(wire::encode_renew, wire::decode_certificates);
+        let codec = Wire::new(wire::encode_renew, wire::decode_certificates);
         let mut grpc = self.dial(address).await?;
         let answer = grpc.unary(Request::new(()), PathAndQuery::from_static(RENEW_PATH), codec).await?;
         self.take(answer.into_inner());
@@ -184,7 +140,7 @@ impl Stream {
         let mut grpc = member.dial(address).await?;
         let (outbound, messages) = mpsc::channel(4);
         let messages = stream::unfold(messages, async |mut m| m.recv().await.map(|message| (message, m)));
-        let codec = Wire(|message| wire::encode_from_node(&message), wire::decode_to_node);
+        let codec = Wire::new(|message| wire::encode_from_node(&message), wire::decode_to_node);
         let request = Request::new(Box::pin(messages));
         let response = grpc.streaming(request, PathAndQuery::from_static(STREAM_PATH), codec).await?;
         Ok(Stream { inbound: response.into_inner(), outbound })

@@ -27,6 +27,7 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 use tower::service_fn;
+use weft_grpc::Wire;
 use weft_identity::{Credential, CredentialError, tls};
 use weft_ir::{
     stream::{
@@ -35,8 +36,6 @@ use weft_ir::{
     wire,
 };
 use weft_runtime::supervise;
-
-use super::codec::Wire;
 
 /// The time for name lookup, TCP, TLS and the answer's head together.
 const CONNECT: Duration = Duration::from_secs(10);

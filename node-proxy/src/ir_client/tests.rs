@@ -30,6 +30,7 @@ use tonic::{
     server::{Grpc, StreamingService, UnaryService},
     transport::{Server, server::Connected},
 };
+use weft_grpc::Wire;
 use weft_identity::{NODE_LIFETIME, Peer, Registrar, tls};
 use weft_ir::{
     Identity, IdentityNumber, Resource,
@@ -38,7 +39,7 @@ use weft_ir::{
     wire,
 };
 
-use super::{codec::Wire, *};
+use super::*;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The messages of the service for tonic.
+//! The messages between controller and nodes, for tonic: the same on both ends.
 
 use std::fmt;
 
@@ -11,13 +11,14 @@ use tonic::{
 use weft_ir::wire::WireError;
 
 /// Sends `E` and receives `D`, by these functions of `weft_ir::wire`.
-pub(super) struct Wire<E, D> {
+pub struct Wire<E, D> {
     encode: fn(E) -> Bytes,
     decode: fn(Bytes) -> Result<D, WireError>,
 }
 
 impl<E, D> Wire<E, D> {
-    pub(super) fn new(encode: fn(E) -> Bytes, decode: fn(Bytes) -> Result<D, WireError>) -> Wire<E, D> {
+    /// A codec of these functions.
+    pub fn new(encode: fn(E) -> Bytes, decode: fn(Bytes) -> Result<D, WireError>) -> Wire<E, D> {
         Wire { encode, decode }
     }
 }
@@ -67,6 +68,6 @@ impl<E, D> Decoder for Wire<E, D> {
 
     fn decode(&mut self, src: &mut DecodeBuf<'_>) -> Result<Option<D>, Status> {
         let bytes = src.copy_to_bytes(src.remaining());
-        (self.decode)(bytes).map(Some).map_err(|error| Status::internal(error.to_string()))
+        (self.decode)(bytes).map(Some).map_err(|error| Status::invalid_argument(error.to_string()))
     }
 }
