@@ -10,11 +10,12 @@
 //!     target/release/examples/h2_instructions 20000
 //! ```
 //!
-//! The instructions that it prints, divided by the requests. Without Valgrind it checks that everything arrived.
+//! The instructions that it prints, divided by the requests. With `distinct` behind the number, each request has
+//! an `x-request-id` of its own, so that no two heads are the same. Without Valgrind it checks that everything arrived.
 
 use weft_http::{
     h2::{Config, Connection, Event, Received, StreamId},
-    head::{Head, Name, Value},
+    head::{FieldName, Head, Name, Value},
 };
 
 /// Streams that are under way at once, as in the benchmark of the whole proxy.
@@ -25,7 +26,7 @@ const MESSAGE: [u8; 105] = [7; 105];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let requests: usize = std::env::args().nth(1).map_or(Ok(1000), |text| text.parse())?;
-    let mut lab = Lab::new();
+    let mut lab = Lab::new(std::env::args().nth(2).as_deref() == Some("distinct"));
     lab.exchange()?;
     let mut done = 0;
     while done < requests {
@@ -50,8 +51,8 @@ struct Lab {
 }
 
 impl Lab {
-    fn new() -> Lab {
-        Lab { client: Client::new(), relay: Relay::new(), upstream: Upstream::new() }
+    fn new(distinct: bool) -> Lab {
+        Lab { client: Client::new(distinct), relay: Relay::new(), upstream: Upstream::new() }
     }
 
     /// Carries octets until nobody has any.
@@ -179,10 +180,14 @@ struct Client {
     out: Vec<u8>,
     content: usize,
     trailers: usize,
+    /// Each request has an id of its own, so that no two heads are the same.
+    distinct: bool,
+    asked: u64,
+    request_without_id: Head,
 }
 
 impl Client {
-    fn new() -> Client {
+    fn new(distinct: bool) -> Client {
         let mut out = Vec::new();
         let connection = Connection::client(&Config::default(), &mut out);
         let mut request = Head::new();
@@ -198,11 +203,23 @@ impl Client {
                 ("grpc-timeout", "1S"),
             ],
         );
-        Client { connection, request, head: Head::new(), out, content: 0, trailers: 0 }
+        let request_without_id = request.clone();
+        let (head, content, trailers, asked) = (Head::new(), 0, 0, 0);
+        Client { connection, request, head, out, content, trailers, distinct, asked, request_without_id }
     }
 
     fn ask(&mut self) -> Result<(), Box<dyn std::error::Error>> {
         for _ in 0..STREAMS {
+            if self.distinct {
+                self.asked += 1;
+                let id = format!("{:032x}", self.asked.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+                let id = Value::new(id.as_bytes())?;
+                self.request.set(&Name::Known(FieldName::XRequestId), id)?;
+                if self.asked.is_multiple_of(64) {
+                    // A head grows with each change.
+                    self.request = self.request_without_id.clone();
+                }
+            }
             let stream = self.connection.open(&self.request, false, 0, &mut self.out)?;
             self.connection.send_data(stream, &MESSAGE, true, &mut self.out)?;
         }

@@ -14,6 +14,7 @@ mod config;
 mod connection;
 mod error;
 mod frame;
+mod memo;
 mod message;
 mod streams;
 

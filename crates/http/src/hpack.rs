@@ -90,7 +90,10 @@ impl<'a> Entry<'a> {
 
     #[inline]
     fn is(&self, line: &Line<'_>) -> bool {
-        self.name == line.name.len() && self.name() == line.name && self.value() == line.value
+        // Names of the list that are the same need no comparison.
+        let same_name = self.known == line.known
+            && (self.known != FieldName::Other || (self.name == line.name.len() && self.name() == line.name));
+        same_name && self.value() == line.value
     }
 }
 

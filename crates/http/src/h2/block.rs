@@ -89,6 +89,19 @@ fn status(status: u16, encoder: &mut Encoder, out: &mut Vec<u8>) {
 
 #[inline]
 fn write_field(head: &Head, field: &Field, lower: bool, encoder: &mut Encoder, out: &mut Vec<u8>) {
+    // Most fields came over HTTP/2 and went out before, as they are.
+    let as_before = lower && field.hash != 0 && !field.is_sensitive();
+    if as_before && matches!(CHOICES[field.known as usize], Choice::Insert | Choice::AsItCame) {
+        let (name, value, hash, known) = (head.name(field), head.value(field), field.hash, field.known);
+        let line = Line { name, value, huffman: &[], hash, known };
+        if encoder.sent_before(&line, out) {
+            return;
+        }
+    }
+    write_other(head, field, lower, encoder, out);
+}
+
+fn write_other(head: &Head, field: &Field, lower: bool, encoder: &mut Encoder, out: &mut Vec<u8>) {
     let mut line = Line {
         name: head.name(field),
         value: head.value(field),

@@ -9,6 +9,7 @@ use super::{
     config::{Config, DEFAULT_TABLE, DEFAULT_WINDOW, Role},
     error::{ErrorCode, Failure, Fault},
     frame::{self, Frame, HEADER_LEN, Header, MAX_PAYLOAD, PREFACE, flag, kind},
+    memo::Memo,
     streams::{StreamId, Streams, Tombs},
 };
 use crate::{
@@ -102,6 +103,8 @@ pub struct Connection {
     tombs: Tombs,
     budget: Budget,
     block: Block,
+    /// The last head, and the last trailers, that came.
+    memos: [Memo; 2],
     /// The DATA frame that is under way.
     content: Option<Content>,
     peer: Peer,
@@ -209,6 +212,7 @@ impl Connection {
             tombs: Tombs::default(),
             budget: Budget::default(),
             block: Block::default(),
+            memos: Default::default(),
             content: None,
             peer: Peer {
                 max_streams: STREAMS_UNTIL_TOLD,

@@ -44,7 +44,7 @@ impl Seen {
 }
 
 impl Sink for Reader<'_> {
-    #[inline]
+    #[inline(always)]
     fn field(&mut self, entry: &Entry<'_>) {
         if self.fault.is_some() {
             return;

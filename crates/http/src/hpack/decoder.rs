@@ -40,6 +40,13 @@ impl Decoder {
         self.must_shrink = self.table.max() > self.limit;
     }
 
+    /// A number that is another one whenever the table has changed: under the same one, the same octets stand for
+    /// the same fields. None while the peer has to change the table's size first.
+    #[inline]
+    pub fn state(&self) -> Option<u32> {
+        (!self.must_shrink).then(|| self.table.state())
+    }
+
     /// Reads a whole block, and gives its fields to `sink` as long as the list of them is not larger than
     /// `max_list` octets, counted as SETTINGS_MAX_HEADER_LIST_SIZE is (RFC 9113, section 6.5.2), before any
     /// is copied. Returns how large the list is; the fields behind the limit were read for the table's sake.

@@ -74,6 +74,16 @@ impl Encoder {
         }
     }
 
+    /// Appends a field whose hash is known if our table has it; says whether it does.
+    #[inline]
+    pub fn sent_before(&mut self, line: &Line<'_>, out: &mut Vec<u8>) -> bool {
+        let index = self.find_entry(line.hash, |entry| entry.is(line));
+        if let Some(index) = index {
+            integer::encode(index, 7, 0x80, out);
+        }
+        index.is_some()
+    }
+
     /// Appends a field that no table will have, with the name of an entry of the static table.
     #[inline]
     pub fn literal(name: usize, value: &[u8], out: &mut Vec<u8>) {

@@ -198,7 +198,7 @@ mod tests {
     #[test]
     fn every_entry_is_found_by_field_and_by_name() {
         for (at, entry) in TABLE.iter().enumerate() {
-            let line = Line::plain(entry.name(), entry.value());
+            let line = Line { known: entry.known, ..Line::plain(entry.name(), entry.value()) };
             assert_eq!(entry.known, FieldName::of(line.name));
             assert_eq!(entry.valid, super::super::check::is_value(line.name, line.value));
             let named = (entry.known != FieldName::Other).then_some(at + 1);

@@ -47,6 +47,8 @@ pub(crate) struct Table {
     max: usize,
     /// The number of the next entry.
     next: u32,
+    /// Insertions and changes of the size.
+    state: u32,
 }
 
 impl Table {
@@ -66,6 +68,12 @@ impl Table {
         self.slots.len()
     }
 
+    /// A number that is another one whenever the table has changed.
+    #[inline]
+    pub(crate) fn state(&self) -> u32 {
+        self.state
+    }
+
     /// The number that the next entry gets.
     pub(crate) fn next(&self) -> u32 {
         self.next
@@ -74,6 +82,7 @@ impl Table {
     /// Changes how large it may be, and evicts what no longer fits.
     pub(crate) fn set_max(&mut self, max: usize) {
         self.max = max.min(LARGEST);
+        self.state = self.state.wrapping_add(1);
         self.evict(0);
     }
 
@@ -100,6 +109,7 @@ impl Table {
     pub(crate) fn insert(&mut self, name: &[u8], value: &[u8], entry: New) {
         let New { hash, known, valid } = entry;
         let size = name.len() + value.len() + ENTRY_OVERHEAD;
+        self.state = self.state.wrapping_add(1);
         self.evict(size);
         if size > self.max {
             return;

@@ -2,12 +2,13 @@
 //! Valid conversations with octets changed: no panic, no loop, bounded memory, and an answer to every error.
 
 use proptest::prelude::*;
-use weft_http::{
-    h2::{Config, Connection, ErrorCode, Event, OUTPUT_LIMIT, Received},
-    head::Head,
-};
+use weft_http::h2::{Config, Connection};
 
-use crate::{exchange::message, pieces::converse};
+use crate::{
+    exchange::message,
+    feed::{client, endure},
+    pieces::converse,
+};
 
 /// How the octets are changed.
 #[derive(Clone, Debug)]
@@ -54,58 +55,6 @@ impl Damage {
     }
 }
 
-/// Feeds damaged octets to an end whose owner answers what it can.
-fn feed(mut connection: Connection, bytes: &[u8], piece: usize) {
-    let (mut head, mut out) = (Head::new(), Vec::new());
-    let (mut at, mut there, mut calls, mut closed) = (0, 0, 0_usize, false);
-    while there < bytes.len() {
-        there = (there + piece).min(bytes.len());
-        loop {
-            let Received { consumed, event } = connection.receive(&bytes[at..there], &mut head, &mut out);
-            at += consumed;
-            calls += 1;
-            assert!(calls <= 4 * bytes.len() + 100, "each event costs the peer some octets");
-            assert!(out.len() <= OUTPUT_LIMIT + (64 << 10), "{} octets wait to be written", out.len());
-            assert!(connection.open_streams() <= 20);
-            assert!(head.size_bytes() <= 64 << 10);
-            match event {
-                None => break,
-                Some(event) => closed |= react(&mut connection, event, &mut out),
-            }
-        }
-        assert_eq!(closed, connection.is_closed());
-        out.clear();
-    }
-}
-
-/// What a user does with an event; true if it was the last.
-fn react(connection: &mut Connection, event: Event<'_>, out: &mut Vec<u8>) -> bool {
-    match event {
-        Event::Head { stream, end, .. } => {
-            let mut response = Head::new();
-            response.start_response(200).unwrap();
-            // On a client this is out of order, and has to be refused.
-            let _refused = connection.send_head(stream, &response, end, out);
-            let _refused = connection.send_data(stream, b"some content", end, out);
-        }
-        Event::Data { stream, content, .. } if !content.is_empty() => {
-            connection.release(stream, content.len(), out);
-            let _refused = connection.send_data(stream, content, false, out);
-        }
-        Event::Trailers { stream, .. } => drop(connection.send_trailers(stream, &Head::new(), out)),
-        Event::Rejected { stream: Some(stream), failure } => {
-            assert!(failure.error.status.is_some());
-            connection.reset(stream, ErrorCode::CANCEL, out);
-        }
-        Event::Closed { failure } => {
-            assert_ne!(failure.code, ErrorCode::NO_ERROR);
-            return true;
-        }
-        _ => {}
-    }
-    false
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
@@ -121,13 +70,7 @@ proptest! {
             damage.apply(&mut from_client);
             damage.apply(&mut from_server);
         }
-        feed(Connection::server(&config, &mut Vec::new()), &from_client, piece);
-        let mut client = Connection::client(&config, &mut Vec::new());
-        let mut request = Head::new();
-        request.start_request(b"POST", b"/", b"a.test").unwrap();
-        for token in 0..4 {
-            client.open(&request, false, token, &mut Vec::new()).unwrap();
-        }
-        feed(client, &from_server, piece);
+        endure(Connection::server(&config, &mut Vec::new()), &from_client, piece);
+        endure(client(&config), &from_server, piece);
     }
 }

@@ -6,4 +6,5 @@ mod against_h2;
 mod damage;
 mod ends;
 mod exchange;
+mod feed;
 mod pieces;

@@ -2,14 +2,12 @@
 //! What comes in pieces is understood as what comes at once.
 
 use proptest::prelude::*;
-use weft_http::{
-    h2::{Config, Connection, Event, Received},
-    head::Head,
-};
+use weft_http::h2::{Config, Connection};
 
 use crate::{
     ends::{Asker, Echo, End, check},
     exchange::{Message, message},
+    feed::said,
 };
 
 /// Carries octets between two ends of ours, in pieces, until the client is done; returns what each sent.
@@ -48,42 +46,6 @@ fn step(end: &mut impl End, waiting: &mut Vec<u8>, size: usize) {
         // A frame that is not whole: more of it comes.
         there = (there + size).min(waiting.len());
     }
-}
-
-/// What is said about the octets that one end sent, with content joined.
-fn said(mut connection: Connection, bytes: &[u8], mut pieces: impl FnMut() -> usize) -> Vec<String> {
-    let (mut head, mut out, mut events) = (Head::new(), Vec::new(), Vec::<String>::new());
-    let (mut at, mut there) = (0, 0);
-    while there < bytes.len() {
-        there = (there + pieces()).min(bytes.len());
-        loop {
-            let Received { consumed, event } = connection.receive(&bytes[at..there], &mut head, &mut out);
-            at += consumed;
-            let Some(event) = event else { break };
-            let text = match event {
-                Event::Data { stream, content, end, .. } => {
-                    connection.release(stream, content.len(), &mut out);
-                    let name = format!("data {} ", stream.number());
-                    let joined = match events.last() {
-                        Some(last) if last.starts_with(&name) => events.pop().unwrap(),
-                        _ => name,
-                    };
-                    let content: String = content.iter().map(|octet| format!("{octet:02x}")).collect();
-                    format!("{joined}{content}{}", if end { " end" } else { "" })
-                }
-                Event::Head { .. } | Event::Interim { .. } | Event::Trailers { .. } => {
-                    let fields: Vec<_> = head.iter().collect();
-                    let start = (head.method_text(), head.target(), head.authority(), head.status());
-                    format!("{event:?} {start:?} {fields:?}")
-                }
-                event => format!("{event:?}"),
-            };
-            events.push(text);
-        }
-        out.clear();
-    }
-    assert_eq!(at, bytes.len());
-    events
 }
 
 fn config() -> impl Strategy<Value = Config> {

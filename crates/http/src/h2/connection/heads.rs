@@ -32,6 +32,16 @@ struct Whole<'b> {
     octets: &'b [u8],
 }
 
+/// What a block was read as.
+enum Read {
+    /// A head, and the length of its content where it says one.
+    Whole(Option<u64>),
+    /// The list of its fields is larger than allowed.
+    TooLarge,
+    /// It breaks this rule.
+    Malformed(&'static str),
+}
+
 impl Connection {
     #[inline]
     pub(super) fn headers(
@@ -130,18 +140,16 @@ impl Connection {
             self.refuse(block.number, ErrorCode::REFUSED_STREAM, out);
             return self.skip(block);
         }
-        let mut reader = Reader::new(head, Kind::Request, self.config.extended_connect);
-        let size = self.decode(block.octets, &mut reader)?;
-        let read = reader.finish();
-        if size > self.config.max_header_list as usize {
-            self.budget.reset()?;
-            let receiving = if block.end { Receiving::Ended } else { Receiving::Unwanted };
-            let stream = self.add(block.number, 0, receiving, Sending::Head);
-            return Ok(Some(Event::Rejected { stream: Some(stream), failure: too_large(self.role) }));
-        }
-        let fault = match read {
-            Ok(Some(1..)) if block.end => "no content although its length says so",
-            Ok(length) => {
+        let fault = match self.read(block.octets, Kind::Request, head)? {
+            Read::TooLarge => {
+                self.budget.reset()?;
+                let receiving = if block.end { Receiving::Ended } else { Receiving::Unwanted };
+                let stream = self.add(block.number, 0, receiving, Sending::Head);
+                return Ok(Some(Event::Rejected { stream: Some(stream), failure: too_large(self.role) }));
+            }
+            Read::Malformed(detail) => detail,
+            Read::Whole(Some(1..)) if block.end => "no content although its length says so",
+            Read::Whole(length) => {
                 let receiving = if block.end { Receiving::Ended } else { Receiving::Content };
                 let id = self.add(block.number, 0, receiving, Sending::Head);
                 if let Some(stream) = self.streams.get(id) {
@@ -149,7 +157,6 @@ impl Connection {
                 }
                 return Ok(Some(Event::Head { stream: id, token: 0, end: block.end }));
             }
-            Err(detail) => detail,
         };
         self.budget.reset()?;
         self.refuse(block.number, ErrorCode::PROTOCOL_ERROR, out);
@@ -187,8 +194,30 @@ impl Connection {
         })
     }
 
-    fn decode(&mut self, block: &[u8], reader: &mut Reader<'_>) -> Result<usize, Fault> {
-        self.decoder.decode(block, self.config.max_header_list as usize, reader).map_err(unreadable)
+    /// Reads a block into the head; the length of its content, where it says one.
+    #[inline]
+    fn read(&mut self, block: &[u8], kind: Kind, head: &mut Head) -> Result<Read, Fault> {
+        let memo = usize::from(kind == Kind::Trailers);
+        let before = self.decoder.state();
+        if let Some(state) = before
+            && let Some(length) = self.memos[memo].recall(block, state, head)
+        {
+            return Ok(Read::Whole(length));
+        }
+        let max = self.config.max_header_list as usize;
+        let extended_connect = kind == Kind::Request && self.config.extended_connect;
+        let mut reader = Reader::new(head, kind, extended_connect);
+        let size = self.decoder.decode(block, max, &mut reader).map_err(unreadable)?;
+        Ok(match reader.finish() {
+            _ if size > max => Read::TooLarge,
+            Err(detail) => Read::Malformed(detail),
+            Ok(length) => {
+                if let Some(state) = before.filter(|state| self.decoder.state() == Some(*state)) {
+                    self.memos[memo].remember(block, state, head, length);
+                }
+                Read::Whole(length)
+            }
+        })
     }
 
     /// A block on a stream that is open.
@@ -222,15 +251,10 @@ impl Connection {
         head: &mut Head,
         out: &mut Vec<u8>,
     ) -> Result<Option<Event<'static>>, Fault> {
-        let mut reader = Reader::new(head, Kind::Response, false);
-        let size = self.decode(block.octets, &mut reader)?;
-        let read = reader.finish();
-        if size > self.config.max_header_list as usize {
-            return self.fail_stream_with(id, too_large(self.role), out);
-        }
-        let length = match read {
-            Ok(length) => length,
-            Err(detail) => return self.fail_stream(id, Fault::protocol(detail), out),
+        let length = match self.read(block.octets, Kind::Response, head)? {
+            Read::Whole(length) => length,
+            Read::TooLarge => return self.fail_stream_with(id, too_large(self.role), out),
+            Read::Malformed(detail) => return self.fail_stream(id, Fault::protocol(detail), out),
         };
         let Some(stream) = self.streams.get(id) else { return Ok(None) };
         let token = stream.token;
@@ -266,18 +290,16 @@ impl Connection {
         head: &mut Head,
         out: &mut Vec<u8>,
     ) -> Result<Option<Event<'static>>, Fault> {
-        let mut reader = Reader::new(head, Kind::Trailers, false);
-        let size = self.decode(block.octets, &mut reader)?;
-        let read = reader.finish();
-        if size > self.config.max_header_list as usize {
-            return self.fail_stream_with(id, too_large(self.role), out);
-        }
+        let read = self.read(block.octets, Kind::Trailers, head)?;
         let Some(stream) = self.streams.get(id) else { return Ok(None) };
         let fault = match read {
-            Err(detail) => detail,
-            Ok(_) if !block.end => "trailers that do not end the stream",
-            Ok(_) if !matches!(stream.content_left, 0 | u64::MAX) => "less content than its length says",
-            Ok(_) => {
+            Read::TooLarge => return self.fail_stream_with(id, too_large(self.role), out),
+            Read::Malformed(detail) => detail,
+            Read::Whole(_) if !block.end => "trailers that do not end the stream",
+            Read::Whole(_) if !matches!(stream.content_left, 0 | u64::MAX) => {
+                "less content than its length says"
+            }
+            Read::Whole(_) => {
                 let token = stream.token;
                 self.end(id);
                 return Ok(Some(Event::Trailers { stream: id, token }));
