@@ -20,12 +20,14 @@ const RATE: &str = "3000";
 /// Windows of one proxy in one round, at most: those in which the generator was late are dropped.
 const ATTEMPTS: u32 = 4;
 
-/// Latencies of one contender.
+/// Latencies of one contender, and how far the generator was late in the windows that count.
 #[derive(Default)]
 struct Latency {
+    windows: Windows,
     p50_us: Spread,
     p99_us: Spread,
     late_percent: Spread,
+    late_p50_us: Spread,
 }
 
 /// Windows that were measured, and how many of them the generator spoilt.
@@ -42,22 +44,21 @@ pub(super) fn run(title: &str, options: &Options) -> anyhow::Result<Table> {
     for contender in &contenders {
         load(contender.running.address, "1").with_context(|| format!("first load on {}", contender.label))?;
     }
-    let mut windows = Windows::default();
     let mut direct = Latency::default();
     let mut latencies: Vec<Latency> = contenders.iter().map(|_| Latency::default()).collect();
     for round in 0..options.rounds {
         let name = format!("round {}/{} {:>12}", round + 1, options.rounds, "no proxy");
-        let window = windows.measure(&name, || Ok((load(bench.http1, seconds)?, ())))?;
+        let window = direct.windows.measure(&name, || Ok((load(bench.http1, seconds)?, ())))?;
         direct.push(&name, window.map(|(report, ())| report));
         for index in compare::order(round, contenders.len()) {
             let contender = &mut contenders[index];
             let name = format!("round {}/{} {:>12}", round + 1, options.rounds, contender.label);
-            let window = windows.measure(&name, || self::window(contender, seconds))?;
+            let window = latencies[index].windows.measure(&name, || self::window(contender, seconds))?;
             contender.cpu.push(window.as_ref().map(|(report, cpu)| (*cpu, report.requests)));
             latencies[index].push(&name, window.map(|(report, _)| report));
         }
     }
-    Ok(table(title, options, &contenders, &latencies, &direct, &windows))
+    Ok(table(title, options, &contenders, &latencies, &direct))
 }
 
 fn table(
@@ -66,9 +67,10 @@ fn table(
     contenders: &[Contender],
     latencies: &[Latency],
     direct: &Latency,
-    windows: &Windows,
 ) -> Table {
-    let mut columns = ["p50 us", "p99 us", "added p50 us", "late starts %"].map(str::to_owned).to_vec();
+    let mut columns = ["p50 us", "p99 us", "added p50 us", "late starts %", "late p50 us", "dropped"]
+        .map(str::to_owned)
+        .to_vec();
     columns.extend(compare::columns(contenders, true));
     let mut rows = vec![Row { name: "no proxy".to_owned(), cells: direct.cells(&Latency::default()) }];
     rows[0].cells.resize(columns.len(), Spread::default());
@@ -77,6 +79,7 @@ fn table(
         cells.extend(compare::cells(&contender.cpu, contenders, true));
         rows.push(Row { name: contender.label.clone(), cells });
     }
+    let all = || latencies.iter().chain([direct]).map(|latency| &latency.windows);
     let mut notes = vec![
         format!(
             "median (min-max) of {} rounds; requests are due at random times, whether or not earlier ones were \
@@ -86,8 +89,8 @@ fn table(
         format!(
             "{} of {} windows dropped: in them the generator took up more than {} % of the requests more than \
              {} us late; a round has up to {ATTEMPTS} windows of each",
-            windows.dropped,
-            windows.all,
+            all().map(|windows| windows.dropped).sum::<u32>(),
+            all().map(|windows| windows.all).sum::<u32>(),
             MAX_LATE_SHARE * 100.0,
             LATE.as_micros()
         ),
@@ -135,6 +138,7 @@ impl Latency {
         self.p50_us.push(report.as_ref().map(|report| report.p50_us));
         self.p99_us.push(report.as_ref().map(|report| report.p99_us));
         self.late_percent.push(report.as_ref().map(|report| report.late_share() * 100.0));
+        self.late_p50_us.push(report.as_ref().map(|report| report.late_p50_us));
     }
 
     fn cells(&self, direct: &Latency) -> Vec<Spread> {
@@ -143,6 +147,8 @@ impl Latency {
             self.p99_us.clone(),
             self.p50_us.less(&direct.p50_us),
             self.late_percent.clone(),
+            self.late_p50_us.clone(),
+            Spread::single(f64::from(self.windows.dropped)),
         ]
     }
 }
