@@ -57,7 +57,7 @@ pub(crate) const fn is(byte: u8, class: u8) -> bool {
     CLASSES[byte as usize] & class != 0
 }
 
-/// The number of bytes before the first that is not of the class. For what is short.
+/// The number of bytes before the first that is not of the class.
 #[inline]
 pub(crate) fn run(bytes: &[u8], class: u8) -> usize {
     bytes.iter().position(|byte| !is(*byte, class)).unwrap_or(bytes.len())
@@ -99,12 +99,6 @@ pub(crate) fn same(word: u64, byte: u8) -> u64 {
     differs.wrapping_sub(ONES) & !differs & HIGH
 }
 
-/// Marks the bytes below this one, which is at most 128, exactly up to the first.
-#[inline(always)]
-fn below(word: u64, byte: u8) -> u64 {
-    word.wrapping_sub(ONES * byte as u64) & !word & HIGH
-}
-
 /// Where the byte stands first. For what is found within a few words.
 #[inline]
 pub(crate) fn find(bytes: &[u8], wanted: u8) -> Option<usize> {
@@ -119,26 +113,6 @@ pub(crate) fn value_len(bytes: &[u8]) -> usize {
     // Of the lower seven bits, 0x20 to 0x7e are 0x21 to 0x7f with one more, and all others at most 0x20.
     let stops = |word: u64| !(((((word & !HIGH) + ONES) & !HIGH) + ONES * 0x5f) | word) & HIGH;
     before(bytes, stops, |byte| byte == b'\t', |byte| (byte < 0x20 && byte != b'\t') || byte == 0x7f)
-}
-
-/// The number of bytes before the first that may not stand in a path.
-#[inline]
-pub(crate) fn path_len(bytes: &[u8]) -> usize {
-    let stops = |word| {
-        let marks = same(word, b'#') | same(word, b'<') | same(word, b'>') | same(word, b'?');
-        below(word, 0x21) | (word & HIGH) | same(word, 0x7f) | same(word, b'`') | marks
-    };
-    before(bytes, stops, |_| false, |byte| !is(byte, PATH))
-}
-
-/// The number of bytes before the first that may not stand in a query.
-#[inline]
-pub(crate) fn query_len(bytes: &[u8]) -> usize {
-    let stops = |word| {
-        let marks = same(word, b'#') | same(word, b'<') | same(word, b'>') | same(word, b'"');
-        below(word, 0x21) | (word & HIGH) | same(word, 0x7f) | marks
-    };
-    before(bytes, stops, |_| false, |byte| !is(byte, QUERY))
 }
 
 /// Whether the bytes may be a field's value: no control but HTAB, and no blank at either end (RFC 9110,
@@ -171,11 +145,21 @@ pub(crate) fn is_host_and_port(text: &[u8]) -> bool {
     }
 }
 
-fn is_port(digits: &[u8]) -> bool {
-    let value = |sum: u32, digit: &u8| sum * 10 + u32::from(digit.wrapping_sub(b'0'));
-    digits.len() <= 5
-        && digits.iter().all(u8::is_ascii_digit)
-        && digits.iter().fold(0, value) <= u32::from(u16::MAX)
+fn is_port(text: &[u8]) -> bool {
+    text.len() <= 5 && digits(text).is_some_and(|port| port <= u64::from(u16::MAX))
+}
+
+/// The number that these at most 19 digits are, which is below 2^64; 0 without any.
+fn digits(text: &[u8]) -> Option<u64> {
+    let mut number = 0;
+    for byte in text {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        number = number * 10 + u64::from(digit);
+    }
+    Some(number)
 }
 
 /// Where the query's question mark stands in a path and query, or their length without one. None where a
@@ -187,21 +171,19 @@ pub(crate) fn query_at(target: &[u8]) -> Option<usize> {
     if target.first() != Some(&b'/') {
         return None;
     }
-    let path = path_len(target);
+    let path = run(target, PATH);
     let query = target.get(path..).unwrap_or_default();
-    let ends = query.is_empty() || (query[0] == b'?' && query_len(query) == query.len());
+    let ends = query.is_empty() || (query[0] == b'?' && run(query, QUERY) == query.len());
     ends.then_some(path)
 }
 
 /// A decimal number of digits only (RFC 9110, section 8.6): no sign, no list, no overflow. Lengths above
 /// the largest offset of a file cannot be meant, and leave room for sums.
 pub(crate) fn decimal(text: &[u8]) -> Option<u64> {
-    if text.is_empty() || text.len() > 19 || !text.iter().all(u8::is_ascii_digit) {
+    if text.is_empty() || text.len() > 19 {
         return None;
     }
-    // Nineteen digits are below 2^64.
-    let number = text.iter().fold(0u64, |sum, digit| sum * 10 + u64::from(digit - b'0'));
-    (number <= i64::MAX as u64).then_some(number)
+    digits(text).filter(|number| *number <= i64::MAX as u64)
 }
 
 #[cfg(test)]

@@ -196,9 +196,9 @@ impl RequestLine {
         }
         let method = Method::of(&input[..method_len]);
         let at = method_len + 1;
-        let path = at + octets::path_len(&input[at..]);
+        let path = at + octets::run(&input[at..], octets::PATH);
         let end = match input.get(path) {
-            Some(b'?') => path + octets::query_len(&input[path..]),
+            Some(b'?') => path + octets::run(&input[path..], octets::QUERY),
             _ => path,
         };
         if end == at || input.get(end) != Some(&b' ') {
@@ -217,7 +217,8 @@ impl RequestLine {
 /// The version that ends a request line, with its line end.
 fn version(rest: &[u8]) -> Result<Version, Error> {
     match rest.first_chunk::<10>() {
-        Some(b"HTTP/1.1\r\n") => Ok(Version::Http11),
+        // As one comparison, which a pattern is not.
+        Some(text) if *text == *b"HTTP/1.1\r\n" => Ok(Version::Http11),
         Some(b"HTTP/1.0\r\n") => Ok(Version::Http10),
         Some([b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9', b'\r', b'\n']) => {
             Err(VERSION_NOT_SUPPORTED)
@@ -310,7 +311,7 @@ fn set_target(head: &mut Head, part: &TargetPart) -> Result<(), Error> {
 fn status_line(input: &[u8]) -> Result<(Version, u16, usize), Error> {
     const INVALID: Error = Error::bad_request("the status line is malformed");
     let version = match input.first_chunk::<9>() {
-        Some(b"HTTP/1.1 ") => Version::Http11,
+        Some(text) if *text == *b"HTTP/1.1 " => Version::Http11,
         Some(b"HTTP/1.0 ") => Version::Http10,
         _ => return Err(INVALID),
     };
