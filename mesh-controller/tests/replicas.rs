@@ -81,7 +81,8 @@ const DOCUMENTS: [&str; 12] = [
 ];
 
 fn some_text(numbers: &mut Numbers) -> String {
-    let mut text = String::new();
+    // An empty file is one that is not written yet.
+    let mut text = String::from("# some\n");
     for _ in 0..numbers.below(4) {
         // Whole ones more often than broken ones.
         let end = if numbers.below(4) == 0 { DOCUMENTS.len() } else { 4 };

@@ -20,6 +20,12 @@ enum Content {
 /// The text of a file; nothing where it is gone.
 pub(crate) fn read(path: &Path, bounds: &Bounds) -> Result<Option<String>, Fault> {
     match content(path, bounds) {
+        // As one that is about to be written, or that a full disk left: nobody means to say nothing by it.
+        Ok(Content::Bytes(bytes)) if bytes.is_empty() => Err(Fault::new(
+            path,
+            0,
+            "is empty: write it, or remove it; a comment in it says that it is meant",
+        )),
         Ok(Content::Bytes(bytes)) => text(path, bytes).map(Some),
         Ok(Content::TooLarge) => {
             let reason = format!("is larger than {} MiB: split it into several files", MAX_FILE_BYTES >> 20);

@@ -79,6 +79,20 @@ fn links_as_a_config_map_has_them_are_followed() {
 }
 
 #[test]
+fn an_empty_file_is_one_that_is_not_written_yet() {
+    let mut place = Place::new(&[("a.yaml", "a"), ("b.yaml", "b"), ("new.yaml", "")]);
+    let why = "is empty: write it, or remove it; a comment in it says that it is meant";
+    assert_eq!(place.scan().2, [format!("new.yaml: {why}")]);
+    fs::write(place.path("a.yaml"), "").unwrap();
+    fs::write(place.path("b.yaml"), "# nothing\n").unwrap();
+    fs::remove_file(place.path("new.yaml")).unwrap();
+    assert_eq!(place.scan(), (texts(&["b.yaml"]), vec![], vec![format!("a.yaml: {why}")]));
+    assert!(place.manifests.scan().faults[0].hides, "what it held stays");
+    fs::write(place.path("a.yaml"), "a").unwrap();
+    assert_eq!(place.scan(), (vec![], vec![], vec![]));
+}
+
+#[test]
 fn a_link_that_leads_outside_is_refused_and_keeps_what_was_there() {
     let outer = Place::new(&[("secret.yaml", "s"), ("source/a.yaml", "a"), ("source/sub/b.yaml", "b")]);
     let root = outer.path("source");

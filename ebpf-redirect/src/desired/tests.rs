@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-use weft_ebpf_common::identity;
+use weft_ebpf_common::{Action, identity, reason::Reason};
 use weft_ir::{
     AppProtocol, EndpointPort, Endpoints, IdentityNumber, Node, PathMatch, Route, RouteAction, RouteKind,
     RouteMatch, RouteParent, RouteTimeouts,
@@ -130,4 +130,24 @@ fn workloads_of_other_nodes_have_identities_but_no_entry() {
     };
     assert_eq!((identity("10.0.0.1"), identity("10.0.1.1")), (Some(300), Some(300)));
     assert_eq!(identity("192.0.2.1"), Some(identity::HOST));
+}
+
+#[test]
+fn a_pod_of_which_nothing_is_known_is_closed_in_both_directions() {
+    let refused = Resource::Workload(Workload {
+        name: ObjectName::new("shop", "refused"),
+        node: "one".into(),
+        addresses: vec!["10.0.0.1".parse().unwrap()],
+        identity: IdentityNumber::UNKNOWN,
+        service_account: "default".into(),
+        host_network: false,
+        owner: "".into(),
+        ports: Vec::new(),
+    });
+    let desired = compile([refused]);
+    let closed = desired.workloads.values().next().expect("its device is held to a policy");
+    assert_eq!((&*closed.name.name, closed.identity), ("refused", identity::UNKNOWN));
+    for verdict in [closed.egress, closed.ingress] {
+        assert_eq!((verdict.action(), verdict.reason), (Action::Deny, Reason::NoPolicyConfig as u16));
+    }
 }
