@@ -41,7 +41,7 @@ use crate::{
         reply::Refusal,
     },
     route::{RouteTable, filter, rule::Rule},
-    state::cluster::Cluster,
+    state::upstream::Upstream,
     upstream::{balance, clock},
     worker::{
         access::{ConnectionRecord, Record},
@@ -121,8 +121,8 @@ impl Connection {
             Target::Service(service) => match &service.routes {
                 Some(routes) => self.by_routes(resolved, record, routes, host, head),
                 None => {
-                    let cluster = resolved.held.state().cluster(service.cluster);
-                    let destination = to_cluster(record, cluster)?;
+                    let upstream = resolved.held.state().upstream(service.upstream);
+                    let destination = to_upstream(record, upstream)?;
                     Ok(Plan::Send(Sending { destination, matched: None, limits: &service.limits }))
                 }
             },
@@ -156,9 +156,9 @@ impl Connection {
             return Ok(Plan::Answer(Box::new(response)));
         }
         let index = self.pick_backend(matched.rule)?;
-        let slot = matched.rule.backends.get(index).and_then(|backend| backend.cluster);
-        let cluster = slot.and_then(|slot| resolved.held.state().cluster(slot));
-        let destination = to_cluster(record, cluster)?;
+        let slot = matched.rule.backends.get(index).and_then(|backend| backend.upstream);
+        let upstream = slot.and_then(|slot| resolved.held.state().upstream(slot));
+        let destination = to_upstream(record, upstream)?;
         Ok(Plan::Send(Sending { destination, matched: Some((matched, index)), limits }))
     }
 
@@ -203,16 +203,16 @@ impl Connection {
     }
 }
 
-fn to_cluster<'a>(
+fn to_upstream<'a>(
     record: &mut Record,
-    cluster: Option<&'a Arc<Cluster>>,
+    upstream: Option<&'a Arc<Upstream>>,
 ) -> Result<Destination<'a>, Refusal> {
-    let cluster = cluster.ok_or(Reason::InvalidBackend)?;
-    record.cluster = Some(Arc::clone(&cluster.name));
-    if cluster.endpoints.is_empty() {
+    let upstream = upstream.ok_or(Reason::InvalidBackend)?;
+    record.upstream = Some(Arc::clone(&upstream.name));
+    if upstream.endpoints.is_empty() {
         return Err(Reason::NoServiceBackend.into());
     }
-    Ok(Destination::Cluster(cluster))
+    Ok(Destination::Upstream(upstream))
 }
 
 /// The host of an authority in lower case, without port; empty where it is missing or too long.

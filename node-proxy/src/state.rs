@@ -18,13 +18,13 @@ use weft_policy::{
     capture::{Capture, Services},
 };
 
-pub(crate) mod cluster;
 pub(crate) mod compile;
 mod held;
 mod listeners;
 pub(crate) mod permit;
 #[cfg(test)]
 mod tests;
+pub(crate) mod upstream;
 #[cfg(test)]
 pub(crate) mod world;
 
@@ -33,7 +33,7 @@ pub(crate) use listeners::ListenPoint;
 
 use crate::{
     route::{RouteTable, ratelimit::RateLimiter, slots::Slot},
-    state::cluster::Cluster,
+    state::upstream::Upstream,
 };
 
 /// The whole state at one revision.
@@ -43,7 +43,7 @@ pub struct MeshState {
     pub(crate) position: Position,
     pub(crate) services: Services,
     pub(crate) targets: TargetMap,
-    pub(crate) clusters: Vector<Option<Arc<Cluster>>>,
+    pub(crate) upstreams: Vector<Option<Arc<Upstream>>>,
     pub(crate) listen_points: Arc<BTreeMap<SocketAddr, Arc<ListenPoint>>>,
     pub(crate) policies: Arc<PolicySet>,
 }
@@ -57,7 +57,7 @@ pub(crate) struct ServiceTarget {
     /// Whether connections to it are looked into, and why.
     pub(crate) capture: Capture,
     /// Where requests go when no route is attached.
-    pub(crate) cluster: Slot,
+    pub(crate) upstream: Slot,
     /// The routes that are attached.
     pub(crate) routes: Option<Arc<RouteTable>>,
     /// Rate limits on the Service.
@@ -71,7 +71,7 @@ impl MeshState {
             position: Position::default(),
             services: Services::default(),
             targets: TargetMap::default(),
-            clusters: Vector::new(),
+            upstreams: Vector::new(),
             listen_points: Arc::default(),
             policies: Arc::new(PolicySet::empty(node)),
         }
@@ -102,10 +102,10 @@ impl MeshState {
         self.targets.get(&(address.ip(), address.port()))
     }
 
-    /// The cluster in a slot; nothing where the Service or its port does not exist.
-    pub(crate) fn cluster(&self, slot: Slot) -> Option<&Arc<Cluster>> {
-        let cluster = self.clusters.get(slot.index as usize)?.as_ref()?;
-        (cluster.slot == slot).then_some(cluster)
+    /// The upstream in a slot; nothing where the Service or its port does not exist.
+    pub(crate) fn upstream(&self, slot: Slot) -> Option<&Arc<Upstream>> {
+        let upstream = self.upstreams.get(slot.index as usize)?.as_ref()?;
+        (upstream.slot == slot).then_some(upstream)
     }
 
     /// The addresses on which Gateways listen, and what is served there. Port 0.0.0.0 and `[::]` stand

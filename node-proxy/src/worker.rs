@@ -127,13 +127,13 @@ impl Worker {
     }
 
     /// Counts a first try of a request that may be retried.
-    pub(crate) fn deposit(&self, cluster: Slot) {
-        self.budgets.borrow_mut().deposit(cluster);
+    pub(crate) fn deposit(&self, upstream: Slot) {
+        self.budgets.borrow_mut().deposit(upstream);
     }
 
-    /// Takes one retry from the budget of a cluster.
-    pub(crate) fn withdraw(&self, cluster: Slot, now: u64) -> bool {
-        self.budgets.borrow_mut().withdraw(cluster, now)
+    /// Takes one retry from the budget of an upstream.
+    pub(crate) fn withdraw(&self, upstream: Slot, now: u64) -> bool {
+        self.budgets.borrow_mut().withdraw(upstream, now)
     }
 
     /// Connections to endpoints.

@@ -22,15 +22,15 @@ use crate::worker::metrics::{DURATION_BOUNDS, WorkerMetrics};
 
 /// Yields the metrics of the data path.
 #[derive(Debug)]
-pub(crate) struct DataPathMetrics {
+pub(crate) struct ProxyMetrics {
     workers: Vec<Arc<WorkerMetrics>>,
     ring: FlowRing,
 }
 
-impl DataPathMetrics {
+impl ProxyMetrics {
     /// Metrics over these workers, and over the ring that their flows go to.
-    pub(crate) fn new(workers: Vec<Arc<WorkerMetrics>>, ring: FlowRing) -> DataPathMetrics {
-        DataPathMetrics { workers, ring }
+    pub(crate) fn new(workers: Vec<Arc<WorkerMetrics>>, ring: FlowRing) -> ProxyMetrics {
+        ProxyMetrics { workers, ring }
     }
 
     fn sum(&self, counter: impl Fn(&WorkerMetrics) -> &AtomicU64) -> u64 {
@@ -208,7 +208,7 @@ impl Collector for KernelMetrics {
     }
 }
 
-impl Collector for DataPathMetrics {
+impl Collector for ProxyMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         self.requests(&mut encoder)?;
         self.decisions(&mut encoder)?;
@@ -231,7 +231,7 @@ mod tests {
             worker.serves(weft_ir::stream::Position { epoch: 1, revision: 7 });
         }
         let mut registry = Registry::default();
-        registry.register_collector(Box::new(DataPathMetrics::new(workers, FlowRing::new(1))));
+        registry.register_collector(Box::new(ProxyMetrics::new(workers, FlowRing::new(1))));
         let mut text = String::new();
         encode(&mut text, &registry).expect("it can be written");
         for line in [

@@ -143,7 +143,7 @@ fn both(directory: &Directory, record: &Named) -> (FlowEndpoint, FlowEndpoint) {
     let ended = &record.ended;
     let mut server = end(ended.endpoint.unwrap_or(ended.destination), ended.endpoint_identity);
     let asked = |ip: IpAddr, port| directory.service(ip, port, IpProtocol::TCP.0).cloned();
-    let service = record.cluster.clone().or_else(|| asked(ended.destination.ip(), ended.destination.port()));
+    let service = record.upstream.clone().or_else(|| asked(ended.destination.ip(), ended.destination.port()));
     if let Some(service) = service {
         server.service = service;
     }

@@ -31,7 +31,7 @@ use crate::{
     control::{
         apply::{Applier, Kernel},
         config::{Config, KernelConfig, RawConfig},
-        export::{DataPathMetrics, KernelMetrics},
+        export::{KernelMetrics, ProxyMetrics},
         kernel::{self, CounterQuestions, KernelCounters},
         link::{LinkMetrics, attention, describe},
         networks::{self, NetworkMetrics},
@@ -263,7 +263,7 @@ fn admin_routes(
     supervise::register(&mut registry);
     registry.register_collector(Box::new(LinkMetrics(watched.link.clone())));
     registry.register_collector(Box::new(NetworkMetrics(watched.guess.clone())));
-    registry.register_collector(Box::new(DataPathMetrics::new(plane.metrics().to_vec(), ring.clone())));
+    registry.register_collector(Box::new(ProxyMetrics::new(plane.metrics().to_vec(), ring.clone())));
     let kernel = config.kernel.is_some();
     if kernel {
         registry.register_collector(Box::new(KernelMetrics::new(counters.clone())));

@@ -16,7 +16,7 @@ use crate::{
         ratelimit::{Bucket, RateLimiter},
         rule::Rule,
     },
-    state::cluster::Cluster,
+    state::upstream::Upstream,
     upstream::clock,
     worker::{
         Worker,
@@ -78,12 +78,12 @@ impl Connection {
         &self,
         asked: &[Arc<RateLimiter>],
         rule: Option<&Rule>,
-        cluster: Option<&Cluster>,
+        upstream: Option<&Upstream>,
     ) -> Result<(), Refusal> {
         let of_rule = rule.map(|rule| rule.limits.as_slice()).unwrap_or_default();
-        let of_cluster = cluster.map(|cluster| cluster.limits.as_slice()).unwrap_or_default();
+        let of_upstream = upstream.map(|upstream| upstream.limits.as_slice()).unwrap_or_default();
         let counted = |limiter: &&Arc<RateLimiter>| !asked.iter().any(|known| Arc::ptr_eq(known, limiter));
-        let all = asked.iter().chain(of_rule).chain(of_cluster.iter().filter(counted));
+        let all = asked.iter().chain(of_rule).chain(of_upstream.iter().filter(counted));
         all.into_iter().try_for_each(|limiter| self.take(limiter))
     }
 

@@ -31,7 +31,7 @@ use crate::{
         rule::{Backend, Rule},
         slots::Slot,
     },
-    state::{cluster::Cluster, permit::Permit},
+    state::{permit::Permit, upstream::Upstream},
     upstream::{
         balance::InFlight,
         clock,
@@ -51,8 +51,8 @@ const BACKOFF_LIMIT: u32 = 10;
 /// Where a request goes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Destination<'a> {
-    /// To an endpoint of this cluster.
-    Cluster(&'a Arc<Cluster>),
+    /// To an endpoint of this upstream.
+    Upstream(&'a Arc<Upstream>),
     /// To this address.
     Address(SocketAddr),
 }
@@ -129,7 +129,7 @@ impl Exchange<'_> {
         self.filter()?;
         let (choice, slot) = self.pick();
         let permit = self.authorise(&choice)?;
-        self.connection.take_tokens(self.sending.limits, self.rule, self.cluster())?;
+        self.connection.take_tokens(self.sending.limits, self.rule, self.upstream())?;
         let retry = self.rule.and_then(|rule| rule.retry.as_ref()).filter(|retry| retry.attempts > 0);
         let tried = match retry {
             None => self.try_once(&choice, slot, &permit, body).await,
@@ -146,8 +146,8 @@ impl Exchange<'_> {
         permit: Permit,
         body: Body,
     ) -> Result<Tried, Refusal> {
-        if let Some(cluster) = self.cluster() {
-            self.connection.worker.deposit(cluster.slot);
+        if let Some(upstream) = self.upstream() {
+            self.connection.worker.deposit(upstream.slot);
         }
         let bodies = Replayable::new(body);
         let first = bodies.body().ok_or(Reason::Internal)?;
@@ -191,12 +191,12 @@ impl Exchange<'_> {
         let worker = &self.connection.worker;
         let (address, slot) = match self.sending.destination {
             Destination::Address(address) => (address, None),
-            Destination::Cluster(cluster) => {
+            Destination::Upstream(upstream) => {
                 let now = self.now;
-                let endpoints = cluster.endpoints_for(self.connection.ends.destination.is_ipv6());
+                let endpoints = upstream.endpoints_for(self.connection.ends.destination.is_ipv6());
                 let picked = worker
                     .with_picker(|picker| worker.loads().pick(endpoints, &self.tried, picker, now).copied());
-                // A cluster without endpoints was refused before.
+                // An upstream without endpoints was refused before.
                 picked.map_or((self.connection.ends.destination, None), |picked| {
                     (picked.address, Some(picked.slot))
                 })
@@ -255,8 +255,8 @@ impl Exchange<'_> {
             return None;
         }
         let body = bodies.body()?;
-        let within = match self.cluster() {
-            Some(cluster) => self.connection.worker.withdraw(cluster.slot, clock::nanos()),
+        let within = match self.upstream() {
+            Some(upstream) => self.connection.worker.withdraw(upstream.slot, clock::nanos()),
             None => false,
         };
         within.then_some(body)
@@ -325,9 +325,9 @@ impl Exchange<'_> {
         response
     }
 
-    fn cluster(&self) -> Option<&Cluster> {
+    fn upstream(&self) -> Option<&Upstream> {
         match self.sending.destination {
-            Destination::Cluster(cluster) => Some(cluster),
+            Destination::Upstream(upstream) => Some(upstream),
             Destination::Address(_) => None,
         }
     }
@@ -384,7 +384,7 @@ fn measure(
 /// Gateway have chosen it for the Gateway only, so endpoints get HTTP/1.1.
 fn speaks_http2(connection: &Connection, destination: Destination<'_>, head: &RequestHead) -> bool {
     let declared = match destination {
-        Destination::Cluster(cluster) => cluster.protocol == AppProtocol::Http2,
+        Destination::Upstream(upstream) => upstream.protocol == AppProtocol::Http2,
         Destination::Address(_) => false,
     };
     let chosen = head.version == http::Version::HTTP_2 && (!connection.is_gateway() || reply::is_grpc(head));

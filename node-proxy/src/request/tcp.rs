@@ -45,10 +45,10 @@ pub(crate) fn plan(connection: &Connection, resolved: &Resolved) -> Plan {
         Target::Address(address) => *address,
         Target::Service(service) if service.capture.reading != Reading::Bytes => return Plan::Http,
         Target::Service(service) => {
-            let Some(cluster) = resolved.held.state().cluster(service.cluster) else {
+            let Some(upstream) = resolved.held.state().upstream(service.upstream) else {
                 return Plan::Refused(Reason::InvalidBackend, None);
             };
-            let endpoints = cluster.endpoints_for(connection.ends.destination.is_ipv6());
+            let endpoints = upstream.endpoints_for(connection.ends.destination.is_ipv6());
             let picked = worker
                 .with_picker(|picker| worker.loads().pick(endpoints, &[], picker, clock::nanos()).copied());
             match picked {

@@ -41,8 +41,8 @@ pub(crate) struct Rule {
 /// A backend of a rule.
 #[derive(Debug)]
 pub(crate) struct Backend {
-    /// The cluster; nothing means that the reference is not valid, or a filter is not understood: 500.
-    pub(crate) cluster: Option<Slot>,
+    /// The upstream; nothing means that the reference is not valid, or a filter is not understood: 500.
+    pub(crate) upstream: Option<Slot>,
     /// Changes of the request's headers, after those of the rule.
     pub(crate) request: HeaderEdits,
     /// Changes of the response's headers, before those of the rule.
@@ -50,7 +50,7 @@ pub(crate) struct Backend {
 }
 
 impl Rule {
-    /// Compiles a rule; `slot` names the cluster of a backend, whether it exists or not.
+    /// Compiles a rule; `slot` names the upstream of a backend, whether it exists or not.
     pub(crate) fn compile(
         route: &Route,
         limits: Vec<Arc<RateLimiter>>,
@@ -107,7 +107,7 @@ impl Rule {
 impl Backend {
     fn compile(backend: &RouteBackend, slot: &mut impl FnMut(&BackendService) -> Slot) -> Backend {
         let mut compiled = Backend {
-            cluster: backend.service.as_ref().map(slot),
+            upstream: backend.service.as_ref().map(slot),
             request: HeaderEdits::default(),
             response: HeaderEdits::default(),
         };
@@ -119,7 +119,7 @@ impl Backend {
                 RouteFilter::Redirect(_) | RouteFilter::Rewrite(_) | RouteFilter::Invalid => false,
             };
             if !understood {
-                compiled.cluster = None;
+                compiled.upstream = None;
             }
         }
         compiled

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Small numbers for things that live longer than one state: a worker keeps what it measured about an
-//! endpoint or a cluster in a plain array, and finds it without hashing.
+//! endpoint or an upstream in a plain array, and finds it without hashing.
 
 use std::{collections::HashMap, hash::Hash};
 

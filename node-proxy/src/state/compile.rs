@@ -121,7 +121,7 @@ impl Compiler {
             position: snapshot.position(),
             services,
             targets: self.targets.by_address().clone(),
-            clusters: self.targets.clusters().clone(),
+            upstreams: self.targets.upstreams().clone(),
             listen_points: Arc::clone(self.listeners.points()),
             policies: Arc::new(self.state.policies.next(snapshot, changes, undecoded)),
         };

@@ -122,13 +122,13 @@ fn what_did_not_change_is_the_same_object_in_the_next_state() {
     let (second, _) = compiler.compile(&snapshot, &[]);
     assert_eq!(second.position.revision, 2);
     assert!(Arc::ptr_eq(&table(&first, vip(1)), &table(&second, vip(1))));
-    let cluster = |state: &MeshState, address| {
-        let slot = state.service(address).expect("a service").cluster;
-        Arc::clone(state.cluster(slot).expect("a cluster"))
+    let upstream = |state: &MeshState, address| {
+        let slot = state.service(address).expect("a service").upstream;
+        Arc::clone(state.upstream(slot).expect("an upstream"))
     };
-    assert!(Arc::ptr_eq(&cluster(&first, vip(1)), &cluster(&second, vip(1))));
-    assert!(!Arc::ptr_eq(&cluster(&first, vip(2)), &cluster(&second, vip(2))));
-    assert_eq!(cluster(&second, vip(2)).endpoints[0].address, ([10, 0, 0, 3], 8080).into());
+    assert!(Arc::ptr_eq(&upstream(&first, vip(1)), &upstream(&second, vip(1))));
+    assert!(!Arc::ptr_eq(&upstream(&first, vip(2)), &upstream(&second, vip(2))));
+    assert_eq!(upstream(&second, vip(2)).endpoints[0].address, ([10, 0, 0, 3], 8080).into());
 }
 
 #[test]
@@ -158,8 +158,8 @@ fn a_backend_may_appear_after_its_route() {
     let backend = |state: &MeshState| {
         let head = RequestHead::new(Method::GET, PathAndQuery::from_static("/"), None);
         let table = table(state, vip(1));
-        let slot = table.find(b"", &head).expect("a match").rule.backends[0].cluster.expect("a slot");
-        state.cluster(slot).map(|cluster| cluster.name.to_string())
+        let slot = table.find(b"", &head).expect("a match").rule.backends[0].upstream.expect("a slot");
+        state.upstream(slot).map(|upstream| upstream.name.to_string())
     };
     assert_eq!(backend(&compiler.compile(&snapshot, &[]).0), None);
     snapshot.insert(service("later", 9));

@@ -7,7 +7,7 @@
 
 use std::{cell::RefCell, rc::Rc};
 
-use crate::{route::slots::Slot, state::cluster::Endpoint};
+use crate::{route::slots::Slot, state::upstream::Endpoint};
 
 /// The latency of an endpoint that has not answered yet: 1 ms. Low enough to be tried soon, high
 /// enough that a second request in flight goes elsewhere.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Retry budgets: retries may add a fifth to the requests of a cluster, so that they can never turn
-//! an overload into a collapse. One budget per cluster and worker.
+//! Retry budgets: retries may add a fifth to the requests of an upstream, so that they can never turn
+//! an overload into a collapse. One budget per upstream and worker.
 
 use crate::route::slots::Slot;
 
@@ -31,16 +31,16 @@ pub(crate) struct RetryBudgets {
 
 impl RetryBudgets {
     /// Counts a first try.
-    pub(crate) fn deposit(&mut self, cluster: Slot) {
-        if let Some(budget) = self.budget(cluster) {
+    pub(crate) fn deposit(&mut self, upstream: Slot) {
+        if let Some(budget) = self.budget(upstream) {
             budget.saved = (budget.saved + DEPOSIT).min(MOST);
         }
     }
 
     /// Takes one retry; false when the budget is used up. `now` is in nanoseconds since the start of
     /// the process.
-    pub(crate) fn withdraw(&mut self, cluster: Slot, now: u64) -> bool {
-        let Some(budget) = self.budget(cluster) else { return false };
+    pub(crate) fn withdraw(&mut self, upstream: Slot, now: u64) -> bool {
+        let Some(budget) = self.budget(upstream) else { return false };
         let second = now / 1_000_000_000;
         if budget.second != second {
             budget.second = second;
@@ -57,17 +57,17 @@ impl RetryBudgets {
         true
     }
 
-    /// `None` for a slot that has since been given to another cluster.
-    fn budget(&mut self, cluster: Slot) -> Option<&mut Budget> {
-        let index = cluster.index as usize;
+    /// `None` for a slot that has since been given to another upstream.
+    fn budget(&mut self, upstream: Slot) -> Option<&mut Budget> {
+        let index = upstream.index as usize;
         if index >= self.budgets.len() {
             self.budgets.resize(index + 1, Budget::default());
         }
         let budget = self.budgets.get_mut(index)?;
-        if budget.generation < cluster.generation {
-            *budget = Budget { generation: cluster.generation, ..Budget::default() };
+        if budget.generation < upstream.generation {
+            *budget = Budget { generation: upstream.generation, ..Budget::default() };
         }
-        (budget.generation == cluster.generation).then_some(budget)
+        (budget.generation == upstream.generation).then_some(budget)
     }
 }
 
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quiet_cluster_has_its_floor() {
+    fn a_quiet_upstream_has_its_floor() {
         let mut budgets = RetryBudgets::default();
         assert_eq!(granted(&mut budgets, SLOT, 0), 10);
         assert_eq!(granted(&mut budgets, SLOT, 1_000_000_000), 10);

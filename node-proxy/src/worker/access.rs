@@ -53,7 +53,7 @@ pub(crate) struct Record {
     /// `namespace/name/index` of the route rule.
     pub(crate) route: Option<Arc<str>>,
     /// `namespace/name` of the Service that took it.
-    pub(crate) cluster: Option<Arc<str>>,
+    pub(crate) upstream: Option<Arc<str>>,
     /// The endpoint that was chosen last.
     pub(crate) choice: Option<Rc<Choice>>,
     /// The policy that allowed or denied it.
@@ -114,7 +114,7 @@ impl Record {
             authority: head.authority.clone(),
             version: head.version,
             route: None,
-            cluster: None,
+            upstream: None,
             choice: None,
             policy: None,
             denied: None,
@@ -176,7 +176,7 @@ impl Record {
         let shared = Shared {
             policy: self.policy.as_ref(),
             route: self.route.as_ref(),
-            cluster: self.cluster.as_ref(),
+            upstream: self.upstream.as_ref(),
         };
         let asked = Asked {
             latency: self.answered.saturating_sub(self.started),

@@ -13,7 +13,7 @@ use weft_api::{
 use weft_ir::{Entity, ObjectName, Peer, Policy, PolicyDirection, PolicyKind, PolicyRule, Tier};
 
 use super::{
-    cilium_ports::{self, Verdict},
+    cilium_ports::{self, Action},
     object_name, selectors,
 };
 
@@ -51,13 +51,11 @@ fn translate_rule(
         return Err(DecodeError::new(path, "one of ingress, ingressDeny, egress and egressDeny is required"));
     }
     let namespace = &*name.namespace;
-    let incoming = |section: &str, rules: &Option<Vec<CiliumIngress>>, verdict| {
-        section_rules(path, section, rules, |at, entry: &CiliumIngress| {
-            ingress(namespace, at, entry, verdict)
-        })
+    let incoming = |section: &str, rules: &Option<Vec<CiliumIngress>>, action| {
+        section_rules(path, section, rules, |at, entry: &CiliumIngress| ingress(namespace, at, entry, action))
     };
-    let outgoing = |section: &str, rules: &Option<Vec<CiliumEgress>>, verdict| {
-        section_rules(path, section, rules, |at, entry: &CiliumEgress| egress(namespace, at, entry, verdict))
+    let outgoing = |section: &str, rules: &Option<Vec<CiliumEgress>>, action| {
+        section_rules(path, section, rules, |at, entry: &CiliumEgress| egress(namespace, at, entry, action))
     };
     let named = |allow: usize, deny: usize| allow + deny > 0;
     let count = |length: Option<usize>| length.unwrap_or(0);
@@ -78,13 +76,13 @@ fn translate_rule(
         subject: selectors::subject(&format!("{path}.endpointSelector"), namespace, subject)?,
         ingress: PolicyDirection {
             default_deny: rule.enable_default_deny.ingress.unwrap_or(names_ingress),
-            allow: incoming("ingress", &rule.ingress, Verdict::Allow)?,
-            deny: incoming("ingressDeny", &rule.ingress_deny, Verdict::Deny)?,
+            allow: incoming("ingress", &rule.ingress, Action::Allow)?,
+            deny: incoming("ingressDeny", &rule.ingress_deny, Action::Deny)?,
         },
         egress: PolicyDirection {
             default_deny: rule.enable_default_deny.egress.unwrap_or(names_egress),
-            allow: outgoing("egress", &rule.egress, Verdict::Allow)?,
-            deny: outgoing("egressDeny", &rule.egress_deny, Verdict::Deny)?,
+            allow: outgoing("egress", &rule.egress, Action::Allow)?,
+            deny: outgoing("egressDeny", &rule.egress_deny, Action::Deny)?,
         },
     })
 }
@@ -106,7 +104,7 @@ fn ingress(
     namespace: &str,
     path: &str,
     entry: &CiliumIngress,
-    verdict: Verdict,
+    action: Action,
 ) -> Result<PolicyRule, DecodeError> {
     let peers = Peers {
         direction: "from",
@@ -115,14 +113,14 @@ fn ingress(
         cidrs: entry.from_cidr.as_deref(),
         cidr_sets: entry.from_cidr_set.as_deref(),
     };
-    rule(namespace, path, &peers, &entry.to_ports, verdict)
+    rule(namespace, path, &peers, &entry.to_ports, action)
 }
 
 fn egress(
     namespace: &str,
     path: &str,
     entry: &CiliumEgress,
-    verdict: Verdict,
+    action: Action,
 ) -> Result<PolicyRule, DecodeError> {
     let peers = Peers {
         direction: "to",
@@ -131,7 +129,7 @@ fn egress(
         cidrs: entry.to_cidr.as_deref(),
         cidr_sets: entry.to_cidr_set.as_deref(),
     };
-    rule(namespace, path, &peers, &entry.to_ports, verdict)
+    rule(namespace, path, &peers, &entry.to_ports, action)
 }
 
 fn rule(
@@ -139,11 +137,11 @@ fn rule(
     path: &str,
     peers: &Peers<'_>,
     ports: &[CiliumPortRule],
-    verdict: Verdict,
+    action: Action,
 ) -> Result<PolicyRule, DecodeError> {
     Ok(PolicyRule {
         peers: peers.translate(namespace, path)?,
-        ports: cilium_ports::translate(path, ports, verdict)?,
+        ports: cilium_ports::translate(path, ports, action)?,
         // `authentication` is refused: nothing could prove who a peer is.
         authenticate: false,
     })

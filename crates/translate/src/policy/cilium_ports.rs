@@ -14,7 +14,7 @@ const MAX_PORTS: usize = 40;
 
 /// Whether the rules of a section allow or deny.
 #[derive(Clone, Copy, PartialEq)]
-pub(super) enum Verdict {
+pub(super) enum Action {
     Allow,
     Deny,
 }
@@ -23,7 +23,7 @@ pub(super) enum Verdict {
 pub(super) fn translate(
     path: &str,
     rules: &[CiliumPortRule],
-    verdict: Verdict,
+    action: Action,
 ) -> Result<Vec<PortRule>, DecodeError> {
     let mut found = Vec::new();
     for (at, rule) in rules.iter().enumerate() {
@@ -32,7 +32,7 @@ pub(super) fn translate(
             return Err(DecodeError::new(format!("{path}.ports"), format!("needs 1 to {MAX_PORTS} ports")));
         }
         let l7 = rule.rules.as_ref().map(|rules| l7_rules(&format!("{path}.rules"), rules)).transpose()?;
-        if l7.is_some() && verdict == Verdict::Deny {
+        if l7.is_some() && action == Action::Deny {
             return Err(DecodeError::new(format!("{path}.rules"), "a deny rule cannot have L7 rules"));
         }
         for (at, port) in rule.ports.iter().enumerate() {

@@ -24,10 +24,8 @@ pub(crate) fn banned(sources: &[Source]) -> Vec<String> {
             found.push(source.path.clone());
         }
         for (number, line) in source.text.lines().enumerate() {
-            let bad_type = declared_type(line).is_some_and(|name| {
-                // The data path is a thing of the field.
-                words(&name.replace("DataPath", "")).iter().any(|word| is_banned(word))
-            });
+            let bad_type =
+                declared_type(line).is_some_and(|name| words(name).iter().any(|word| is_banned(word)));
             let bad_function =
                 declared_function(line).is_some_and(|name| name.starts_with("get_") && !excepted(name));
             if bad_type || bad_function {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the ports of Services stand for: a target for those who connect to them, a cluster for those who
+//! What the ports of Services stand for: a target for those who connect to them, an upstream for those who
 //! are sent to them.
 
 use std::{
@@ -24,7 +24,7 @@ use crate::{
     },
     state::{
         ServiceTarget, TargetMap,
-        cluster::{Cluster, Endpoint},
+        upstream::{Endpoint, Upstream},
     },
 };
 
@@ -33,7 +33,7 @@ use crate::{
 pub(super) struct Targets {
     by_port: HashMap<BackendService, CompiledPort>,
     by_address: TargetMap,
-    clusters: Vector<Option<Arc<Cluster>>>,
+    upstreams: Vector<Option<Arc<Upstream>>>,
     endpoints: Slots<SocketAddr>,
 }
 
@@ -41,7 +41,7 @@ pub(super) struct Targets {
 struct CompiledPort {
     routes: Vec<CompiledRoute>,
     target: Arc<ServiceTarget>,
-    cluster: Arc<Cluster>,
+    upstream: Arc<Upstream>,
 }
 
 /// What a port is made from, besides its Service.
@@ -57,9 +57,9 @@ impl Targets {
         &self.by_address
     }
 
-    /// Clusters by the index of their slots.
-    pub(super) fn clusters(&self) -> &Vector<Option<Arc<Cluster>>> {
-        &self.clusters
+    /// Upstreams by the index of their slots.
+    pub(super) fn upstreams(&self) -> &Vector<Option<Arc<Upstream>>> {
+        &self.upstreams
     }
 
     /// How many endpoints have a slot.
@@ -96,7 +96,7 @@ impl Targets {
         }
     }
 
-    /// Gives back the slots of endpoints that no cluster has any more.
+    /// Gives back the slots of endpoints that no upstream has any more.
     pub(super) fn settle(&mut self) {
         self.endpoints.settle();
     }
@@ -113,16 +113,16 @@ impl Targets {
         let key = backend(&service.name, port);
         let last = self.by_port.remove(&key);
         let slot = match &last {
-            Some(last) => last.cluster.slot,
+            Some(last) => last.upstream.slot,
             None => slots.hold(&key),
         };
-        let cluster = self.cluster(slot, view, port, limits, last.as_ref());
+        let upstream = self.upstream(slot, view, port, limits, last.as_ref());
         let routes: Vec<CompiledRoute> =
             view.routes(port.port).filter_map(|key| parts.rules.find(key)).cloned().collect();
         let capture = view.capture(port);
         let target = ServiceTarget {
             capture,
-            cluster: slot,
+            upstream: slot,
             routes: table(&routes, last.as_ref()),
             limits: if capture.is_redirected() { limits.to_vec() } else { Vec::new() },
         };
@@ -130,59 +130,59 @@ impl Targets {
             Some(last) if last.target.is_same(&target) => last.target,
             _ => Arc::new(target),
         };
-        self.by_port.insert(key, CompiledPort { routes, target, cluster });
+        self.by_port.insert(key, CompiledPort { routes, target, upstream });
     }
 
-    /// The cluster of a port: that of the last state if it is the same, so that workers see that it is.
-    fn cluster(
+    /// The upstream of a port: that of the last state if it is the same, so that workers see that it is.
+    fn upstream(
         &mut self,
         slot: Slot,
         view: &ServiceView,
         port: &ServicePort,
         limits: &[Arc<RateLimiter>],
         last: Option<&CompiledPort>,
-    ) -> Arc<Cluster> {
+    ) -> Arc<Upstream> {
         let families = [false, true];
         let found = families.into_iter().flat_map(|ipv6| capture::backends(port, view.slices(), ipv6));
         let endpoints: Vec<Endpoint> =
             found.map(|address| Endpoint { address, slot: self.endpoints.hold(&address) }).collect();
-        for endpoint in last.into_iter().flat_map(|last| &last.cluster.endpoints) {
+        for endpoint in last.into_iter().flat_map(|last| &last.upstream.endpoints) {
             self.endpoints.release(&endpoint.address);
         }
-        if let Some(CompiledPort { cluster, .. }) = last
-            && cluster.endpoints == endpoints
-            && cluster.protocol == port.app_protocol
-            && limits::same(&cluster.limits, limits)
+        if let Some(CompiledPort { upstream, .. }) = last
+            && upstream.endpoints == endpoints
+            && upstream.protocol == port.app_protocol
+            && limits::same(&upstream.limits, limits)
         {
-            return Arc::clone(cluster);
+            return Arc::clone(upstream);
         }
         let name = view.service().map(|service| service.name.to_string()).unwrap_or_default();
-        let cluster = Arc::new(Cluster {
+        let upstream = Arc::new(Upstream {
             slot,
             name: name.into(),
             protocol: port.app_protocol,
             endpoints,
             limits: limits.to_vec(),
         });
-        self.place(slot, Some(Arc::clone(&cluster)));
-        cluster
+        self.place(slot, Some(Arc::clone(&upstream)));
+        upstream
     }
 
     fn forget_port(&mut self, key: &BackendService, slots: &mut Slots<BackendService>) {
         let Some(last) = self.by_port.remove(key) else { return };
-        for endpoint in &last.cluster.endpoints {
+        for endpoint in &last.upstream.endpoints {
             self.endpoints.release(&endpoint.address);
         }
-        self.place(last.cluster.slot, None);
+        self.place(last.upstream.slot, None);
         slots.release(key);
     }
 
-    fn place(&mut self, slot: Slot, cluster: Option<Arc<Cluster>>) {
+    fn place(&mut self, slot: Slot, upstream: Option<Arc<Upstream>>) {
         let index = slot.index as usize;
-        while self.clusters.len() <= index {
-            self.clusters.push_back(None);
+        while self.upstreams.len() <= index {
+            self.upstreams.push_back(None);
         }
-        self.clusters.set(index, cluster);
+        self.upstreams.set(index, upstream);
     }
 
     /// Enters the Service that has a port of an address now.
@@ -220,7 +220,7 @@ impl ServiceTarget {
         };
         same_routes
             && self.capture == other.capture
-            && self.cluster == other.cluster
+            && self.upstream == other.upstream
             && limits::same(&self.limits, &other.limits)
     }
 }

@@ -17,7 +17,11 @@ fn answers(state: &MeshState) -> Vec<String> {
     for address in world::vips().flat_map(|vip| PORTS.map(|port| SocketAddr::new(vip, port))) {
         let Some(target) = state.service(address) else { continue };
         let limits: Vec<_> = target.limits.iter().map(|limiter| limiter.limit()).collect();
-        answers.push(format!("{address} {:?} {limits:?} {}", target.capture, cluster(state, target.cluster)));
+        answers.push(format!(
+            "{address} {:?} {limits:?} {}",
+            target.capture,
+            upstream(state, target.upstream)
+        ));
         let routes = target.routes.iter();
         answers
             .extend(routes.flat_map(|table| rules(state, table, "")).map(|rule| format!("{address} {rule}")));
@@ -46,19 +50,19 @@ fn rules<'a>(
 
 fn rule(state: &MeshState, rule: &Rule) -> String {
     let limits: Vec<_> = rule.limits.iter().map(|limiter| limiter.limit()).collect();
-    let clusters: Vec<_> =
-        rule.backends.iter().map(|backend| backend.cluster.map(|slot| cluster(state, slot))).collect();
-    format!("{} {} {:?} {clusters:?} {limits:?}", rule.label, rule.invalid, rule.cumulative)
+    let upstreams: Vec<_> =
+        rule.backends.iter().map(|backend| backend.upstream.map(|slot| upstream(state, slot))).collect();
+    format!("{} {} {:?} {upstreams:?} {limits:?}", rule.label, rule.invalid, rule.cumulative)
 }
 
-fn cluster(state: &MeshState, slot: Slot) -> String {
-    let Some(cluster) = state.cluster(slot) else { return "none".into() };
-    let endpoints: Vec<_> = cluster.endpoints.iter().map(|endpoint| endpoint.address).collect();
-    let limits: Vec<_> = cluster.limits.iter().map(|limiter| limiter.limit()).collect();
-    format!("{} {:?} {endpoints:?} {limits:?}", cluster.name, cluster.protocol)
+fn upstream(state: &MeshState, slot: Slot) -> String {
+    let Some(upstream) = state.upstream(slot) else { return "none".into() };
+    let endpoints: Vec<_> = upstream.endpoints.iter().map(|endpoint| endpoint.address).collect();
+    let limits: Vec<_> = upstream.limits.iter().map(|limiter| limiter.limit()).collect();
+    format!("{} {:?} {endpoints:?} {limits:?}", upstream.name, upstream.protocol)
 }
 
-/// Slots that are in use: those of clusters and those of endpoints.
+/// Slots that are in use: those of upstreams and those of endpoints.
 fn slots(compiler: &Compiler) -> (usize, usize) {
     (compiler.slots.len(), compiler.targets.endpoints())
 }

@@ -30,7 +30,7 @@ pub struct Named {
     /// The route rule (`namespace/name/index`).
     pub(crate) route: Option<Arc<str>>,
     /// The Service that took it (`namespace/name`).
-    pub(crate) cluster: Option<Arc<str>>,
+    pub(crate) upstream: Option<Arc<str>>,
     /// What was asked for; nothing for a connection that was relayed as bytes, or refused.
     pub(crate) request: Option<RequestLine>,
     text: Box<str>,
@@ -60,10 +60,10 @@ impl Records {
 
     fn named(&mut self, record: &Record) -> Named {
         let name = |number: Option<u16>| number.and_then(|number| self.names[usize::from(number)].clone());
-        let (policy, route, cluster) =
-            (name(record.names.policy), name(record.names.route), name(record.names.cluster));
+        let (policy, route, upstream) =
+            (name(record.names.policy), name(record.names.route), name(record.names.upstream));
         let text = self.text(&record.text.begin, usize::from(record.text.len)).into_boxed_str();
-        Named { ended: record.ended, policy, route, cluster, request: record.request, text }
+        Named { ended: record.ended, policy, route, upstream, request: record.request, text }
     }
 }
 

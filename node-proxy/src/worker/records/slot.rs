@@ -14,7 +14,7 @@ pub(super) const NAME_TEXT: usize = 240;
 pub(super) const MORE_TEXT: usize = 248;
 /// Numbers that names of one kind can have.
 pub(super) const NAMES: usize = 256;
-/// Kinds of names: policy, route, cluster. Each has numbers of its own, so that the names of one record
+/// Kinds of names: policy, route, upstream. Each has numbers of its own, so that the names of one record
 /// never take each other's.
 pub(super) const KINDS: usize = 3;
 /// The most text of a record or a name; more is cut off.
@@ -45,7 +45,7 @@ pub(super) struct Text<const ROOM: usize> {
 pub(super) struct Names {
     pub(super) policy: Option<u16>,
     pub(super) route: Option<u16>,
-    pub(super) cluster: Option<u16>,
+    pub(super) upstream: Option<u16>,
 }
 
 /// A request or a connection that has ended.

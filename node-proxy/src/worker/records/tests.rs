@@ -46,7 +46,7 @@ fn a_slot_has_256_bytes() {
 fn a_record_is_read_as_it_was_left() {
     let (mut recorder, mut records) = small();
     let (policy, route) = (Arc::from("shop/allow"), Arc::from("shop/web/0"));
-    let shared = Shared { policy: Some(&policy), route: Some(&route), cluster: None };
+    let shared = Shared { policy: Some(&policy), route: Some(&route), upstream: None };
     recorder.request(ended(1), shared, asked("GET", "web.shop", "/pay?x=1"));
     recorder.connection(ended(2), Some(&policy));
     let request = records.next().expect("the request");
@@ -58,7 +58,7 @@ fn a_record_is_read_as_it_was_left() {
         (request.policy.as_deref(), request.route.as_deref()),
         (Some("shop/allow"), Some("shop/web/0"))
     );
-    assert_eq!(request.cluster, None);
+    assert_eq!(request.upstream, None);
     let connection = records.next().expect("the connection");
     assert_eq!((connection.ended, connection.request), (ended(2), None));
     assert_eq!(connection.policy.as_deref(), Some("shop/allow"));

@@ -39,7 +39,7 @@ pub(crate) struct Shared<'a> {
     /// The route rule (`namespace/name/index`).
     pub(crate) route: Option<&'a Arc<str>>,
     /// The Service that took it (`namespace/name`).
-    pub(crate) cluster: Option<&'a Arc<str>>,
+    pub(crate) upstream: Option<&'a Arc<str>>,
 }
 
 /// A request, as its record says it.
@@ -89,12 +89,12 @@ impl Recorder {
         let names = Names {
             policy: self.number(0, shared.policy),
             route: self.number(1, shared.route),
-            cluster: self.number(2, shared.cluster),
+            upstream: self.number(2, shared.upstream),
         };
         // A name without room has no number: the record is lost with it.
         let complete = names.policy.is_some() == shared.policy.is_some()
             && names.route.is_some() == shared.route.is_some()
-            && names.cluster.is_some() == shared.cluster.is_some();
+            && names.upstream.is_some() == shared.upstream.is_some();
         let record = |text| Slot::Record(Record { ended, names, request: line, text });
         if !complete || !self.push::<RECORD_TEXT>(text, record) {
             self.lost.fetch_add(1, Ordering::Relaxed);

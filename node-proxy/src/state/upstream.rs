@@ -9,7 +9,7 @@ use crate::route::{ratelimit::RateLimiter, slots::Slot};
 
 /// One port of a Service with its endpoints.
 #[derive(Debug)]
-pub(crate) struct Cluster {
+pub(crate) struct Upstream {
     /// Under which workers keep what they measure about it.
     pub(crate) slot: Slot,
     /// `namespace/name`, for flows.
@@ -22,7 +22,7 @@ pub(crate) struct Cluster {
     pub(crate) limits: Vec<Arc<RateLimiter>>,
 }
 
-/// One endpoint of a cluster.
+/// One endpoint of an upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Endpoint {
     /// Where it listens.
@@ -31,7 +31,7 @@ pub(crate) struct Endpoint {
     pub(crate) slot: Slot,
 }
 
-impl Cluster {
+impl Upstream {
     /// The endpoints for a client of this family: a dual-stack pod is an endpoint once in each, and only
     /// in its own family can a client keep its address. All of them where its family has none.
     pub(crate) fn endpoints_for(&self, ipv6: bool) -> &[Endpoint] {
@@ -51,7 +51,7 @@ mod tests {
 
     #[test]
     fn a_client_gets_endpoints_of_its_family_where_there_are_some() {
-        let of = |addresses: &[&str]| Cluster {
+        let of = |addresses: &[&str]| Upstream {
             slot: Slot::default(),
             name: "shop/web".into(),
             protocol: AppProtocol::Http,
