@@ -89,9 +89,15 @@ pub struct Received<'a> {
 /// `receive` again when something was read, or, with an empty input, when `out` was written and content waits.
 /// Content that was accepted by nobody yet stays with its owner, who asks again at [`Event::Window`].
 ///
+/// A stream is gone once both sides have ended it and what was handed out of it is released; whoever has no use
+/// for the rest of one resets it. Content should go out in pieces as large as they came, not cut smaller: peers end
+/// connections on which many small frames come. A client waits for the handshake ([`Pending::handshake`]) before
+/// it opens more than one stream: before that it does not know how many the server takes.
+///
 /// A stream is found by the [`StreamId`] that came with it; of one that is gone the methods say so, or do
 /// nothing. All memory is bounded by [`Config`], the output by [`OUTPUT_LIMIT`] and what the user sends.
-/// Deadlines are the user's: [`pending`](Connection::pending) says what the peer owes.
+/// Deadlines are the user's: [`pending`](Connection::pending) says what the peer owes, and octets that are not
+/// consumed are of a frame that is not whole.
 #[derive(Debug)]
 pub struct Connection {
     role: Role,

@@ -272,10 +272,19 @@ impl<'h> Reader<'h> {
         if self.seen.0 & required != required {
             return Err("a pseudo-field is missing");
         }
+        if required == Seen::METHOD | Seen::AUTHORITY && !self.names_a_port() {
+            return Err("a connect without the port that it wants");
+        }
         if self.head.target() == b"*" && method != Method::Options {
             return Err("the path has no form that is known");
         }
         self.check_host()
+    }
+
+    /// Whether the authority says a port, as that of a tunnel has to (RFC 9110, section 9.3.6).
+    fn names_a_port(&self) -> bool {
+        let authority = self.head.authority().unwrap_or_default();
+        authority.len() > self.head.host().len() + 1
     }
 
     fn check_host(&mut self) -> Result<(), &'static str> {

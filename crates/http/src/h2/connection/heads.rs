@@ -132,6 +132,7 @@ impl Connection {
     ) -> Result<Option<Event<'static>>, Fault> {
         if self.closing.last.is_some() {
             // The client did not know yet, and will send it elsewhere (RFC 9113, section 6.8).
+            self.budget.control(1)?;
             self.tombs.add(block.number, true);
             return self.skip(block);
         }

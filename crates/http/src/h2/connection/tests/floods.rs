@@ -153,6 +153,14 @@ fn what_comes_for_streams_that_we_reset() {
 }
 
 #[test]
+fn requests_behind_the_last_that_is_taken() {
+    let mut end = End::server();
+    end.connection.stop_taking(&mut end.out);
+    let ended = attack(&mut end, |end, round| end.get(2 * round + 1));
+    calmed(&ended, CONTROL);
+}
+
+#[test]
 fn interim_responses_without_end() {
     let mut end = End::client();
     end.ask(b"GET", true, 0);

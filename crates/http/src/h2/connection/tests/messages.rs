@@ -143,6 +143,10 @@ fn a_connect_names_its_destination_and_nothing_else() {
         (Some(&b"10.0.0.1:80"[..]), &b""[..], None)
     );
     malformed(&[(":method", "CONNECT")]);
+    for no_port in ["a", "a:", "[::1]", "[::1]:"] {
+        malformed(&[(":method", "CONNECT"), (":authority", no_port)]);
+    }
+    fine(&[(":method", "CONNECT"), (":authority", "[::1]:1")]);
     malformed(&[(":method", "CONNECT"), (":authority", "a:80"), (":path", "/")]);
     malformed(&[(":method", "CONNECT"), (":authority", "a:80"), (":scheme", "http")]);
 }
