@@ -41,7 +41,8 @@ impl Connection {
             Some(id) => match self.admit(id, length, left, end) {
                 Err(fault) => {
                     let event = self.fail_stream(id, fault, out)?;
-                    self.content = Some(self.discard(header.length, length, out));
+                    let rest = self.discard(header.length, length, out);
+                    self.content = (rest.left > 0).then_some(rest);
                     return Ok((frame::HEADER_LEN, event));
                 }
                 Ok(false) => self.discard(header.length - skip, length, out),

@@ -143,6 +143,12 @@ fn nothing_follows_the_end_of_a_stream() {
 }
 
 #[test]
+fn what_follows_a_frame_without_content_that_ends_a_stream_is_read() {
+    let (events, _) = server_ends(&[get(1), data(1, b"", true), get(3)]);
+    assert_eq!(events, ["head 1 end", "reset 1 5", "head 3 end"]);
+}
+
+#[test]
 fn what_was_under_way_to_a_stream_that_we_reset_is_ignored() {
     let mut end = End::server();
     let post = end.post(1);
