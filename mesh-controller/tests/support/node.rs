@@ -3,11 +3,26 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 #![allow(dead_code, unreachable_pub, reason = "not every test needs all of it")]
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use futures_util::stream;
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, sync::mpsc, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpSocket, TcpStream},
+    sync::mpsc,
+    time::timeout,
+};
 use tokio_rustls::{TlsConnector, rustls::pki_types::CertificateDer};
 use tonic::{
     Request, Status, Streaming,
@@ -28,9 +43,49 @@ use weft_ir::{
 /// Long enough for anything that happens at all.
 pub const DEADLINE: Duration = Duration::from_secs(10);
 
+/// Bytes that all nodes of this process have sent and received, with TLS.
+pub static SENT: AtomicU64 = AtomicU64::new(0);
+pub static RECEIVED: AtomicU64 = AtomicU64::new(0);
+
+/// A connection whose bytes are counted.
+struct Counted(TcpStream);
+
+impl AsyncRead for Counted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let done = Pin::new(&mut self.0).poll_read(cx, buf);
+        RECEIVED.fetch_add((buf.filled().len() - before) as u64, Ordering::Relaxed);
+        done
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let done = Pin::new(&mut self.0).poll_write(cx, buf);
+        if let Poll::Ready(Ok(count)) = done {
+            SENT.fetch_add(count as u64, Ordering::Relaxed);
+        }
+        done
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
 /// A node's side of its identity, with a state directory of its own.
 pub struct Member {
     pub credential: Credential,
+    /// The address that it connects from, where that is not the kernel's choice.
+    pub from: Option<IpAddr>,
     _home: tempfile::TempDir,
 }
 
@@ -40,7 +95,7 @@ impl Member {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("credential.pem");
         let credential = Credential::open(&path, name.parse().unwrap(), token.clone()).unwrap();
-        Member { credential, _home: home }
+        Member { credential, from: None, _home: home }
     }
 
     /// A node that has joined.
@@ -97,7 +152,7 @@ impl Member {
         self.credential.keep().unwrap();
         std::fs::copy(self._home.path().join("credential.pem"), &path).unwrap();
         let credential = Credential::open(&path, self.credential.node().clone(), token.clone()).unwrap();
-        Member { credential, _home: home }
+        Member { credential, from: None, _home: home }
     }
 
     fn take(&mut self, answer: Certificates) {
@@ -107,10 +162,15 @@ impl Member {
 
     async fn dial(&self, address: SocketAddr) -> Result<Grpc<Channel>, Status> {
         let config = tls::controller_client(&self.credential).unwrap();
+        let from = self.from;
         let connector = tower::service_fn(move |_| {
             let config = config.clone();
             async move {
-                let tcp = TcpStream::connect(address).await?;
+                let socket = TcpSocket::new_v4()?;
+                if let Some(from) = from {
+                    socket.bind(SocketAddr::new(from, 0))?;
+                }
+                let tcp = Counted(socket.connect(address).await?);
                 TlsConnector::from(config).connect(tls::controller_name(), tcp).await.map(TokioIo::new)
             }
         });
