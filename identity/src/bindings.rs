@@ -51,6 +51,13 @@ pub(crate) enum Bound {
     Unreadable(Arc<str>),
 }
 
+/// Why files cannot be used.
+#[derive(Default)]
+struct Trouble {
+    looking: Option<String>,
+    writing: Option<String>,
+}
+
 /// The names that are not free.
 pub(crate) struct Bindings {
     directory: PathBuf,
@@ -58,6 +65,8 @@ pub(crate) struct Bindings {
     lock: Mutex<File>,
     names: RwLock<BTreeMap<NodeName, Bound>>,
     rewritten: AtomicU64,
+    /// Why the last look failed, and why the last write did.
+    trouble: Mutex<Trouble>,
 }
 
 impl Bindings {
@@ -69,7 +78,7 @@ impl Bindings {
         secret::create_directory(&directory)?;
         let lock = Mutex::new(lock_file(&directory)?);
         let (names, rewritten) = (RwLock::default(), AtomicU64::new(0));
-        let bindings = Bindings { directory, lock, names, rewritten };
+        let bindings = Bindings { directory, lock, names, rewritten, trouble: Mutex::default() };
         let changing = bindings.changing()?;
         bindings.take_forgotten()?;
         bindings.load(bindings.files()?);
@@ -102,6 +111,10 @@ impl Bindings {
     /// # Errors
     /// When it cannot be locked or made again.
     pub(crate) fn changing(&self) -> Result<Changing<'_>, FileError> {
+        self.looked(self.take())
+    }
+
+    fn take(&self) -> Result<Changing<'_>, FileError> {
         let mut file = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         if !is_lock_of(&file, &self.directory) {
             secret::create_directory(&self.directory)?;
@@ -134,8 +147,13 @@ impl Bindings {
         binding: Binding,
         _changing: &Changing<'_>,
     ) -> Result<(), FileError> {
-        secret::write(&path(&self.directory, node), &binding.to_string())?;
-        remove(&path(&self.directory.join(FORGOTTEN), node))?;
+        let write = || {
+            secret::write(&path(&self.directory, node), &binding.to_string())?;
+            remove(&path(&self.directory.join(FORGOTTEN), node))
+        };
+        let written = write();
+        self.trouble().writing = written.as_ref().err().map(FileError::with_cause);
+        written?;
         self.write().insert(node.clone(), Bound::To(binding));
         Ok(())
     }
@@ -146,6 +164,10 @@ impl Bindings {
     /// # Errors
     /// When the directory cannot be read, or a file not be written or removed.
     pub(crate) fn sweep(&self, now: SystemTime, _changing: &Changing<'_>) -> Result<usize, FileError> {
+        self.looked(self.look(now))
+    }
+
+    fn look(&self, now: SystemTime) -> Result<usize, FileError> {
         let forgotten = self.take_forgotten()?;
         let expired = self.names_where(|_, bound| bound.has_expired(now));
         for node in &expired {
@@ -175,6 +197,21 @@ impl Bindings {
             Bound::Unreadable(why) => Some((node.clone(), path(&self.directory, node), why.clone())),
         };
         self.read(|names| names.iter().filter_map(one).collect())
+    }
+
+    /// Why the files cannot be read or written; nothing once the next look or write went well.
+    pub(crate) fn why_not(&self) -> Option<String> {
+        let trouble = self.trouble();
+        trouble.looking.clone().or_else(|| trouble.writing.clone())
+    }
+
+    fn looked<T>(&self, result: Result<T, FileError>) -> Result<T, FileError> {
+        self.trouble().looking = result.as_ref().err().map(FileError::with_cause);
+        result
+    }
+
+    fn trouble(&self) -> MutexGuard<'_, Trouble> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many names are not free.

@@ -98,7 +98,7 @@ pub enum Refusal {
     #[error("the request for a certificate is not one with a P-256 key that has signed it")]
     Request,
     /// The binding cannot be written.
-    #[error("the controller cannot keep the binding")]
+    #[error("the controller cannot write the name of the node to its disk, as its log and status say")]
     File(#[from] FileError),
     /// The certificate cannot be made.
     #[error("the controller cannot make the certificate")]
@@ -139,7 +139,11 @@ impl Registrar {
                  forget-node {node}`"
             )
         });
-        self.authority.exposed().iter().map(ToString::to_string).chain(unreadable).collect()
+        let trouble = self.bindings.why_not().map(|why| {
+            format!("nodes get no certificate, and lose their streams when the present one ends: {why}")
+        });
+        let exposed = self.authority.exposed().iter().map(ToString::to_string);
+        trouble.into_iter().chain(exposed).chain(unreadable).collect()
     }
 
     /// How many names nobody can have, since their files cannot be read.

@@ -43,6 +43,11 @@ impl FileError {
         move |source| FileError { action, path, source }
     }
 
+    /// What failed and why, in one line.
+    pub(crate) fn with_cause(&self) -> String {
+        format!("{self}: {}", self.source)
+    }
+
     /// There is no such file.
     pub(crate) fn is_not_found(&self) -> bool {
         self.source.kind() == io::ErrorKind::NotFound

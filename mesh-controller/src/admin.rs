@@ -105,7 +105,7 @@ fn attention(report: &IrReport, objects: &Objects) -> Vec<String> {
     let contested = contested.map(|(node, Contested { refused, from, open_from, .. })| {
         format!(
             "two processes speak as node {node}: one has the stream from {open_from}, another from {from} was refused \
-             {refused} times: give each node a name and a --state-dir of its own"
+             ({refused}x): give each node a name and a --state-dir of its own"
         )
     });
     let ahead = connected().filter_map(|(name, node)| {
@@ -235,7 +235,7 @@ mod tests {
         assert_eq!(
             status.attention,
             [
-                "two processes speak as node c: one has the stream from 10.0.0.1, another from 10.0.0.2 was refused 3 times: give each node a name and a --state-dir of its own",
+                "two processes speak as node c: one has the stream from 10.0.0.1, another from 10.0.0.2 was refused (3x): give each node a name and a --state-dir of its own",
                 "node b has not acknowledged revision 7 for 31 s",
                 "node a is sent nothing: it was told files 9",
                 "node a cannot use service/x/y: no",

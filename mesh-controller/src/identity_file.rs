@@ -140,7 +140,7 @@ impl IdentityFile {
             .map_err(|source| IdentityFileError::Invalid { path: path.to_owned(), source })?;
         let log = options().open(path).map_err(|source| failed("open", path, source))?;
         log.set_len(end).map_err(|source| failed("cut", path, source))?;
-        let mark = replace(&mark_path(path), &last.mark())?;
+        let mark = move_mark(path, mark, last)?;
         let file = IdentityFile { path: path.to_owned(), log, mark, records, end, last, rewritten: 0 };
         Ok((file, identities))
     }
@@ -299,6 +299,21 @@ fn read_mark(path: &Path) -> Result<Option<Line>, IdentityFileError> {
     }
     let no_mark = || IdentityFileError::NoMark { path: path.to_owned() };
     Line::parse_mark(&bytes).map(Some).ok_or_else(no_mark)
+}
+
+/// Brings the mark of this log to its last line. Needs room on the disk only where there is no mark.
+fn move_mark(path: &Path, mark: Option<Line>, last: Line) -> Result<File, IdentityFileError> {
+    let path = mark_path(path);
+    if mark.is_none() {
+        return replace(&path, &last.mark());
+    }
+    let moved = options().open(&path).and_then(|file| {
+        if mark != Some(last) {
+            file.write_all_at(&last.mark(), 0)?;
+        }
+        Ok(file)
+    });
+    moved.map_err(|source| failed("write", &path, source))
 }
 
 /// Whether the file is what the path leads to.

@@ -165,7 +165,7 @@ impl IrClient {
             states: to_save,
             status: status.clone(),
             lost: lost.clone(),
-            retry: saved::RETRY,
+            pace: saved::PACE,
         };
         tasks.critical("last good state", saver.keep(done));
         let link_task = link::Link { dial, subscriber, states, status, save, acks, lost };

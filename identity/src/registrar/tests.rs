@@ -264,6 +264,36 @@ fn what_is_removed_while_it_runs_is_written_again_unless_it_was_forgotten() {
 }
 
 #[test]
+fn names_that_cannot_be_written_are_told_until_they_can() {
+    let home = tempfile::tempdir().unwrap();
+    let (registrar, now) = (open(&home), SystemTime::now());
+    let mut a = node(&home, "a", "a");
+    let peer = join(&registrar, &mut a, now).unwrap();
+    // A file in the place of the directory: nothing can be made there.
+    fs::rename(home.path().join(NODES), home.path().join("away")).unwrap();
+    fs::write(home.path().join(NODES), "").unwrap();
+    let refusal = registrar.renew(&peer, now).unwrap_err();
+    assert!(matches!(refusal, Refusal::File(_)), "{refusal}");
+    let problems = registrar.problems();
+    assert!(problems.len() == 1 && problems[0].contains("nodes get no certificate"), "{problems:?}");
+    assert!(problems[0].contains("/nodes"), "{problems:?}");
+    assert!(registrar.admits(&peer, now).is_ok(), "what is bound stays bound");
+    fs::remove_file(home.path().join(NODES)).unwrap();
+    registrar.sweep(now).unwrap();
+    assert!(registrar.problems().is_empty());
+    assert!(open(&home).admits(&peer, now).is_ok());
+    // The directory can be read, and this name not be written: no look makes that well.
+    fs::remove_file(file(&home, "a")).unwrap();
+    fs::create_dir(file(&home, "a")).unwrap();
+    assert!(registrar.renew(&peer, now).is_err());
+    registrar.sweep(now).unwrap();
+    assert!(registrar.problems()[0].contains("nodes/a"), "{:?}", registrar.problems());
+    fs::remove_dir(file(&home, "a")).unwrap();
+    registrar.renew(&peer, now).unwrap();
+    assert!(registrar.problems().is_empty());
+}
+
+#[test]
 fn the_longest_name_can_be_forgotten() {
     let home = tempfile::tempdir().unwrap();
     let (registrar, now) = (open(&home), SystemTime::now());

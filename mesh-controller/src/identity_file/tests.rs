@@ -199,6 +199,19 @@ fn a_file_that_is_removed_while_it_runs_is_written_again_with_everything() {
 }
 
 #[test]
+fn a_start_writes_nothing_new() {
+    let (_directory, path) = place();
+    add(&path, 256..258);
+    let inode = |path: &Path| fs::metadata(path).unwrap().ino();
+    let before = (inode(&path), inode(&mark_path(&path)));
+    // Neither file nor directory has room for another.
+    fs::create_dir(path.with_extension("new")).unwrap();
+    assert_eq!(known(&path).len(), 2);
+    add(&path, 258..259);
+    assert_eq!((inode(&path), inode(&mark_path(&path))), before);
+}
+
+#[test]
 fn a_file_that_has_grown_is_written_anew() {
     let (_directory, path) = place();
     let (mut file, _) = IdentityFile::open(&path).unwrap();

@@ -8,6 +8,7 @@ use tokio_rustls::rustls::pki_types::CertificateDer;
 use tonic::{Code, Request, Response, Status, server::UnaryService};
 use weft_identity::{NodeName, Peer, Refusal, Registrar};
 use weft_ir::stream::{Certificates, JoinRequest};
+use weft_runtime::supervise::chain;
 
 use super::{StreamCounters, accept::Admission, attempts::Attempts};
 
@@ -98,7 +99,7 @@ impl Registration {
                 Ok(Response::new(Certificates { chain }))
             }
             Err(refusal) => {
-                tracing::warn!(node, error = %refusal, "a node is given no certificate");
+                tracing::warn!(node, error = chain(&refusal), "a node is given no certificate");
                 self.counters.refused.add();
                 Err(status(&refusal))
             }

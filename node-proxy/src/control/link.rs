@@ -47,9 +47,7 @@ pub(crate) fn attention(link: &LinkStatus, now: SystemTime) -> Vec<String> {
     let away = away.then(|| format!("controller: {}", describe(link, now)));
     let lost = (link.lost > 0).then(|| {
         let lost = link.lost;
-        format!(
-            "somebody has removed the files of the node {lost} times while it ran; they were written again"
-        )
+        format!("somebody has removed the files of the node while it ran ({lost}x); they were written again")
     });
     let unsaved = link.unsaved.iter().map(ToString::to_string);
     away.into_iter().chain(link.notes.iter().cloned()).chain(unsaved).chain(lost).collect()
@@ -189,6 +187,6 @@ mod tests {
             LinkStatus { connected: true, notes, unsaved: Some("disk full".into()), lost: 2, ..link() };
         let lines = attention(&link, later(9));
         assert_eq!(lines[..2], ["its key was damaged", "disk full"]);
-        assert!(lines[2].contains("2 times"), "{lines:?}");
+        assert!(lines[2].contains("(2x)"), "{lines:?}");
     }
 }

@@ -169,7 +169,13 @@ impl Link {
             taken.and_then(|chain| self.dial.renewed(chain).map_err(|error| supervise::chain(&error)));
         match taken {
             Ok(()) => {
-                tracing::info!("the node's certificate is renewed");
+                match self.dial.left() {
+                    Some(_) => tracing::info!("the node's certificate is renewed"),
+                    None => tracing::warn!(
+                        "the renewed certificate has expired by the clock of this machine: set that clock, or the \
+                         controller's"
+                    ),
+                }
                 renewal.schedule(self.dial.left());
                 self.note();
             }

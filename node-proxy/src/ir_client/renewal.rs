@@ -35,7 +35,7 @@ impl Renewal {
 
     /// Asks when it is time.
     pub(super) fn schedule(&mut self, left: Option<Duration>) {
-        self.at = Instant::now() + jittered(left.unwrap_or_default() / 2).max(SHORTEST);
+        self.at = Instant::now() + pause(left);
     }
 
     /// Asks again soon.
@@ -52,5 +52,24 @@ impl Renewal {
         let answer = asking.await;
         self.asking = None;
         answer
+    }
+}
+
+/// How long to wait with a certificate that is good for so long. One that is expired when it comes is so by a
+/// clock that is wrong, and the next one would be too.
+fn pause(left: Option<Duration>) -> Duration {
+    left.map_or(RETRY, |left| jittered(left / 2).max(SHORTEST))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_renewed_in_its_first_half_and_a_wrong_clock_makes_no_storm() {
+        let left = Duration::from_secs(1000);
+        assert!((left / 4..=left / 2).contains(&pause(Some(left))));
+        assert_eq!(pause(Some(Duration::ZERO)), SHORTEST);
+        assert_eq!(pause(None), RETRY);
     }
 }

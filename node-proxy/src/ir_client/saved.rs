@@ -27,14 +27,20 @@ use super::{CREDENTIAL, LinkStatus};
 /// The file of the state.
 const STATE: &str = "state.ir";
 
-/// A write costs the whole state, so there is at most one in this time; the newest state wins.
-const PAUSE: Duration = Duration::from_secs(2);
+/// How often the state is written.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    /// A write costs the whole state, so there is at most one in this time; the newest state wins.
+    pause: Duration,
+    /// And a write takes at most one part in this many of the time, however large the state is.
+    share: u32,
+    /// What could not be written is tried again after this time, also if nothing newer comes.
+    retry: Duration,
+}
 
-/// And a write takes at most one part in this many of the time, however large the state is.
-const SHARE: u32 = 50;
-
-/// What could not be written is tried again after this time, also if nothing newer comes.
-pub(super) const RETRY: Duration = Duration::from_secs(10);
+/// How often weft-node writes its state.
+pub(super) const PACE: Pace =
+    Pace { pause: Duration::from_secs(2), share: 50, retry: Duration::from_secs(10) };
 
 /// Where the state of a node is.
 pub(super) fn path(directory: &Path) -> PathBuf {
@@ -73,8 +79,8 @@ pub(super) struct Saver {
     pub(super) status: watch::Sender<LinkStatus>,
     /// Told when somebody has removed the files of the node.
     pub(super) lost: Arc<Notify>,
-    /// When a write that failed is tried again: [`RETRY`], sooner in tests.
-    pub(super) retry: Duration,
+    /// [`PACE`], faster in tests.
+    pub(super) pace: Pace,
 }
 
 impl Saver {
@@ -83,7 +89,7 @@ impl Saver {
         let mut unsaved = false;
         loop {
             let next = if unsaved {
-                timeout(self.retry, self.states.changed()).await.unwrap_or(Ok(()))
+                timeout(self.pace.retry, self.states.changed()).await.unwrap_or(Ok(()))
             } else {
                 self.states.changed().await
             };
@@ -97,11 +103,11 @@ impl Saver {
                 done.send(()).unwrap_or_default();
                 return Ok(());
             }
-            let pause = PAUSE.max(begun.elapsed() * SHARE);
+            let pause = self.pace.pause.max(begun.elapsed() * self.pace.share);
             // Ends early when the sender goes; what came meanwhile is seen by the next turn.
             let gone = async {
                 while self.states.has_changed().is_ok() {
-                    tokio::time::sleep(PAUSE / 20).await
+                    tokio::time::sleep(self.pace.pause / 20).await
                 }
             };
             drop(timeout(pause, gone).await);
@@ -208,7 +214,8 @@ mod tests {
                 states: to_save,
                 status,
                 lost: lost.clone(),
-                retry: PAUSE / 20,
+                // A slow disk makes no long pauses here.
+                pace: Pace { pause: Duration::from_millis(20), share: 0, retry: Duration::from_millis(100) },
             };
             fs::write(home.path().join("state").join(CREDENTIAL), "key").unwrap();
             let saver = tokio::spawn(saver.keep(done));
