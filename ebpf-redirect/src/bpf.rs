@@ -14,7 +14,11 @@ use std::{
     path::Path,
 };
 
-use weft_ebpf_common::{Verdict, layout};
+use weft_ebpf_common::{
+    Verdict,
+    connection::{Connection, ConnectionKey, PlaceKey, Share},
+    layout,
+};
 
 /// Attach types of links (`enum bpf_attach_type`, kernel 6.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +60,7 @@ const OBJ_PIN: u32 = 6;
 const OBJ_GET: u32 = 7;
 const PROG_TEST_RUN: u32 = 10;
 const LINK_CREATE: u32 = 28;
+const MAP_LOOKUP_BATCH: u32 = 24;
 const LINK_UPDATE: u32 = 29;
 
 /// `union bpf_attr`, by the byte offsets that include/uapi/linux/bpf.h gives.
@@ -169,6 +174,27 @@ pub fn test_run(program: BorrowedFd<'_>, frame: &[u8], context: &mut [u8]) -> io
     Ok((attributes.at(4).cast_signed(), out))
 }
 
+/// Runs a tc program on a packet again and again: how long it takes once, in nanoseconds.
+///
+/// # Errors
+/// As [`test_run`].
+pub fn test_time(program: BorrowedFd<'_>, frame: &[u8], context: &mut [u8], times: u32) -> io::Result<u32> {
+    let pointer = context.as_mut_ptr() as u64;
+    let length = context.len() as u32;
+    let mut attributes = Attributes::new()
+        .fd(0, program)
+        .u32(8, frame.len() as u32)
+        .u64(16, frame.as_ptr() as u64)
+        .u32(32, times)
+        .u32(40, length)
+        .u32(44, length)
+        .u64(48, pointer)
+        .u64(56, pointer);
+    // SAFETY: the buffers live until the call returns and are as long as is said.
+    unsafe { attributes.call(PROG_TEST_RUN) }?;
+    Ok(attributes.at(36))
+}
+
 /// Plain numbers without gaps: any bytes are a value.
 ///
 /// # Safety
@@ -188,18 +214,23 @@ macro_rules! plain {
 }
 // SAFETY: plain numbers without a gap between them, as `layout` asserts of its size.
 unsafe impl Plain for Verdict {}
+// SAFETY: as above.
+unsafe impl Plain for ConnectionKey {}
+// SAFETY: as above.
+unsafe impl Plain for Connection {}
+// SAFETY: as above.
+unsafe impl Plain for PlaceKey {}
+// SAFETY: as above.
+unsafe impl Plain for Share {}
 plain!(
     Address,
     BackendKey,
     Config,
     Endpoint,
     Event,
-    Flow,
-    FlowKey,
     Fragmented,
     FragmentedKey,
     Metric,
-    MetricKey,
     PolicyKey,
     ReverseKey,
     Service,
@@ -224,6 +255,9 @@ pub struct Prefix<K> {
 unsafe impl Plain for Prefix<layout::Address> {}
 // SAFETY: as above.
 unsafe impl Plain for Prefix<layout::PolicyKey> {}
+
+/// Entries of a part of a table, and where it ends; nowhere if it is the last.
+pub type Part<K, V> = (Vec<(K, V)>, Option<u32>);
 
 /// A typed view of a map.
 #[derive(Debug)]
@@ -304,6 +338,41 @@ impl<K: Plain, V: Plain> Table<K, V> {
             }
         }
         Ok(keys)
+    }
+
+    /// Up to `most` entries of a hash table, from where the last call stopped, and where this one did; nowhere
+    /// when it was the end. At least the entries of one bucket.
+    ///
+    /// # Errors
+    /// Those of the system call; `ENOSPC` where a bucket has more entries than that.
+    pub fn some(&self, from: Option<u32>, most: usize) -> io::Result<Part<K, V>> {
+        use std::os::fd::AsFd;
+        let mut keys: Vec<MaybeUninit<K>> = Vec::new();
+        let mut values: Vec<MaybeUninit<V>> = Vec::new();
+        keys.resize_with(most, MaybeUninit::zeroed);
+        values.resize_with(most, MaybeUninit::zeroed);
+        let (first, mut next) = (from.unwrap_or_default(), 0_u32);
+        let mut attributes = Attributes::new()
+            .u64(0, if from.is_some() { std::ptr::from_ref(&first) as u64 } else { 0 })
+            .u64(8, std::ptr::from_mut(&mut next) as u64)
+            .u64(16, keys.as_mut_ptr() as u64)
+            .u64(24, values.as_mut_ptr() as u64)
+            .u32(32, most as u32)
+            .fd(36, self.fd.as_fd());
+        // SAFETY: there is room for so many keys and values, and the positions are numbers of 4 bytes.
+        let more = match unsafe { attributes.call(MAP_LOOKUP_BATCH) } {
+            Ok(_) => true,
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => false,
+            Err(error) => return Err(error),
+        };
+        let found = keys.into_iter().zip(values).take(attributes.at(32) as usize);
+        let entries = found.map(|(key, value)| {
+            // SAFETY: any bytes are a value of a plain type.
+            let key = unsafe { key.assume_init() };
+            // SAFETY: as above.
+            (key, unsafe { value.assume_init() })
+        });
+        Ok((entries.collect(), more.then_some(next)))
     }
 
     /// All keys with their values, without those that vanish meanwhile.

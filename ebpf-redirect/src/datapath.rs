@@ -10,9 +10,10 @@ use std::{
 
 use weft_ebpf_common::{
     Reason,
+    connection::CLOSING,
     layout::{
-        Config, FLOW_FIN, FLOW_REPLY_FIN, FLOW_RESET, Flow, INGRESS, MAX_LISTENERS, METRIC_DROP,
-        METRIC_FROM_PROXY, METRIC_PASS, METRIC_PROXIED, METRIC_REDIRECT, Metric, ServiceCounters,
+        Config, INGRESS, MAX_LISTENERS, METRIC_DROP, METRIC_FROM_PROXY, METRIC_PASS, METRIC_PROXIED,
+        METRIC_REDIRECT, METRICS, Metric, ServiceCounters, metric_of,
     },
 };
 use weft_ir::{Direction, Snapshot};
@@ -26,7 +27,7 @@ use crate::{
     firewall::{self, FirewallError},
     hook::DeviceHook,
     load::{Programs, detach_all, maps_directory},
-    maps::Maps,
+    maps::{Maps, possible_cpus},
     network::{Network, NetworkError},
     probe::{self, Report},
     sync::{Changes, ServiceNumbers, SyncError},
@@ -38,12 +39,24 @@ use bring::Brought;
 
 /// Shortest time between two equal drop events.
 const DROP_INTERVAL_MS: u32 = 1_000;
-/// Idle time of UDP and ICMP flows, as Cilium has it.
+/// Idle time of UDP and ICMP, as Cilium has it.
 const DATAGRAM_IDLE_S: u32 = 60;
 /// Idle time of established TCP flows, as Cilium has it (6 hours).
 const STREAM_IDLE_S: u32 = 21_600;
-/// How long a closed TCP flow is remembered.
-const CLOSED_NS: u64 = 10_000_000_000;
+/// Idle time of what was not answered, as conntrack has it for UDP; SYNs are repeated sooner.
+const HALF_OPEN_IDLE_S: u32 = 30;
+/// How long a closed TCP connection is remembered.
+const CLOSED_S: u32 = 10;
+/// How many half-open connections a workload may have on the node: those of a tenth of a second at ten thousand
+/// in a second.
+const HALF_OPEN_PLACES: u32 = 1_024;
+/// At least so many on each CPU.
+const LEAST_PLACES: u32 = 16;
+/// How many events a workload may cause in a second on the node; the ring holds 6,500.
+const EVENTS_PER_SECOND: u32 = 4_000;
+/// How many connections one call of [`Datapath::expire`] looks at, and at a time.
+const EXPIRE_MOST: usize = 16_384;
+const EXPIRE_BATCH: usize = 2_048;
 
 /// The datapath could not be brought to where it should be.
 #[derive(Debug, thiserror::Error)]
@@ -142,6 +155,8 @@ pub struct Datapath {
     /// The hooks that have this process's programs.
     attached: BTreeSet<(DeviceHook, u32)>,
     numbers: ServiceNumbers,
+    /// Where the last look for idle connections stopped.
+    expired_to: Option<u32>,
 }
 
 impl Datapath {
@@ -174,6 +189,7 @@ impl Datapath {
             brought: None,
             attached: BTreeSet::new(),
             numbers: ServiceNumbers::new(),
+            expired_to: None,
         })
     }
 
@@ -256,17 +272,21 @@ impl Datapath {
     /// Where the maps cannot be read.
     pub fn counters(&self) -> Result<Counters, DatapathError> {
         let mut counters = Counters::default();
-        for key in self.maps.metrics.keys()? {
-            let values = self.maps.metrics.lookup(&key)?.unwrap_or_default();
-            let Some(outcome) = outcome(key.outcome) else { continue };
-            let direction = if key.direction == INGRESS { Direction::Ingress } else { Direction::Egress };
+        for index in 0..METRICS {
+            let values = self.maps.metrics.lookup(&index)?.unwrap_or_default();
+            let (reason, number, direction) = metric_of(index);
+            let Some(outcome) = outcome(number) else { continue };
+            let direction = if direction == INGRESS { Direction::Ingress } else { Direction::Egress };
             let sum = values.iter().fold(Metric::default(), |sum, value| Metric {
                 packets: sum.packets + value.packets,
                 bytes: sum.bytes + value.bytes,
             });
+            if sum.packets == 0 {
+                continue;
+            }
             counters.packets.push(PacketCounter {
                 outcome,
-                reason: Reason::from_number(key.reason),
+                reason: Reason::from_number(reason),
                 direction,
                 packets: sum.packets,
                 bytes: sum.bytes,
@@ -285,27 +305,29 @@ impl Datapath {
         Ok(counters)
     }
 
-    /// Forgets flows that ended or were idle for too long, and tells of those that ended this way.
-    /// To be called every few seconds; reads the whole table.
+    /// Forgets connections that ended or were idle for too long, and tells of those that ended this way.
+    /// To be called every few seconds; each call looks at a part of the table, from where the last one
+    /// stopped, so that a full one costs a call no more.
     ///
     /// # Errors
     /// Where the maps cannot be read or written.
-    pub fn expire(&self) -> Result<Vec<KernelEvent>, DatapathError> {
+    pub fn expire(&mut self) -> Result<Vec<KernelEvent>, DatapathError> {
         let now = monotonic_ns();
         let mut events = Vec::new();
-        for (key, flow) in self.maps.flows.entries()? {
-            let idle = now.saturating_sub(flow.seen_ns);
-            let closed = is_closed(&flow);
-            let most = match (key.protocol, closed) {
-                (6, true) => CLOSED_NS,
-                (6, false) => u64::from(STREAM_IDLE_S) * 1_000_000_000,
-                _ => u64::from(DATAGRAM_IDLE_S) * 1_000_000_000,
-            };
-            if idle > most {
-                self.maps.flows.remove(&key)?;
-                if !closed {
-                    events.extend(events::expired(&key, &flow));
+        for _ in 0..EXPIRE_MOST / EXPIRE_BATCH {
+            let (some, next) = self.maps.connections.some(self.expired_to, EXPIRE_BATCH)?;
+            self.expired_to = next;
+            for (key, connection) in some {
+                if now.saturating_sub(connection.seen_ns) <= u64::from(connection.idle_s) * 1_000_000_000 {
+                    continue;
                 }
+                self.maps.connections.remove(&key)?;
+                if connection.state < CLOSING {
+                    events.push(events::expired(&key, &connection));
+                }
+            }
+            if next.is_none() {
+                break;
             }
         }
         Ok(events)
@@ -341,6 +363,7 @@ impl Datapath {
 fn write_config(maps: &Maps, config: &DatapathConfig, device: u32) -> io::Result<()> {
     // Listeners and epoch of an earlier process hold until they are set anew.
     let old = maps.config.lookup(&0)?.unwrap_or_default();
+    let cpus = u32::try_from(possible_cpus()?).unwrap_or(u32::MAX);
     let new = Config {
         mark_mask: config.mark.mask,
         to_proxy: config.mark.to_proxy,
@@ -353,6 +376,10 @@ fn write_config(maps: &Maps, config: &DatapathConfig, device: u32) -> io::Result
         drop_interval_ms: DROP_INTERVAL_MS,
         datagram_idle_s: DATAGRAM_IDLE_S,
         stream_idle_s: STREAM_IDLE_S,
+        half_open_s: HALF_OPEN_IDLE_S,
+        closed_s: CLOSED_S,
+        half_open_places: (HALF_OPEN_PLACES / cpus).max(LEAST_PLACES),
+        events_per_second: (EVENTS_PER_SECOND / cpus).max(1),
     };
     maps.config.update(&0, &new)
 }
@@ -377,11 +404,6 @@ fn outcome(number: u8) -> Option<Outcome> {
         METRIC_FROM_PROXY => Some(Outcome::FromProxy),
         _ => None,
     }
-}
-
-fn is_closed(flow: &Flow) -> bool {
-    let both = FLOW_FIN | FLOW_REPLY_FIN;
-    flow.flags & FLOW_RESET != 0 || flow.flags & both == both
 }
 
 /// `CLOCK_MONOTONIC`, which the kernel programs use, in nanoseconds.

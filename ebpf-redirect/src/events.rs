@@ -15,10 +15,8 @@ use tokio::{
 };
 use weft_ebpf_common::{
     Reason, Verdict,
-    layout::{
-        EGRESS, EVENT_CLOSE, EVENT_DROP, EVENT_OPEN, EVENT_REDIRECT, EVENT_TRANSLATE, Event, Flow, FlowKey,
-        INGRESS,
-    },
+    connection::{Connection, ConnectionKey},
+    layout::{EGRESS, EVENT_CLOSE, EVENT_DROP, EVENT_OPEN, EVENT_REDIRECT, EVENT_TRANSLATE, Event, INGRESS},
 };
 use weft_ir::Direction;
 
@@ -202,32 +200,33 @@ fn typed(event: &Event) -> Option<KernelEvent> {
     })
 }
 
-/// The event of a flow that was idle for too long.
-pub(crate) fn expired(key: &FlowKey, flow: &Flow) -> Option<KernelEvent> {
-    let direction = direction(key.direction)?;
-    let (source_identity, destination_identity) = match direction {
-        Direction::Ingress => (flow.peer, 0),
-        Direction::Egress => (0, flow.peer),
-    };
-    Some(KernelEvent {
+/// The event of a connection that was idle for too long, as its opener sees it or, where only the other end
+/// is here, as that one.
+pub(crate) fn expired(key: &ConnectionKey, connection: &Connection) -> KernelEvent {
+    let end = |at: usize| (socket(key.addresses[at].ip(), key.ports_be[at]), &connection.ends[at]);
+    let first = usize::from(connection.opener & 1);
+    let (opener, other) = (end(first), end(first ^ 1));
+    let here = opener.1.workload != 0;
+    let end = if here { opener.1 } else { other.1 };
+    KernelEvent {
         kind: KernelEventKind::Close { reason: None },
-        time_ns: flow.seen_ns,
-        opened_ns: flow.opened_ns,
-        source: socket(key.source.ip(), key.source_port_be),
-        destination: socket(key.destination.ip(), key.destination_port_be),
+        time_ns: connection.seen_ns,
+        opened_ns: connection.opened_ns,
+        source: opener.0,
+        destination: other.0,
         protocol: key.protocol,
         tcp_flags: 0,
-        direction,
-        source_identity,
-        destination_identity,
-        workload: flow.workload,
+        direction: if here { Direction::Egress } else { Direction::Ingress },
+        source_identity: opener.1.identity,
+        destination_identity: other.1.identity,
+        workload: end.workload,
         service: 0,
-        verdict: flow.verdict,
-        packets: flow.packets,
-        bytes: flow.bytes,
-        reply_packets: flow.reply_packets,
-        reply_bytes: flow.reply_bytes,
-    })
+        verdict: end.verdict,
+        packets: opener.1.packets,
+        bytes: opener.1.bytes,
+        reply_packets: other.1.packets,
+        reply_bytes: other.1.bytes,
+    }
 }
 
 fn direction(number: u8) -> Option<Direction> {

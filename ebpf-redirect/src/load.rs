@@ -23,7 +23,7 @@ use crate::{
     config::Attachment,
     error::{LoadError, path_error},
     hook::{DeviceHook, OPTIONAL_HOOKS, SOCKET_HOOKS},
-    maps::LAYOUT,
+    maps::{CONNECTIONS, LAYOUT, Layout, has_other_version},
 };
 
 /// An object file, aligned as the ELF parser wants it.
@@ -127,6 +127,18 @@ impl Programs {
             .fd()
             .map_err(|source| LoadError::Program { name: name.to_owned(), source: Box::new(source) })?;
         Ok(fd.as_fd())
+    }
+
+    /// The size of a loaded program in bytes, and how many instructions the verifier looked at (5.16).
+    ///
+    /// # Errors
+    /// Where the object has no program of this name, or the kernel does not tell.
+    pub fn size(&self, name: &str) -> Result<(u32, Option<u32>), LoadError> {
+        let missing = || LoadError::Attach { name: name.to_owned(), source: io::ErrorKind::NotFound.into() };
+        let program = self.bpf.program(name).ok_or_else(missing)?;
+        let failed = |source| LoadError::Program { name: name.to_owned(), source: Box::new(source) };
+        let info = program.info().map_err(failed)?;
+        Ok((info.size_translated().unwrap_or_default(), info.verified_instruction_count()))
     }
 
     /// Attaches the hooks of sockets to a cgroup, or replaces the programs behind the old links.
@@ -270,15 +282,30 @@ fn remove(pin: &Path) -> Result<(), LoadError> {
     }
 }
 
-/// Removes pinned maps whose layout is not ours: the loader would use them as they are.
+/// Removes pinned maps that are not what ours are: the loader would use them as they are.
 fn drop_other_layouts(directory: &Path) -> Result<(), LoadError> {
-    for (name, key, value) in LAYOUT {
-        let path = directory.join(name);
-        let Ok(info) = MapInfo::from_pin(&path) else { continue };
-        if (info.key_size() as usize, info.value_size() as usize) != (key, value) {
+    for entry in fs::read_dir(directory).map_err(path_error(directory))? {
+        let path = entry.map_err(path_error(directory))?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let Some(layout) = LAYOUT.iter().find(|layout| layout.name == name) else {
+            tracing::warn!(map = name, "pinned map of another version, removed");
+            remove(&path)?;
+            continue;
+        };
+        if !is_ours(layout, &path).map_err(path_error(&path))? {
             tracing::warn!(map = name, "pinned map has another layout, made anew");
             remove(&path)?;
         }
     }
     Ok(())
+}
+
+fn is_ours(layout: &Layout, path: &Path) -> io::Result<bool> {
+    let Ok(info) = MapInfo::from_pin(path) else { return Ok(false) };
+    let found = (info.key_size() as usize, info.value_size() as usize, info.max_entries());
+    if found != (layout.key, layout.value, layout.entries) || info.map_type().ok() != Some(layout.kind) {
+        return Ok(false);
+    }
+    // Connections go on where both ends may begin them; the others are reset and begun anew.
+    Ok(layout.name != CONNECTIONS || !has_other_version(bpf::open(path)?)?)
 }

@@ -3,11 +3,13 @@
 
 use std::{io, os::fd::OwnedFd, path::Path};
 
+use aya::maps::MapType;
 use weft_ebpf_common::{
     Verdict,
+    connection::{CONNECTION_VERSION, Connection, ConnectionKey, PlaceKey, Share},
     layout::{
-        Address, BackendKey, Config, DropKey, DropState, Endpoint, Flow, FlowKey, Fragmented, FragmentedKey,
-        Metric, MetricKey, PolicyKey, ReverseKey, Service, ServiceCounters, ServiceKey, Workload,
+        Address, BackendKey, Config, DropKey, DropState, Endpoint, Fragmented, FragmentedKey, MAX_LISTENERS,
+        METRICS, Metric, PolicyKey, ReverseKey, Service, ServiceCounters, ServiceKey, Workload,
     },
 };
 
@@ -36,37 +38,66 @@ pub struct Maps {
     pub identities: Table<Prefix<Address>, u32>,
     /// Policy entries.
     pub policy: Table<Prefix<PolicyKey>, Verdict>,
-    /// Flows in the kernel.
-    pub flows: Table<FlowKey, Flow>,
+    /// Connections.
+    pub connections: Table<ConnectionKey, Connection>,
+    /// Places for half-open connections.
+    pub half_open: Table<PlaceKey, ConnectionKey>,
+    /// Shares of workloads.
+    pub shares: CpuTable<u32, Share>,
     /// Datagrams in fragments.
     pub fragmented: Table<FragmentedKey, Fragmented>,
     /// Rate limit of drop events.
     pub drops: Table<DropKey, DropState>,
     /// Counters.
-    pub metrics: CpuTable<MetricKey, Metric>,
+    pub metrics: CpuTable<u32, Metric>,
     /// Lost events.
     pub lost: CpuTable<u32, u64>,
 }
 
-/// Name, size of a key and size of a value of every map (0 and 0: the ring buffer).
-pub(crate) const LAYOUT: [(&str, usize, usize); 16] = [
-    ("weft_config_v1", 4, size_of::<Config>()),
-    ("weft_listeners_v1", 4, 4),
-    ("weft_owners_v1", 4, 4),
-    ("weft_services_v1", size_of::<ServiceKey>(), size_of::<Service>()),
-    ("weft_backends_v1", size_of::<BackendKey>(), size_of::<Endpoint>()),
-    ("weft_service_counters_v1", 4, size_of::<ServiceCounters>()),
-    ("weft_reverse_v1", size_of::<ReverseKey>(), size_of::<Endpoint>()),
-    ("weft_workloads_v1", size_of::<Address>(), size_of::<Workload>()),
-    ("weft_identities_v1", size_of::<Prefix<Address>>(), 4),
-    ("weft_policy_v1", size_of::<Prefix<PolicyKey>>(), size_of::<Verdict>()),
-    ("weft_flows_v1", size_of::<FlowKey>(), size_of::<Flow>()),
-    ("weft_fragmented_v1", size_of::<FragmentedKey>(), size_of::<Fragmented>()),
-    ("weft_drops_v1", size_of::<DropKey>(), size_of::<DropState>()),
-    ("weft_metrics_v1", size_of::<MetricKey>(), size_of::<Metric>()),
-    ("weft_events_v1", 0, 0),
-    ("weft_lost_v1", 4, 8),
+/// The table of connections.
+pub(crate) const CONNECTIONS: &str = "weft_connections_v1";
+
+/// What a pinned map must be to be used on.
+pub(crate) struct Layout {
+    pub(crate) name: &'static str,
+    pub(crate) kind: MapType,
+    pub(crate) key: usize,
+    pub(crate) value: usize,
+    pub(crate) entries: u32,
+}
+
+const fn layout<K, V>(name: &'static str, kind: MapType, entries: u32) -> Layout {
+    Layout { name, kind, key: size_of::<K>(), value: size_of::<V>(), entries }
+}
+
+/// Every map, as `programs/src/maps.rs` makes it.
+pub(crate) const LAYOUT: [Layout; 18] = [
+    layout::<u32, Config>("weft_config_v1", MapType::Array, 1),
+    layout::<u32, u32>("weft_listeners_v1", MapType::Array, MAX_LISTENERS),
+    layout::<u32, u32>("weft_owners_v1", MapType::Hash, 16),
+    layout::<ServiceKey, Service>("weft_services_v1", MapType::Hash, 131_072),
+    layout::<BackendKey, Endpoint>("weft_backends_v1", MapType::Hash, 262_144),
+    layout::<u32, ServiceCounters>("weft_service_counters_v1", MapType::PerCpuHash, 65_536),
+    layout::<ReverseKey, Endpoint>("weft_reverse_v1", MapType::LruHash, 65_536),
+    layout::<Address, Workload>("weft_workloads_v1", MapType::Hash, 4_096),
+    layout::<Prefix<Address>, u32>("weft_identities_v1", MapType::LpmTrie, 512_000),
+    layout::<Prefix<PolicyKey>, Verdict>("weft_policy_v1", MapType::LpmTrie, 262_144),
+    layout::<ConnectionKey, Connection>(CONNECTIONS, MapType::LruHash, 131_072),
+    layout::<PlaceKey, ConnectionKey>("weft_half_open_v1", MapType::Hash, 262_144),
+    layout::<u32, Share>("weft_shares_v1", MapType::LruPerCpuHash, 4_096),
+    layout::<FragmentedKey, Fragmented>("weft_fragmented_v1", MapType::LruHash, 8_192),
+    layout::<DropKey, DropState>("weft_drops_v1", MapType::LruHash, 4_096),
+    layout::<u32, Metric>("weft_metrics_v1", MapType::PerCpuArray, METRICS),
+    layout::<(), ()>("weft_events_v1", MapType::RingBuf, 1 << 20),
+    layout::<u32, u64>("weft_lost_v1", MapType::PerCpuArray, 1),
 ];
+
+/// Whether a pinned table holds connections of another version than ours.
+pub(crate) fn has_other_version(connections: OwnedFd) -> io::Result<bool> {
+    let table = Table::<ConnectionKey, Connection>::new(connections);
+    let (some, _) = table.some(None, 64)?;
+    Ok(some.first().is_some_and(|(_, connection)| connection.version != CONNECTION_VERSION))
+}
 
 impl Maps {
     /// Opens the maps that are pinned in a directory. Their sizes were checked when they were loaded.
@@ -90,7 +121,9 @@ impl Maps {
             workloads: Table::new(open("weft_workloads_v1")?),
             identities: Table::new(open("weft_identities_v1")?),
             policy: Table::new(open("weft_policy_v1")?),
-            flows: Table::new(open("weft_flows_v1")?),
+            connections: Table::new(open(CONNECTIONS)?),
+            half_open: Table::new(open("weft_half_open_v1")?),
+            shares: CpuTable::new(open("weft_shares_v1")?, cpus),
             fragmented: Table::new(open("weft_fragmented_v1")?),
             drops: Table::new(open("weft_drops_v1")?),
             metrics: CpuTable::new(open("weft_metrics_v1")?, cpus),
@@ -100,6 +133,6 @@ impl Maps {
 }
 
 /// The number of CPUs that the kernel keeps values for.
-fn possible_cpus() -> io::Result<usize> {
+pub(crate) fn possible_cpus() -> io::Result<usize> {
     aya::util::nr_cpus().map_err(|(_, error)| error)
 }

@@ -5,9 +5,8 @@
 
 use weft_ebpf_common::{
     Reason, Verdict,
-    layout::{
-        ANY_IDENTITY, EGRESS, FLOW_REPLIED, FlowKey, INGRESS, SERVICE_KEPT, WORKLOAD_BRIDGED, Workload,
-    },
+    connection::{ENDED, ESTABLISHED},
+    layout::{ANY_IDENTITY, EGRESS, INGRESS, SERVICE_KEPT, WORKLOAD_BRIDGED, Workload},
     verdict::{Level, TIER_ADMIN, TIER_BASELINE, TIER_NORMAL},
 };
 use weft_ebpf_redirect::{DEFAULT_MARK, desired::address_prefix};
@@ -85,23 +84,17 @@ fn a_pod_cannot_use_the_address_of_another() {
 fn replies_need_no_rule_but_a_new_connection_of_the_same_addresses_does() {
     both(CLOSED, |bench| {
         bench.rule(EGRESS, PEER_IDENTITY, TCP, 8080, 16, ALLOW);
-        bench.drops_for("to_pod", &bench.tcp(PEER, POD, BACK, SYN | ACK), Reason::PolicyDenied);
+        bench.drops_for("to_pod", &bench.tcp(PEER, POD, BACK, SYN | ACK), Reason::UnknownConnection);
         bench.passes("from_pod", &bench.tcp(POD, PEER, PORTS, SYN));
         bench.passes("to_pod", &bench.tcp(PEER, POD, BACK, SYN | ACK));
         bench.passes("from_pod", &bench.tcp(POD, PEER, PORTS, ACK));
         bench.drops_for("to_pod", &bench.tcp(PEER, POD, BACK, SYN), Reason::PolicyDenied);
-        let key = FlowKey {
-            source: bench.address(POD),
-            destination: bench.address(PEER),
-            source_port_be: PORTS.0.to_be(),
-            destination_port_be: PORTS.1.to_be(),
-            protocol: TCP,
-            direction: EGRESS,
-            pad: 0,
-        };
-        let flow = bench.maps.flows.lookup(&key).unwrap().unwrap();
-        assert_eq!((flow.packets, flow.reply_packets, flow.flags), (2, 1, FLOW_REPLIED));
-        assert_eq!((flow.peer, flow.workload), (PEER_IDENTITY, 9));
+        let connection = bench.connection((POD, PEER), PORTS, TCP).unwrap();
+        let pod = usize::from(connection.opener);
+        let [opener, other] = [connection.ends[pod], connection.ends[1 - pod]];
+        assert_eq!((opener.packets, other.packets, connection.state), (2, 1, ESTABLISHED));
+        assert_eq!((opener.identity, opener.workload), (POD_IDENTITY, 9));
+        assert_eq!((other.identity, other.workload), (PEER_IDENTITY, 0));
     });
 }
 
@@ -113,7 +106,7 @@ fn datagrams_and_echoes_are_answered_without_a_rule() {
         bench.drops_for("to_pod", &bench.udp(PEER, POD, BACK), Reason::PolicyDenied);
         bench.passes("from_pod", &bench.udp(POD, PEER, PORTS));
         bench.passes("to_pod", &bench.udp(PEER, POD, BACK));
-        bench.drops_for("to_pod", &bench.echo(PEER, POD, false), Reason::PolicyDenied);
+        bench.drops_for("to_pod", &bench.echo(PEER, POD, false), Reason::UnknownConnection);
         bench.passes("from_pod", &bench.echo(POD, PEER, true));
         bench.passes("to_pod", &bench.echo(PEER, POD, false));
     });
@@ -129,6 +122,7 @@ fn deny_wins_over_allow_and_allow_over_redirect() {
         bench.rule(INGRESS, ANY_IDENTITY, TCP, 0, 0, ALLOW);
         bench.passes("to_pod", &frame);
         bench.rule(INGRESS, ANY_IDENTITY, 0, 0, 0, DENY);
+        bench.configure(|config| config.epoch += 1);
         bench.drops_for("to_pod", &frame, Reason::DeniedByRule);
     });
 }
@@ -168,7 +162,10 @@ fn a_peer_that_has_to_prove_who_it_is_never_just_passes() {
 #[ignore = "needs root"]
 fn a_flow_knows_the_rule_that_lets_it_pass() {
     both(CLOSED, |bench| {
-        let verdicts = || bench.maps.flows.entries().unwrap().into_iter().map(|(_, flow)| flow.verdict);
+        let verdicts = || {
+            let entries = bench.maps.connections.entries().unwrap().into_iter();
+            entries.flat_map(|(_, entry)| entry.ends).filter(|end| end.workload != 0).map(|end| end.verdict)
+        };
         bench.rule(INGRESS, PEER_IDENTITY, TCP, 8080, 16, ALLOW);
         bench.passes("to_pod", &bench.tcp(PEER, POD, PORTS, SYN));
         assert_eq!(verdicts().collect::<Vec<_>>(), [ALLOW]);
@@ -435,7 +432,7 @@ fn icmp_errors_reach_a_pod_for_its_connections_and_from_who_may_know() {
         let gre = bench.packet(POD, PEER, 47, &[0; 8]);
         for too_big in [false, true] {
             let error = |from, about| error_about(bench, from, POD, about, too_big);
-            bench.maps.flows.keys().unwrap().iter().for_each(|key| bench.maps.flows.remove(key).unwrap());
+            bench.forget();
             bench.drops_for("to_pod", &error(PEER, &sent), Reason::UnrelatedError);
             bench.passes("from_pod", &sent);
             bench.passes("to_pod", &error(PEER, &sent));
@@ -492,7 +489,8 @@ fn a_rule_that_wants_the_proxy_ends_the_connections_it_names() {
         bench.passes("from_pod", &bench.tcp(POD, PEER, PORTS, ACK));
         bench.configure(|config| config.epoch += 1);
         bench.drops_for("from_pod", &bench.tcp(POD, PEER, PORTS, ACK), Reason::PolicyTightened);
-        assert_eq!(bench.maps.flows.keys().unwrap(), []);
+        bench.drops_for("to_pod", &bench.tcp(PEER, POD, BACK, ACK), Reason::PolicyTightened);
+        assert_eq!(bench.connection((POD, PEER), PORTS, TCP).unwrap().state, ENDED);
     });
 }
 

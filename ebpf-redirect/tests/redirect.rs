@@ -418,9 +418,12 @@ fn a_new_http_rule_ends_the_connections_that_it_names_and_no_others() {
             stream.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
             opened.send(()).unwrap();
             let _go: Result<(), _> = next.recv();
-            stream.write_all(b"x").unwrap();
-            stream.shutdown(std::net::Shutdown::Write).unwrap();
-            stream.read_to_string(&mut String::new()).is_err()
+            let mut ask = || {
+                stream.write_all(b"x")?;
+                stream.shutdown(std::net::Shutdown::Write)?;
+                stream.read_to_string(&mut String::new())
+            };
+            ask().is_err()
         });
         wait.recv_timeout(PATIENCE).unwrap();
         running.events();
@@ -435,6 +438,161 @@ fn a_new_http_rule_ends_the_connections_that_it_names_and_no_others() {
             .any(|event| event.kind == weft_ebpf_redirect::KernelEventKind::Close { reason });
         assert!(told, "no event");
         assert!(ask(&lab.pods[0].namespace, to, 10).unwrap().starts_with("proxy "));
+    }
+}
+
+/// A connection on which the server speaks all the time, and how it ends for each side: whether it did.
+struct Pushing {
+    server: mpsc::Receiver<bool>,
+    client: mpsc::Receiver<bool>,
+    /// Lets the client speak too.
+    talk: mpsc::Sender<()>,
+    received: std::sync::Arc<std::sync::atomic::AtomicUsize>,
+}
+
+const PUSH: Duration = Duration::from_millis(20);
+
+impl Pushing {
+    fn start(from: &str, to: &lab::Pod, address: IpAddr, port: u16) -> Pushing {
+        let (ready, wait) = mpsc::channel();
+        let (server_ended, server) = mpsc::channel();
+        inside(&to.namespace, move || {
+            let listener = TcpListener::bind(("::", port)).unwrap();
+            ready.send(()).unwrap();
+            let (mut stream, _) = listener.accept().unwrap();
+            let deadline = std::time::Instant::now() + 2 * PATIENCE;
+            let mut ended = false;
+            while !ended && std::time::Instant::now() < deadline {
+                ended = stream.write_all(b"x").is_err();
+                std::thread::sleep(PUSH);
+            }
+            let _gone = server_ended.send(ended);
+        });
+        wait.recv_timeout(PATIENCE).unwrap();
+        let received = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let (counted, (talk, may_talk), (client_ended, client)) =
+            (std::sync::Arc::clone(&received), mpsc::channel::<()>(), mpsc::channel());
+        inside(from, move || {
+            let mut stream = TcpStream::connect_timeout(&SocketAddr::new(address, port), PATIENCE).unwrap();
+            stream.set_read_timeout(Some(PUSH)).unwrap();
+            let deadline = std::time::Instant::now() + 2 * PATIENCE;
+            let mut ended = false;
+            while !ended && std::time::Instant::now() < deadline {
+                ended = match stream.read(&mut [0; 64]) {
+                    Ok(length) => {
+                        counted.fetch_add(length, std::sync::atomic::Ordering::Relaxed);
+                        length == 0
+                    }
+                    Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
+                };
+                ended |= may_talk.try_recv().is_ok() && stream.write_all(b"y").is_err();
+            }
+            let _gone = client_ended.send(ended);
+        });
+        let pushing = Pushing { server, client, talk, received };
+        pushing.goes_on();
+        pushing
+    }
+
+    fn goes_on(&self) {
+        let count = || self.received.load(std::sync::atomic::Ordering::Relaxed);
+        let (before, deadline) = (count(), std::time::Instant::now() + PATIENCE);
+        while count() < before + 5 {
+            assert!(std::time::Instant::now() < deadline, "nothing comes any more");
+            std::thread::sleep(PUSH);
+        }
+    }
+
+    /// The server is told by what it pushes, the client by what it says.
+    fn both_are_told(self) {
+        assert!(self.server.recv_timeout(PATIENCE).unwrap(), "the server was not told");
+        for _ in 0..20 {
+            let _ended = self.talk.send(());
+        }
+        assert!(self.client.recv_timeout(PATIENCE).unwrap(), "the client was not told");
+    }
+}
+
+fn deny(peer: u32) -> PolicyDirection {
+    let rule = PolicyRule {
+        peers: vec![Peer::Selector(lab::pod_selector(peer))],
+        ports: vec![],
+        authenticate: false,
+    };
+    PolicyDirection { default_deny: false, allow: vec![], deny: vec![rule] }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_tightened_policy_ends_a_connection_on_which_the_server_pushes() {
+    for shape in [Shape::Routed, Shape::Bridged] {
+        let lab = Lab::new(shape, 2);
+        let mut state = State::new(&lab.pods);
+        let running = Running::start(&lab, &state, || vec![proxy([None, None])]);
+        let port = |index: usize| TARGET + index as u16;
+        for (index, rule) in [deny(0), deny(0), http_rule(), http_rule()].into_iter().enumerate() {
+            state.policy("server", 1, PolicyDirection::default(), PolicyDirection::default());
+            running.apply(&state);
+            let address = lab.pods[1].addresses[index % 2];
+            let pushing = Pushing::start(&lab.pods[0].namespace, &lab.pods[1], address, port(index));
+            state.policy("server", 1, rule, PolicyDirection::default());
+            running.apply(&state);
+            pushing.both_are_told();
+        }
+        drop(running);
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn connections_from_before_the_start_are_held_to_the_policy_or_go_on() {
+    for shape in [Shape::Routed, Shape::Bridged] {
+        let lab = Lab::new(shape, 3);
+        let mut state = State::new(&lab.pods);
+        state.policy("server", 1, deny(0), PolicyDirection::default());
+        let start = |from: usize, to: usize, family: usize| {
+            let (from, to) = (&lab.pods[from], &lab.pods[to]);
+            Pushing::start(&from.namespace, to, to.addresses[family], TARGET + family as u16)
+        };
+        let denied = [start(0, 1, 0), start(0, 1, 1)];
+        let allowed = [start(0, 2, 0), start(0, 2, 1)];
+        let running = Running::start(&lab, &state, || vec![proxy([None, None])]);
+        for pushing in denied {
+            pushing.both_are_told();
+        }
+        for pushing in allowed {
+            pushing.goes_on();
+        }
+        drop(running);
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_lost_entry_of_a_pushing_server_comes_back_or_its_ends_are_told() {
+    for shape in [Shape::Routed, Shape::Bridged] {
+        let lab = Lab::new(shape, 3);
+        let mut state = State::new(&lab.pods);
+        // The server may only be asked, and say nothing of its own accord.
+        let rule = PolicyRule {
+            peers: vec![Peer::Selector(lab::pod_selector(0))],
+            ports: vec![],
+            authenticate: false,
+        };
+        state.policy("server", 1, only(vec![rule]), only(vec![]));
+        let running = Running::start(&lab, &state, || vec![proxy([None, None])]);
+        let start = |to: usize, family: usize| {
+            let to = &lab.pods[to];
+            Pushing::start(&lab.pods[0].namespace, to, to.addresses[family], TARGET + family as u16)
+        };
+        let (closed, open) = ([start(1, 0), start(1, 1)], [start(2, 0), start(2, 1)]);
+        let maps = weft_ebpf_redirect::maps::Maps::open(&lab.config.bpffs.join("maps")).unwrap();
+        for key in maps.connections.keys().unwrap() {
+            maps.connections.remove(&key).unwrap();
+        }
+        open.iter().for_each(Pushing::goes_on);
+        closed.into_iter().for_each(Pushing::both_are_told);
+        drop(running);
     }
 }
 

@@ -32,6 +32,25 @@ impl Address {
         self.0[0] == 0 && self.0[1] == 0 && self.0[2] == MAPPED
     }
 
+    /// Less than, equal to or greater than 0, as the address is to another. The order means nothing.
+    #[inline(always)]
+    pub const fn order(&self, other: &Address) -> i32 {
+        let (mine, others) = (self.halves(), other.halves());
+        if mine.1 != others.1 {
+            return if mine.1 > others.1 { 1 } else { -1 };
+        }
+        if mine.0 == others.0 {
+            return 0;
+        }
+        if mine.0 > others.0 { 1 } else { -1 }
+    }
+
+    #[inline(always)]
+    const fn halves(&self) -> (u64, u64) {
+        let [first, second, third, last] = self.0;
+        ((first as u64) << 32 | second as u64, (third as u64) << 32 | last as u64)
+    }
+
     /// The address as the standard library has it.
     pub fn ip(self) -> IpAddr {
         let mut bytes = [0; 16];
@@ -70,7 +89,7 @@ pub struct Config {
     pub device: u32,
     /// How many entries of `weft_listeners_v1` are valid; 0 means that there is no proxy.
     pub listeners: u32,
-    /// Changes when an established flow must be decided again.
+    /// Changes when an established connection must be decided again.
     pub epoch: u32,
     /// First port of the proxy's block (host order).
     pub first_port: u16,
@@ -78,10 +97,18 @@ pub struct Config {
     pub last_port: u16,
     /// Shortest time between two equal drop events, in milliseconds.
     pub drop_interval_ms: u32,
-    /// Idle time after which a flow without TCP state is forgotten, in seconds.
+    /// Idle time after which a connection without TCP state is forgotten, in seconds.
     pub datagram_idle_s: u32,
-    /// Idle time after which an established TCP flow is forgotten, in seconds.
+    /// Idle time after which an established TCP connection is forgotten, in seconds.
     pub stream_idle_s: u32,
+    /// Idle time after which a connection is forgotten that was not answered, in seconds.
+    pub half_open_s: u32,
+    /// How long a closed TCP connection is remembered for what is still on its way, in seconds.
+    pub closed_s: u32,
+    /// How many of these a workload may have, on each CPU.
+    pub half_open_places: u32,
+    /// How many events a workload may cause in a second, on each CPU.
+    pub events_per_second: u32,
 }
 
 /// Most workers of the proxy: the size of `weft_listeners_v1`.
@@ -216,65 +243,6 @@ pub const EGRESS: u8 = 0;
 /// Seen from the workload that is connected to.
 pub const INGRESS: u8 = 1;
 
-/// A flow, as its opener sent the first packet.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct FlowKey {
-    /// The opener.
-    pub source: Address,
-    /// The other side.
-    pub destination: Address,
-    /// The opener's port, or the identifier of an ICMP echo.
-    pub source_port_be: u16,
-    /// The other side's port, or the identifier of an ICMP echo.
-    pub destination_port_be: u16,
-    /// IP protocol number.
-    pub protocol: u8,
-    /// Which end is the local workload: [`EGRESS`] or [`INGRESS`].
-    pub direction: u8,
-    /// Zero.
-    pub pad: u16,
-}
-
-/// What is known of a flow.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Flow {
-    /// When it was opened, in nanoseconds of the monotonic clock.
-    pub opened_ns: u64,
-    /// The last packet.
-    pub seen_ns: u64,
-    /// Packets of the opener.
-    pub packets: u64,
-    /// Bytes of the opener, IP headers included.
-    pub bytes: u64,
-    /// Packets of the other side.
-    pub reply_packets: u64,
-    /// Bytes of the other side.
-    pub reply_bytes: u64,
-    /// The configuration's epoch when it was decided.
-    pub epoch: u32,
-    /// `FLOW_*`.
-    pub flags: u32,
-    /// Identity of the peer of the local workload.
-    pub peer: u32,
-    /// Number of the local workload.
-    pub workload: u32,
-    /// What let it pass.
-    pub verdict: Verdict,
-    /// Zero.
-    pub pad: u32,
-}
-
-/// The opener has sent a FIN.
-pub const FLOW_FIN: u32 = 1;
-/// The other side has sent a FIN.
-pub const FLOW_REPLY_FIN: u32 = 2;
-/// One side has sent an RST.
-pub const FLOW_RESET: u32 = 4;
-/// The other side has answered.
-pub const FLOW_REPLIED: u32 = 8;
-
 /// A datagram of which fragments are on their way.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -376,16 +344,26 @@ pub const EVENT_REDIRECT: u8 = 4;
 /// A socket was given a backend.
 pub const EVENT_TRANSLATE: u8 = 5;
 
-/// Key of `weft_metrics_v1`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct MetricKey {
-    /// Number of the `Reason`; 0 for none.
-    pub reason: u16,
-    /// `METRIC_*`.
-    pub outcome: u8,
-    /// [`EGRESS`] or [`INGRESS`].
-    pub direction: u8,
+/// What became of packets, by the index in `weft_metrics_v1`: a place for each reason of a drop and for each
+/// other outcome, in both directions.
+pub const METRICS: u32 = REASONS * 2 + 16;
+/// The numbers of reasons are below.
+const REASONS: u32 = 512;
+
+/// The index of an outcome (`METRIC_*`), with its reason if it is a drop, and a direction.
+#[inline(always)]
+pub const fn metric_index(reason: u16, outcome: u8, direction: u8) -> u32 {
+    let place = if outcome == METRIC_DROP { reason as u32 } else { REASONS + outcome as u32 };
+    place * 2 + direction as u32
+}
+
+/// The reason (0 for none), outcome and direction of an index.
+pub const fn metric_of(index: u32) -> (u16, u8, u8) {
+    let (place, direction) = (index / 2, (index % 2) as u8);
+    match place.checked_sub(REASONS) {
+        Some(outcome) => (0, outcome as u8, direction),
+        None => (place as u16, METRIC_DROP, direction),
+    }
 }
 
 /// Passed in the kernel.
@@ -434,7 +412,7 @@ pub struct DropState {
 }
 
 const _: () = {
-    assert!(size_of::<Config>() == 40);
+    assert!(size_of::<Config>() == 56);
     assert!(size_of::<ServiceKey>() == 20);
     assert!(size_of::<Service>() == 16);
     assert!(size_of::<BackendKey>() == 8);
@@ -445,13 +423,11 @@ const _: () = {
     assert!(size_of::<Workload>() == 44);
     assert!(size_of::<PolicyKey>() == 12);
     assert!(offset_of!(PolicyKey, port_be) * 8 == POLICY_PREFIX as usize);
-    assert!(size_of::<FlowKey>() == 40);
-    assert!(size_of::<Flow>() == 80);
     assert!(size_of::<FragmentedKey>() == 40);
     assert!(size_of::<Fragmented>() == 16);
     assert!(size_of::<Event>() == 152);
     assert!(offset_of!(Event, packets) == 120);
-    assert!(size_of::<MetricKey>() == 4);
+    assert!(metric_index(0, METRIC_FROM_PROXY, INGRESS) < METRICS);
     assert!(size_of::<Metric>() == 16);
     assert!(size_of::<DropKey>() == 36);
     assert!(size_of::<DropState>() == 16);
@@ -460,6 +436,18 @@ const _: () = {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_index_of_a_metric_says_what_it_counts() {
+        for reason in crate::Reason::ALL {
+            let index = metric_index(*reason as u16, METRIC_DROP, INGRESS);
+            assert_eq!(metric_of(index), (*reason as u16, METRIC_DROP, INGRESS));
+            assert!(index < REASONS * 2);
+        }
+        for outcome in [METRIC_PASS, METRIC_REDIRECT, METRIC_PROXIED, METRIC_FROM_PROXY] {
+            assert_eq!(metric_of(metric_index(0, outcome, EGRESS)), (0, outcome, EGRESS));
+        }
+    }
 
     #[test]
     fn addresses_of_both_families_come_back() {

@@ -5,6 +5,7 @@
 //! Read [`reason`] first, then [`identity`], [`verdict`] and [`layout`].
 #![no_std]
 
+pub mod connection;
 pub mod identity;
 pub mod layout;
 pub mod reason;

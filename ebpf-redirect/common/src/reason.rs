@@ -63,6 +63,9 @@ reasons! {
     FragmentUnsupported = 157, hubble 157, http 0, "fragment_unsupported";
     /// The service has no endpoint that could take the connection.
     NoServiceBackend = 158, hubble 158, http 503, "no_service_backend";
+    /// A packet from the middle of a connection that is not known, where the policy does not allow both ways;
+    /// with TCP, who sent it is reset.
+    UnknownConnection = 163, hubble 163, http 0, "unknown_connection";
     /// The node has no policy for this workload yet.
     NoPolicyConfig = 165, hubble 165, http 0, "no_policy_config";
     /// A packet to a service address that was not translated at the socket.

@@ -10,7 +10,7 @@ use aya_ebpf::{
 };
 use weft_ebpf_common::{
     Reason, identity,
-    layout::{Config, EGRESS, EVENT_REDIRECT, METRIC_REDIRECT, SERVICE_KEPT},
+    layout::{Config, EGRESS, METRIC_REDIRECT, SERVICE_KEPT},
 };
 
 use crate::{
@@ -42,7 +42,7 @@ pub fn bounced(ctx: TcContext) -> i32 {
 
 #[inline(always)]
 fn drop(packet: &Packet, reason: Reason) -> i32 {
-    event::drop(packet, reason as u16, EGRESS, 0);
+    event::drop(packet, reason as u16, EGRESS);
     TC_ACT_SHOT
 }
 
@@ -81,7 +81,7 @@ fn hand_over(skb: *mut __sk_buff, packet: &Packet, config: &Config) -> i32 {
     match proxy::assign_listener(skb, packet, config) {
         0 => proxy::DELIVER,
         reason => {
-            event::drop(packet, reason, EGRESS, 0);
+            event::drop(packet, reason, EGRESS);
             TC_ACT_SHOT
         }
     }
@@ -89,13 +89,10 @@ fn hand_over(skb: *mut __sk_buff, packet: &Packet, config: &Config) -> i32 {
 
 #[inline(always)]
 fn host_client(packet: &Packet, service_id: u32) {
-    if !packet.opens() {
+    if !packet.begins() {
         return;
     }
     event::count(0, METRIC_REDIRECT, EGRESS, packet.length);
     service::count(service_id, Counted::Redirected);
-    let mut event = event::about(packet, EVENT_REDIRECT, EGRESS, 0);
-    event.source_identity = identity::HOST;
-    event.service_id = service_id;
-    event::send(event);
+    event::redirected(packet, EGRESS, (identity::HOST, 0), (0, service_id));
 }

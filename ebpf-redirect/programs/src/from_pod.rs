@@ -7,15 +7,15 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use weft_ebpf_common::{
-    Action, Reason,
+    Action, Reason, identity,
     layout::{
-        Address, Config, EGRESS, EVENT_REDIRECT, METRIC_DROP, METRIC_PASS, METRIC_REDIRECT, SERVICE_KEPT,
-        WORKLOAD_BRIDGED, WORKLOAD_EGRESS_OPEN, Workload,
+        Address, Config, EGRESS, METRIC_DROP, METRIC_PASS, METRIC_REDIRECT, SERVICE_KEPT, WORKLOAD_BRIDGED,
+        WORKLOAD_EGRESS_OPEN, Workload,
     },
 };
 
 use crate::{
-    context, event, flow, fragment, icmp,
+    connection, context, event, fragment, icmp,
     maps::{self, config},
     packet::{
         self, KIND_ERROR, KIND_FLOW, KIND_FRAGMENT, KIND_LINK, Link, NEIGHBOUR_ADVERTISEMENT, NEXT_HOP,
@@ -33,7 +33,10 @@ pub fn from_pod(ctx: TcContext) -> i32 {
     // What a pod claims about its packets is forgotten.
     context::set_mark(skb, config.mark_mask, 0);
     match packet::parse(skb, packet) {
-        packet::IP => decide(skb, packet, config),
+        packet::IP => {
+            let decided = decide(skb, packet, config);
+            event::settle(packet, decided, EGRESS)
+        }
         packet::NOT_IP => frame(skb),
         _ => refuse(skb, Reason::InvalidPacket),
     }
@@ -65,24 +68,17 @@ fn owns(skb: *mut __sk_buff, address: &Address) -> bool {
 #[inline(always)]
 fn neighbour(skb: *mut __sk_buff, packet: &Packet) -> i32 {
     match packet.icmp {
-        ROUTER_ADVERTISEMENT | NEXT_HOP => drop(packet, Reason::UnsupportedL3, 0),
+        ROUTER_ADVERTISEMENT | NEXT_HOP => drop(Reason::UnsupportedL3),
         NEIGHBOUR_ADVERTISEMENT if !link_local(&packet.destination) && !owns(skb, &packet.destination) => {
-            drop(packet, Reason::InvalidSourceIp, 0)
+            drop(Reason::InvalidSourceIp)
         }
         _ => pass(packet),
     }
 }
 
 #[inline(always)]
-fn drop(packet: &Packet, reason: Reason, workload: u32) -> i32 {
-    drop_for(packet, reason as u16, workload)
-}
-
-/// The same with the number of the reason.
-#[inline(always)]
-fn drop_for(packet: &Packet, reason: u16, workload: u32) -> i32 {
-    event::drop(packet, reason, EGRESS, workload);
-    TC_ACT_SHOT
+fn drop(reason: Reason) -> i32 {
+    event::dropped(reason as u16)
 }
 
 #[inline(always)]
@@ -108,10 +104,10 @@ fn decide(skb: *mut __sk_buff, packet: &mut Packet, config: &Config) -> i32 {
         return neighbour(skb, packet);
     }
     let Some(workload) = maps::workload(&packet.sender) else {
-        return drop(packet, Reason::InvalidSourceIp, 0);
+        return drop(Reason::InvalidSourceIp);
     };
     if workload.ifindex != context::ifindex(skb) {
-        return drop(packet, Reason::InvalidSourceIp, 0);
+        return drop(Reason::InvalidSourceIp);
     }
     decide_for(skb, packet, workload, config)
 }
@@ -124,6 +120,7 @@ pub(crate) fn decide_for(
     workload: &Workload,
     config: &Config,
 ) -> i32 {
+    packet.workload = workload.id;
     fragment::follow(packet);
     match packet.kind {
         KIND_LINK => neighbour(skb, packet),
@@ -138,50 +135,68 @@ pub(crate) fn decide_for(
 fn flow(skb: *mut __sk_buff, packet: &mut Packet, workload: &Workload, config: &Config) -> i32 {
     let port = u16::from_be(packet.destination_port_be);
     let block = packet.protocol == TCP && port >= config.first_port && port <= config.last_port;
+    // The proxy's own ports come first: an entry may be one of before it had them.
     if block && to_connection(skb, packet, workload, config) {
         return delivered(skb, packet, workload, config);
     }
-    match flow::known(packet, EGRESS, workload, config) {
-        flow::NEW => {}
-        // The ingress side of a pod of this node may have sent the first packet to the proxy. The rest goes
-        // there at once: on the way round, connection tracking would find it invalid.
-        flow::PASS if packet.protocol == TCP && to_neighbour_in_proxy(skb, packet, workload, config) => {
-            return delivered(skb, packet, workload, config);
-        }
-        flow::PASS => return pass(packet),
-        code => return drop_for(packet, (code - flow::DROP) as u16, workload.id),
+    packet.name_connection();
+    let mut code = connection::known(packet, EGRESS, workload, config);
+    if code == connection::PASS {
+        return pass(packet);
     }
-    if packet.protocol == TCP && !block && to_connection(skb, packet, workload, config) {
+    // What the other end's policy gave to the proxy goes there at once: on the way round, connection tracking
+    // would find it invalid.
+    if code < connection::DROP && packet.protocol == TCP && to_connection(skb, packet, workload, config) {
         return delivered(skb, packet, workload, config);
     }
+    if code == connection::NEW {
+        code = new(packet, workload, config);
+    }
+    match code {
+        connection::PASS => pass(packet),
+        // Of a connection that the proxy does not know any more, its listener resets the rest.
+        connection::PROXIED => redirect(skb, packet, workload, config),
+        code => end(skb, packet, workload, config, (code - connection::DROP) as u16),
+    }
+}
+
+/// Decides about what the pod's end knows nothing of.
+#[inline(never)]
+fn new(packet: &mut Packet, workload: &Workload, config: &Config) -> u32 {
+    const NOT_TRANSLATED: u32 = connection::DROP + Reason::ServiceNotTranslated as u32;
     if let Some(service) = service::at(&packet.destination, packet.destination_port_be, packet.protocol) {
-        if service.flags & SERVICE_KEPT == 0 {
-            return drop(packet, Reason::ServiceNotTranslated, workload.id);
-        }
-        return redirect(skb, packet, workload, config, service.id);
+        packet.service = service.id;
+        return if service.flags & SERVICE_KEPT == 0 { NOT_TRANSLATED } else { connection::PROXIED };
     }
     if service::is_address(&packet.destination) {
-        return drop(packet, Reason::ServiceNotTranslated, workload.id);
+        return NOT_TRANSLATED;
     }
     let peer = policy::identity(&packet.destination);
-    let port = if packet::has_ports(packet.protocol) { packet.destination_port_be } else { 0 };
-    match flow::decide(EGRESS, peer, packet.protocol, port, workload, &mut packet.verdict) {
-        Action::Allow => {
-            if !flow::open(packet, EGRESS, workload, peer, config) {
-                return drop(packet, Reason::ConntrackInsertFailed, workload.id);
-            }
-            pass(packet)
-        }
-        Action::Redirect if packet.protocol == TCP => redirect(skb, packet, workload, config, 0),
-        Action::Redirect => drop(packet, Reason::RedirectUnsupported, workload.id),
-        Action::Deny => drop_for(packet, flow::denial(&packet.verdict), workload.id),
+    // The node's own address is also that of traffic from outside which the node has translated.
+    let opener = if peer == identity::HOST { identity::WORLD } else { peer };
+    packet.peer = peer;
+    connection::new(packet, EGRESS, (peer, opener), workload, config)
+}
+
+/// Drops a packet. Where it is from the middle of a connection, the pod is told that this is over: the stack
+/// resets what comes to a listener and belongs to nothing.
+#[inline(never)]
+fn end(skb: *mut __sk_buff, packet: &Packet, workload: &Workload, config: &Config, reason: u16) -> i32 {
+    if !packet.can_be_reset() || config.listeners == 0 {
+        return event::dropped(reason);
     }
+    let bridged = workload.flags & WORKLOAD_BRIDGED != 0;
+    if !bridged && proxy::assign_listener(skb, packet, config) != 0 {
+        return event::dropped(reason);
+    }
+    event::drop(packet, reason, EGRESS);
+    delivered(skb, packet, workload, config)
 }
 
 /// Why a packet is dropped that belongs to no flow which could be followed.
 #[inline(always)]
 pub(crate) fn unfollowed(packet: &Packet) -> u16 {
-    let reason = flow::denial(&packet.verdict);
+    let reason = connection::denial(&packet.verdict);
     if reason == Reason::PolicyDenied as u16 { Reason::UnknownL4 as u16 } else { reason }
 }
 
@@ -195,59 +210,44 @@ fn to_connection(skb: *mut __sk_buff, packet: &Packet, workload: &Workload, conf
     }
 }
 
-/// The same for a packet to another pod of this node; packets to others are spared the lookup.
-#[inline(always)]
-fn to_neighbour_in_proxy(skb: *mut __sk_buff, packet: &Packet, workload: &Workload, config: &Config) -> bool {
-    maps::workload(&packet.destination).is_some() && to_connection(skb, packet, workload, config)
-}
-
 /// A bridge forwards by MAC address, past the route lookup that delivers: our device instead.
 #[inline(always)]
 fn delivered(skb: *mut __sk_buff, packet: &Packet, workload: &Workload, config: &Config) -> i32 {
     // A socket is given whole segments only.
     if packet.fragment != WHOLE {
-        return drop(packet, Reason::FragmentUnsupported, workload.id);
+        return drop(Reason::FragmentUnsupported);
     }
     if workload.flags & WORKLOAD_BRIDGED != 0 { proxy::bounce(skb, config) } else { proxy::DELIVER }
 }
 
-#[inline(always)]
-fn redirect(
-    skb: *mut __sk_buff,
-    packet: &Packet,
-    workload: &Workload,
-    config: &Config,
-    service_id: u32,
-) -> i32 {
+#[inline(never)]
+fn redirect(skb: *mut __sk_buff, packet: &Packet, workload: &Workload, config: &Config) -> i32 {
     if packet.fragment != WHOLE {
-        return drop(packet, Reason::FragmentUnsupported, workload.id);
+        return drop(Reason::FragmentUnsupported);
     }
     if config.listeners == 0 {
-        return drop(packet, Reason::ProxyUnavailable, workload.id);
+        return drop(Reason::ProxyUnavailable);
     }
     if workload.flags & WORKLOAD_BRIDGED == 0 {
         match proxy::assign_listener(skb, packet, config) {
             0 => {}
-            reason => return drop_for(packet, reason, workload.id),
+            reason => return event::dropped(reason),
         }
     }
     event::count(0, METRIC_REDIRECT, EGRESS, packet.length);
-    if packet.opens() {
-        if service_id != 0 {
-            service::count(service_id, Counted::Redirected);
+    if packet.first != 0 {
+        if packet.service != 0 {
+            service::count(packet.service, Counted::Redirected);
         }
-        let mut event = event::about(packet, EVENT_REDIRECT, EGRESS, workload.id);
-        event.source_identity = workload.identity;
-        event.service_id = service_id;
-        event::send(event);
+        event::redirected(packet, EGRESS, (workload.identity, 0), (workload.id, packet.service));
     }
     delivered(skb, packet, workload, config)
 }
 
-#[inline(always)]
+#[inline(never)]
 fn error(skb: *mut __sk_buff, packet: &mut Packet, workload: &Workload, config: &Config) -> i32 {
     if !icmp::is_from_receiver(packet) {
-        return drop(packet, Reason::UnrelatedError, workload.id);
+        return drop(Reason::UnrelatedError);
     }
     if packet.protocol == TCP && proxy::knows(skb, packet, config) {
         context::set_mark(skb, config.mark_mask, config.to_proxy);
@@ -256,11 +256,8 @@ fn error(skb: *mut __sk_buff, packet: &mut Packet, workload: &Workload, config: 
     if !icmp::is_followed(packet) {
         return other(packet, workload);
     }
-    if flow::related(packet, config) {
-        pass(packet)
-    } else {
-        drop(packet, Reason::UnrelatedError, workload.id)
-    }
+    packet.name_connection();
+    if connection::related(packet, EGRESS) { pass(packet) } else { drop(Reason::UnrelatedError) }
 }
 
 #[inline(always)]
@@ -268,19 +265,19 @@ fn unknown_datagram(packet: &Packet, workload: &Workload) -> i32 {
     if workload.flags & WORKLOAD_EGRESS_OPEN != 0 && !service::is_address(&packet.receiver) {
         return pass(packet);
     }
-    drop(packet, Reason::FragmentUnsupported, workload.id)
+    drop(Reason::FragmentUnsupported)
 }
 
 /// No ports and no replies to remember: each packet is decided on its own.
 #[inline(always)]
 fn other(packet: &mut Packet, workload: &Workload) -> i32 {
     if service::is_address(&packet.receiver) {
-        return drop(packet, Reason::ServiceNotTranslated, workload.id);
+        return drop(Reason::ServiceNotTranslated);
     }
     let peer = policy::identity(&packet.receiver);
-    match flow::decide(EGRESS, peer, packet.outer_protocol(), 0, workload, &mut packet.verdict) {
+    match connection::decide(EGRESS, peer, packet.outer_protocol(), 0, workload, &mut packet.verdict) {
         Action::Allow => pass(packet),
-        Action::Redirect => drop(packet, Reason::RedirectUnsupported, workload.id),
-        Action::Deny => drop_for(packet, unfollowed(packet), workload.id),
+        Action::Redirect => drop(Reason::RedirectUnsupported),
+        Action::Deny => event::dropped(unfollowed(packet)),
     }
 }

@@ -1,21 +1,24 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 //! The kernel programs: one hook per file, over shared modules.
 //!
-//! Read `packet` first, then `fragment`, `maps`, `flow`, `icmp`, `policy` and `proxy`, then the hooks: `from_pod`,
-//! `to_pod`, `port`, `from_netdev`, `bounced`, and the sockets' `connect`, `datagram`, `bind`.
+//! Read `header` and `packet` first, then `fragment`, `maps`, `connection`, `tcp`, `share`, `icmp`, `policy`
+//! and `proxy`, then the hooks: `from_pod`, `to_pod`, `port`, `from_netdev`, `bounced`, and the sockets'
+//! `connect`, `datagram`, `bind`.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
 mod bind;
 mod bounced;
 mod connect;
+mod connection;
 mod context;
 mod datagram;
 mod event;
-mod flow;
 mod fragment;
 mod from_netdev;
 mod from_pod;
+mod header;
 mod icmp;
 mod maps;
 mod packet;
@@ -23,6 +26,8 @@ mod policy;
 mod port;
 mod proxy;
 mod service;
+mod share;
+mod tcp;
 mod to_pod;
 
 #[panic_handler]

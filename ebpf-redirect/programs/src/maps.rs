@@ -5,14 +5,14 @@
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     macros::map,
-    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, LruPerCpuHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
 };
 use weft_ebpf_common::{
     Verdict,
+    connection::{Connection, ConnectionKey, PlaceKey, Share},
     layout::{
-        Address, BackendKey, Config, DropKey, DropState, Endpoint, Flow, FlowKey, Fragmented, FragmentedKey,
-        MAX_LISTENERS, Metric, MetricKey, PolicyKey, ReverseKey, Service, ServiceCounters, ServiceKey,
-        Workload,
+        self, Address, BackendKey, Config, DropKey, DropState, Endpoint, Fragmented, FragmentedKey,
+        MAX_LISTENERS, Metric, PolicyKey, ReverseKey, Service, ServiceCounters, ServiceKey, Workload,
     },
 };
 
@@ -57,9 +57,19 @@ pub(crate) static IDENTITIES: LpmTrie<Address, u32> = LpmTrie::pinned(512_000, 0
 #[map(name = "weft_policy_v1")]
 pub(crate) static POLICY: LpmTrie<PolicyKey, Verdict> = LpmTrie::pinned(262_144, 0);
 
-/// Flows that stay in the kernel; written here, the oldest is evicted, user space ends idle ones.
-#[map(name = "weft_flows_v1")]
-pub(crate) static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::pinned(131_072, 0);
+/// Connections; written here, the oldest is evicted, user space removes idle ones. 131,072 of 184 bytes: what
+/// is half-open takes at most its places, the rest is for a thousand connections of each of a hundred pods.
+#[map(name = "weft_connections_v1")]
+pub(crate) static CONNECTIONS: LruHashMap<ConnectionKey, Connection> = LruHashMap::pinned(131_072, 0);
+
+/// Places of workloads for half-open connections; written here. 1,024 for each of 256 workloads, made as they
+/// are used.
+#[map(name = "weft_half_open_v1")]
+pub(crate) static HALF_OPENS: HashMap<PlaceKey, ConnectionKey> = HashMap::pinned(262_144, BPF_F_NO_PREALLOC);
+
+/// What each workload has used of its share; written here. As many as there are workloads.
+#[map(name = "weft_shares_v1")]
+pub(crate) static SHARES: LruPerCpuHashMap<u32, Share> = LruPerCpuHashMap::pinned(4_096, 0);
 
 /// Datagrams of which the first fragment was seen; written here, the oldest is evicted. 8,192 as in Cilium.
 #[map(name = "weft_fragmented_v1")]
@@ -69,9 +79,9 @@ pub(crate) static FRAGMENTED: LruHashMap<FragmentedKey, Fragmented> = LruHashMap
 #[map(name = "weft_drops_v1")]
 pub(crate) static DROPS: LruHashMap<DropKey, DropState> = LruHashMap::pinned(4_096, 0);
 
-/// Counters by reason, outcome and direction; written here. 512 exceeds the number of combinations.
+/// Counters of packets by what became of them, see `metric_index`; written here.
 #[map(name = "weft_metrics_v1")]
-pub(crate) static METRICS: PerCpuHashMap<MetricKey, Metric> = PerCpuHashMap::pinned(512, 0);
+pub(crate) static METRICS: PerCpuArray<Metric> = PerCpuArray::pinned(layout::METRICS, 0);
 
 /// Events for user space. 1 MiB holds 6,500 of them: a burst of the time that the reader may sleep.
 #[map(name = "weft_events_v1")]
@@ -80,6 +90,10 @@ pub(crate) static EVENTS: RingBuf = RingBuf::pinned(1 << 20, 0);
 /// Events that found the ring full; written here.
 #[map(name = "weft_lost_v1")]
 pub(crate) static LOST: PerCpuArray<u64> = PerCpuArray::pinned(1, 0);
+
+/// The connection that is being entered, see `connection::scratch`.
+#[map(name = "weft_entry_v1")]
+pub(crate) static ENTRY: PerCpuArray<Connection> = PerCpuArray::with_max_entries(1, 0);
 
 /// The value of a key. Plain numbers which user space may replace at any time: read a field once.
 #[inline(always)]

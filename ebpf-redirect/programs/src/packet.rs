@@ -2,14 +2,15 @@
 //! Reads what the decisions need from a packet, wherever its IP header starts: devices without an
 //! Ethernet header work the same.
 
-use core::mem::MaybeUninit;
+use aya_ebpf::{bindings::__sk_buff, macros::map, maps::PerCpuArray};
+use weft_ebpf_common::{Verdict, connection::ConnectionKey, layout::Address};
 
-use aya_ebpf::{
-    bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes_relative, macros::map, maps::PerCpuArray,
+use crate::{
+    context,
+    header::{Header, ipv4, ipv6, load},
 };
-use weft_ebpf_common::{Verdict, layout::Address};
 
-use crate::context;
+pub(crate) use crate::header::{FIRST, LATER, WHOLE};
 
 pub(crate) const TCP: u8 = 6;
 pub(crate) const UDP: u8 = 17;
@@ -17,10 +18,16 @@ pub(crate) const SCTP: u8 = 132;
 pub(crate) const ICMP: u8 = 1;
 pub(crate) const ICMPV6: u8 = 58;
 
+const ECHO_REQUEST: u8 = 8;
+const ECHO_REQUEST_V6: u8 = 128;
 /// ICMPv6 types of routers (RFC 4861 section 4): an offer to be one, and a better next hop.
 pub(crate) const ROUTER_ADVERTISEMENT: u8 = 134;
 pub(crate) const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
 pub(crate) const NEXT_HOP: u8 = 137;
+
+/// The chunk of SCTP that opens an association (RFC 9260 section 3.3.2), and none.
+const INIT: u8 = 1;
+const NO_CHUNK: u8 = u8::MAX;
 
 pub(crate) const FIN: u8 = 1;
 pub(crate) const SYN: u8 = 2;
@@ -30,14 +37,6 @@ pub(crate) const ACK: u8 = 16;
 const ETH_P_IP: u32 = 0x0800_u16.to_be() as u32;
 const ETH_P_IPV6: u32 = 0x86dd_u16.to_be() as u32;
 const ETH_P_ARP: u32 = 0x0806_u16.to_be() as u32;
-/// `BPF_HDR_START_NET` of `bpf_skb_load_bytes_relative`.
-const FROM_IP_HEADER: u32 = 1;
-/// `IP_OFFSET`: all but the "may be fragmented" bit and the reserved one (RFC 791).
-const FRAGMENT: u16 = 0x3fff;
-const FRAGMENT_OFFSET: u16 = 0x1fff;
-/// Extension headers that are walked; more are an invalid packet.
-const MAX_EXTENSIONS: u32 = 6;
-
 /// What a frame that is not IP says about who sends it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Link {
@@ -69,6 +68,29 @@ pub(crate) struct Packet {
     pub(crate) fragment: u8,
     /// Identification of the datagram of which it is a fragment.
     pub(crate) identification: u32,
+    /// TCP: number of the first byte.
+    pub(crate) sequence: u32,
+    /// TCP: number of the byte that the sender waits for.
+    pub(crate) acknowledged: u32,
+    /// TCP: how many bytes follow the header.
+    pub(crate) payload: u32,
+    /// SCTP: type of the first chunk.
+    pub(crate) chunk: u8,
+    /// The connection of the packet, see `name_connection`.
+    pub(crate) connection: ConnectionKey,
+    /// Which end of its connection sends it, see `sender_end`.
+    pub(crate) from_high: u8,
+    /// Whether it begins its connection, and whether it can open one: [`Packet::begins`], [`Packet::opens`].
+    pub(crate) first: u8,
+    pub(crate) opening: u8,
+    /// What the policy knows as its ports, that of the sender first.
+    pub(crate) policy_ports_be: [u16; 2],
+    /// Number of the workload that is asked; 0 before it is known.
+    pub(crate) workload: u32,
+    /// Identity of the other end, once its policy was asked.
+    pub(crate) peer: u32,
+    /// The service that it is sent to; 0 for none.
+    pub(crate) service: u32,
     /// What the policy said about it; none before it was asked.
     pub(crate) verdict: Verdict,
 }
@@ -85,13 +107,6 @@ pub(crate) const KIND_LINK: u8 = 2;
 pub(crate) const KIND_FRAGMENT: u8 = 3;
 /// Another protocol, or an ICMP message that is neither echo nor error.
 pub(crate) const KIND_OTHER: u8 = 4;
-
-/// No fragment.
-pub(crate) const WHOLE: u8 = 0;
-/// The first fragment of a datagram, with its ports.
-pub(crate) const FIRST: u8 = 1;
-/// Another fragment.
-pub(crate) const LATER: u8 = 2;
 
 /// The packet was read.
 pub(crate) const IP: u32 = 0;
@@ -118,144 +133,59 @@ impl Packet {
             icmp: 0,
             fragment: WHOLE,
             identification: 0,
+            sequence: 0,
+            acknowledged: 0,
+            payload: 0,
+            chunk: NO_CHUNK,
+            connection: ConnectionKey {
+                addresses: [Address([0; 4]); 2],
+                ports_be: [0; 2],
+                protocol: 0,
+                space: 0,
+                pad: 0,
+            },
+            from_high: 0,
+            first: 0,
+            opening: 0,
+            policy_ports_be: [0; 2],
+            workload: 0,
+            peer: 0,
+            service: 0,
             verdict: Verdict::NONE,
         }
     }
 
-    /// The first packet of a TCP connection.
+    /// The first packet of a connection of a protocol that says so.
     #[inline(always)]
-    pub(crate) fn opens(&self) -> bool {
-        self.protocol == TCP && self.tcp_flags & (SYN | ACK | RST) == SYN
-    }
-}
-
-#[inline(always)]
-fn load<T: Copy>(skb: *mut __sk_buff, offset: u32) -> Option<T> {
-    let mut value = MaybeUninit::<T>::uninit();
-    // SAFETY: the value is as long as the helper is told to write.
-    let done = unsafe {
-        bpf_skb_load_bytes_relative(
-            skb.cast(),
-            offset,
-            value.as_mut_ptr().cast(),
-            size_of::<T>() as u32,
-            FROM_IP_HEADER,
-        )
-    };
-    if done != 0 {
-        return None;
-    }
-    // SAFETY: the helper has written all of it, and only types that any bytes are valid for are loaded.
-    Some(unsafe { value.assume_init() })
-}
-
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Ipv4 {
-    version_length: u8,
-    service: u8,
-    length: u16,
-    id: u16,
-    fragment: u16,
-    ttl: u8,
-    protocol: u8,
-    checksum: u16,
-    source: u32,
-    destination: u32,
-}
-
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Ipv6 {
-    version_flow: u32,
-    length: u16,
-    next: u8,
-    hops: u8,
-    source: [u32; 4],
-    destination: [u32; 4],
-}
-
-/// An IP header at some offset: the outer one, or the one inside of an ICMP error.
-struct Header {
-    source: Address,
-    destination: Address,
-    protocol: u8,
-    /// [`WHOLE`], [`FIRST`] or [`LATER`].
-    fragment: u8,
-    identification: u32,
-    /// Where the next header starts.
-    next: u32,
-}
-
-#[inline(always)]
-fn ipv4(skb: *mut __sk_buff, at: u32) -> Option<Header> {
-    let header: Ipv4 = load(skb, at)?;
-    let length = u32::from(header.version_length & 15) * 4;
-    if header.version_length >> 4 != 4 || length < 20 {
-        return None;
-    }
-    let fragment = u16::from_be(header.fragment);
-    Some(Header {
-        source: Address::v4(header.source),
-        destination: Address::v4(header.destination),
-        protocol: header.protocol,
-        fragment: match fragment {
-            _ if fragment & FRAGMENT_OFFSET != 0 => LATER,
-            _ if fragment & FRAGMENT != 0 => FIRST,
-            _ => WHOLE,
-        },
-        identification: u32::from(header.id),
-        next: at + length,
-    })
-}
-
-#[inline(always)]
-fn ipv6(skb: *mut __sk_buff, at: u32) -> Option<Header> {
-    let header: Ipv6 = load(skb, at)?;
-    if u32::from_be(header.version_flow) >> 28 != 6 {
-        return None;
-    }
-    let mut found = Header {
-        source: Address(header.source),
-        destination: Address(header.destination),
-        protocol: header.next,
-        fragment: WHOLE,
-        identification: 0,
-        next: at + 40,
-    };
-    for _ in 0..MAX_EXTENSIONS {
-        // Hop-by-hop, routing, fragment, authentication and destination options (RFC 8200 section 4).
-        match found.protocol {
-            0 | 43 | 60 => {
-                let extension: [u8; 2] = load(skb, found.next)?;
-                found.protocol = extension[0];
-                found.next += (u32::from(extension[1]) + 1) * 8;
-            }
-            44 => {
-                let extension: [u8; 8] = load(skb, found.next)?;
-                let field = u16::from_be_bytes([extension[2], extension[3]]);
-                found.protocol = extension[0];
-                found.next += 8;
-                found.identification =
-                    u32::from_ne_bytes([extension[4], extension[5], extension[6], extension[7]]);
-                if field & 0xfff8 != 0 {
-                    found.fragment = LATER;
-                    return Some(found);
-                }
-                // Offset zero and no more to come is a whole datagram (RFC 6946).
-                if field & 1 != 0 {
-                    found.fragment = FIRST;
-                }
-            }
-            51 => {
-                let extension: [u8; 2] = load(skb, found.next)?;
-                found.protocol = extension[0];
-                found.next += (u32::from(extension[1]) + 2) * 4;
-            }
-            _ => return Some(found),
+    pub(crate) fn begins(&self) -> bool {
+        match self.protocol {
+            TCP => self.tcp_flags & (SYN | ACK | RST) == SYN,
+            SCTP => self.chunk == INIT,
+            _ => false,
         }
     }
-    None
+
+    /// Whether the packet can open a connection. Of datagrams each can.
+    #[inline(always)]
+    pub(crate) fn opens(&self) -> bool {
+        match self.protocol {
+            TCP | SCTP => self.begins(),
+            UDP => true,
+            _ => self.icmp == ECHO_REQUEST || self.icmp == ECHO_REQUEST_V6,
+        }
+    }
+
+    /// A segment from the middle of a TCP connection, which a reset answers.
+    #[inline(always)]
+    pub(crate) fn can_be_reset(&self) -> bool {
+        self.protocol == TCP && self.fragment == WHOLE && !self.begins() && self.tcp_flags & RST == 0
+    }
+
+    /// Which end of its connection sends it.
+    #[inline(always)]
+    pub(crate) fn sender_end(&self) -> usize {
+        usize::from(self.from_high & 1)
+    }
 }
 
 /// The packet in hand, see [`scratch`].
@@ -316,8 +246,16 @@ fn ip(skb: *mut __sk_buff, v4: bool, packet: &mut Packet) -> Option<()> {
             packet.destination_port_be = ports[1];
             if header.protocol == TCP {
                 // The whole fixed header must be there (RFC 9293 section 3.1).
-                let rest: [u8; 16] = load(skb, header.next + 4)?;
-                packet.tcp_flags = rest[9];
+                let rest: TcpRest = load(skb, header.next + 4)?;
+                packet.tcp_flags = rest.flags;
+                packet.sequence = u32::from_be(rest.sequence);
+                packet.acknowledged = u32::from_be(rest.acknowledged);
+                let start = header.next + u32::from(rest.offset >> 4) * 4;
+                packet.payload = header.end.saturating_sub(start);
+            } else if header.protocol == SCTP
+                && let Some(chunk) = load::<u8>(skb, header.next + 12)
+            {
+                packet.chunk = chunk;
             }
         }
         ICMP if v4 => icmp(skb, header.next, packet)?,
@@ -337,7 +275,7 @@ fn icmp(skb: *mut __sk_buff, at: u32, packet: &mut Packet) -> Option<()> {
     let message: [u8; 8] = load(skb, at)?;
     packet.icmp = message[0];
     match message[0] {
-        0 | 8 => echo(&message, packet),
+        0 | ECHO_REQUEST => echo(&message, packet),
         // Unreachable, time exceeded, parameter problem (RFC 792).
         3 | 11 | 12 => {
             let inner = ipv4(skb, at + 8)?;
@@ -353,7 +291,7 @@ fn icmpv6(skb: *mut __sk_buff, at: u32, packet: &mut Packet) -> Option<()> {
     let message: [u8; 8] = load(skb, at)?;
     packet.icmp = message[0];
     match message[0] {
-        128 | 129 => echo(&message, packet),
+        ECHO_REQUEST_V6 | 129 => echo(&message, packet),
         // Unreachable, too big, time exceeded, parameter problem (RFC 4443).
         1..=4 => {
             let inner = ipv6(skb, at + 8)?;
@@ -376,10 +314,19 @@ fn icmpv6(skb: *mut __sk_buff, at: u32, packet: &mut Packet) -> Option<()> {
 
 #[inline(always)]
 fn echo(message: &[u8; 8], packet: &mut Packet) {
-    let identifier = u16::from_ne_bytes([message[4], message[5]]);
     packet.kind = KIND_FLOW;
-    packet.source_port_be = identifier;
-    packet.destination_port_be = identifier;
+    (packet.source_port_be, packet.destination_port_be) = echo_ports(message);
+}
+
+/// The identifier is the port of who asks.
+#[inline(always)]
+fn echo_ports(message: &[u8; 8]) -> (u16, u16) {
+    let identifier = u16::from_ne_bytes([message[4], message[5]]);
+    if message[0] == ECHO_REQUEST || message[0] == ECHO_REQUEST_V6 {
+        (identifier, 0)
+    } else {
+        (0, identifier)
+    }
 }
 
 #[inline(always)]
@@ -400,13 +347,24 @@ fn error(skb: *mut __sk_buff, inner: &Header, packet: &mut Packet) -> Option<()>
         }
         ICMP | ICMPV6 => {
             let message: [u8; 8] = load(skb, inner.next)?;
-            let identifier = u16::from_ne_bytes([message[4], message[5]]);
-            packet.source_port_be = identifier;
-            packet.destination_port_be = identifier;
+            (packet.destination_port_be, packet.source_port_be) = echo_ports(&message);
         }
         _ => {}
     }
     Some(())
+}
+
+/// A TCP header behind its ports.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct TcpRest {
+    sequence: u32,
+    acknowledged: u32,
+    offset: u8,
+    flags: u8,
+    window: u16,
+    checksum: u16,
+    urgent: u16,
 }
 
 /// ARP for IPv4 over Ethernet (RFC 826).

@@ -69,7 +69,10 @@ fn sent(skb: *mut __sk_buff, packet: &mut Packet, config: &Config) -> i32 {
         return claim(skb, &packet.destination);
     }
     match owner(skb, &packet.sender) {
-        Owner::Here(workload) => from_pod::decide_for(skb, packet, workload, config),
+        Owner::Here(workload) => {
+            let decided = from_pod::decide_for(skb, packet, workload, config);
+            event::settle(packet, decided, EGRESS)
+        }
         Owner::Elsewhere => refuse(skb, Reason::InvalidSourceIp, EGRESS),
         Owner::Nobody => from_netdev::hand_over(skb, packet, config),
     }
@@ -107,7 +110,10 @@ pub fn to_port(ctx: TcContext) -> i32 {
     let skb = ctx.skb.skb;
     match packet::parse(skb, packet) {
         packet::IP => match owner(skb, &packet.receiver) {
-            Owner::Here(workload) => to_pod::decide_for(skb, packet, workload, config),
+            Owner::Here(workload) => {
+                let decided = to_pod::decide_for(skb, packet, workload, config);
+                event::settle(packet, decided, INGRESS)
+            }
             // The bridge sends to every port what it has not learned; the right one decides.
             Owner::Elsewhere => TC_ACT_SHOT,
             Owner::Nobody => TC_ACT_UNSPEC,

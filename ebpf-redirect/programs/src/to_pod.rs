@@ -9,13 +9,13 @@ use aya_ebpf::{
 use weft_ebpf_common::{
     Action, Reason, identity,
     layout::{
-        Config, EVENT_REDIRECT, INGRESS, METRIC_DROP, METRIC_FROM_PROXY, METRIC_PASS, METRIC_REDIRECT,
-        WORKLOAD_INGRESS_OPEN, Workload,
+        Config, INGRESS, METRIC_DROP, METRIC_FROM_PROXY, METRIC_PASS, METRIC_REDIRECT, WORKLOAD_INGRESS_OPEN,
+        Workload,
     },
 };
 
 use crate::{
-    context, event, flow, fragment,
+    connection, context, event, fragment,
     from_pod::unfollowed,
     icmp,
     maps::{self, config},
@@ -29,7 +29,10 @@ pub fn to_pod(ctx: TcContext) -> i32 {
     let (Some(config), Some(packet)) = (config(), packet::scratch()) else { return TC_ACT_SHOT };
     let skb = ctx.skb.skb;
     match packet::parse(skb, packet) {
-        packet::IP => decide(skb, packet, config),
+        packet::IP => {
+            let decided = decide(skb, packet, config);
+            event::settle(packet, decided, INGRESS)
+        }
         packet::NOT_IP => TC_ACT_UNSPEC,
         _ => {
             event::count(Reason::InvalidPacket as u16, METRIC_DROP, INGRESS, context::length(skb));
@@ -39,15 +42,8 @@ pub fn to_pod(ctx: TcContext) -> i32 {
 }
 
 #[inline(always)]
-fn drop(packet: &Packet, reason: Reason, workload: u32) -> i32 {
-    drop_for(packet, reason as u16, workload)
-}
-
-/// The same with the number of the reason.
-#[inline(always)]
-fn drop_for(packet: &Packet, reason: u16, workload: u32) -> i32 {
-    event::drop(packet, reason, INGRESS, workload);
-    TC_ACT_SHOT
+fn drop(reason: Reason) -> i32 {
+    event::dropped(reason as u16)
 }
 
 #[inline(always)]
@@ -64,7 +60,7 @@ fn decide(skb: *mut __sk_buff, packet: &mut Packet, config: &Config) -> i32 {
         Some(workload) => decide_for(skb, packet, workload, config),
         None if packet.kind == KIND_LINK => pass(packet),
         None if proxy::sent(skb, packet, config) => from_proxy(packet),
-        None => drop(packet, Reason::UnknownDestination, 0),
+        None => drop(Reason::UnknownDestination),
     }
 }
 
@@ -82,6 +78,7 @@ pub(crate) fn decide_for(
     workload: &Workload,
     config: &Config,
 ) -> i32 {
+    packet.workload = workload.id;
     if packet.kind == KIND_LINK {
         return pass(packet);
     }
@@ -93,7 +90,7 @@ pub(crate) fn decide_for(
         KIND_FLOW => flow(skb, packet, workload, config),
         KIND_ERROR => error(skb, packet, workload, config),
         KIND_FRAGMENT if workload.flags & WORKLOAD_INGRESS_OPEN != 0 => pass(packet),
-        KIND_FRAGMENT => drop(packet, Reason::FragmentUnsupported, workload.id),
+        KIND_FRAGMENT => drop(Reason::FragmentUnsupported),
         _ => other(skb, packet, workload),
     }
 }
@@ -112,87 +109,95 @@ fn sender(skb: *mut __sk_buff, packet: &Packet) -> u32 {
 #[inline(always)]
 fn flow(skb: *mut __sk_buff, packet: &mut Packet, workload: &Workload, config: &Config) -> i32 {
     let port = u16::from_be(packet.destination_port_be);
-    let block = packet.protocol == TCP && port >= config.first_port && port <= config.last_port;
+    let tcp = packet.protocol == TCP;
+    let block = tcp && port >= config.first_port && port <= config.last_port;
+    // The proxy's own ports come first: an entry may be one of before it had them.
     if block && proxy::knows(skb, packet, config) {
-        return around(skb, packet, workload, config);
+        return around(skb, packet, config);
     }
-    match flow::known(packet, INGRESS, workload, config) {
-        flow::NEW => {}
-        flow::PASS => return pass(packet),
-        code => return drop_for(packet, (code - flow::DROP) as u16, workload.id),
+    packet.name_connection();
+    let mut code = connection::known(packet, INGRESS, workload, config);
+    if code == connection::PASS {
+        return pass(packet);
     }
-    if packet.protocol == TCP && !block && proxy::knows(skb, packet, config) {
-        return around(skb, packet, workload, config);
+    if code == connection::PROXIED || code == connection::NEW && tcp && proxy::knows(skb, packet, config) {
+        return around(skb, packet, config);
     }
-    let peer = sender(skb, packet);
-    let port = if packet::has_ports(packet.protocol) { packet.destination_port_be } else { 0 };
-    match flow::decide(INGRESS, peer, packet.protocol, port, workload, &mut packet.verdict) {
-        Action::Allow => allow(packet, workload, peer, config),
-        Action::Redirect if packet.protocol == TCP => redirect(skb, packet, workload, peer, config),
-        Action::Redirect => drop(packet, Reason::RedirectUnsupported, workload.id),
-        Action::Deny => drop_for(packet, flow::denial(&packet.verdict), workload.id),
+    if code == connection::NEW {
+        packet.peer = sender(skb, packet);
+        code = new(packet, workload, config);
+    }
+    match code {
+        connection::PASS => pass(packet),
+        connection::PROXIED => redirect(skb, packet, workload, config),
+        code => end(skb, packet, config, (code - connection::DROP) as u16),
     }
 }
 
-#[inline(always)]
-fn allow(packet: &Packet, workload: &Workload, peer: u32, config: &Config) -> i32 {
-    if !flow::open(packet, INGRESS, workload, peer, config) {
-        return drop(packet, Reason::ConntrackInsertFailed, workload.id);
+/// Decides about what the pod's end knows nothing of.
+#[inline(never)]
+fn new(packet: &mut Packet, workload: &Workload, config: &Config) -> u32 {
+    let peers = (policy::identity(&packet.sender), packet.peer);
+    connection::new(packet, INGRESS, peers, workload, config)
+}
+
+/// Drops a packet. Where it is from the middle of a connection, who sent it is told that this is over: the
+/// stack resets what comes to a listener and belongs to nothing.
+#[inline(never)]
+fn end(skb: *mut __sk_buff, packet: &Packet, config: &Config, reason: u16) -> i32 {
+    if !packet.can_be_reset() || config.listeners == 0 {
+        return event::dropped(reason);
     }
-    pass(packet)
+    event::drop(packet, reason, INGRESS);
+    proxy::bounce(skb, config)
 }
 
 /// Sockets can be assigned at ingress only.
-#[inline(always)]
-fn redirect(skb: *mut __sk_buff, packet: &Packet, workload: &Workload, peer: u32, config: &Config) -> i32 {
+#[inline(never)]
+fn redirect(skb: *mut __sk_buff, packet: &Packet, workload: &Workload, config: &Config) -> i32 {
     if config.listeners == 0 {
-        return drop(packet, Reason::ProxyUnavailable, workload.id);
+        return drop(Reason::ProxyUnavailable);
     }
     event::count(0, METRIC_REDIRECT, INGRESS, packet.length);
-    if packet.opens() {
-        let mut event = event::about(packet, EVENT_REDIRECT, INGRESS, workload.id);
-        event.source_identity = peer;
-        event.destination_identity = workload.identity;
-        event::send(event);
+    connection::give_to_proxy(packet);
+    if packet.first != 0 {
+        event::redirected(packet, INGRESS, (packet.peer, workload.identity), (workload.id, 0));
     }
-    around(skb, packet, workload, config)
+    around(skb, packet, config)
 }
 
 /// To the proxy, by the way of our device.
 #[inline(always)]
-fn around(skb: *mut __sk_buff, packet: &Packet, workload: &Workload, config: &Config) -> i32 {
+fn around(skb: *mut __sk_buff, packet: &Packet, config: &Config) -> i32 {
     // A socket is given whole segments only.
     if packet.fragment != WHOLE {
-        return drop(packet, Reason::FragmentUnsupported, workload.id);
+        return drop(Reason::FragmentUnsupported);
     }
     proxy::bounce(skb, config)
 }
 
-#[inline(always)]
+#[inline(never)]
 fn error(skb: *mut __sk_buff, packet: &mut Packet, workload: &Workload, config: &Config) -> i32 {
     if !icmp::is_from_the_way(packet) {
-        return drop(packet, Reason::UnrelatedError, workload.id);
+        return drop(Reason::UnrelatedError);
     }
     if packet.protocol == TCP && proxy::knows(skb, packet, config) {
-        return around(skb, packet, workload, config);
+        return around(skb, packet, config);
     }
     if !icmp::is_followed(packet) {
         return other(skb, packet, workload);
     }
-    if flow::related(packet, config) {
-        pass(packet)
-    } else {
-        drop(packet, Reason::UnrelatedError, workload.id)
-    }
+    packet.name_connection();
+    if connection::related(packet, INGRESS) { pass(packet) } else { drop(Reason::UnrelatedError) }
 }
 
 /// No ports and no replies to remember: each packet is decided on its own.
 #[inline(always)]
 fn other(skb: *mut __sk_buff, packet: &mut Packet, workload: &Workload) -> i32 {
     let peer = sender(skb, packet);
-    match flow::decide(INGRESS, peer, packet.outer_protocol(), 0, workload, &mut packet.verdict) {
+    match connection::decide(INGRESS, peer, packet.outer_protocol(), 0, workload, &mut packet.verdict) {
         Action::Allow => pass(packet),
-        Action::Redirect => drop(packet, Reason::RedirectUnsupported, workload.id),
-        Action::Deny => drop_for(packet, unfollowed(packet), workload.id),
+        Action::Redirect => drop(Reason::RedirectUnsupported),
+        Action::Deny => event::dropped(unfollowed(packet)),
     }
 }

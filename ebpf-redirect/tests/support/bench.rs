@@ -6,9 +6,10 @@ use std::net::IpAddr;
 
 use weft_ebpf_common::{
     Reason, Verdict,
+    connection::{Connection, ConnectionKey},
     layout::{
-        Address, Config, METRIC_DROP, POLICY_PREFIX, PolicyKey, Service, ServiceKey, WORKLOAD_EGRESS_OPEN,
-        WORKLOAD_INGRESS_OPEN, Workload,
+        Address, Config, METRIC_DROP, METRICS, POLICY_PREFIX, PolicyKey, Service, ServiceKey,
+        WORKLOAD_EGRESS_OPEN, WORKLOAD_INGRESS_OPEN, Workload, metric_of,
     },
     verdict::{Level, TIER_NORMAL},
 };
@@ -98,6 +99,10 @@ impl Bench {
                 last_port: 65_535,
                 datagram_idle_s: 60,
                 stream_idle_s: 3600,
+                half_open_s: 30,
+                closed_s: 10,
+                half_open_places: 64,
+                events_per_second: 100,
                 ..Config::default()
             };
         }
@@ -240,12 +245,31 @@ impl Bench {
         self.packet(from, to, 44, &[&[UDP, 0, 0, 1, 0, 0, 0, 7], &whole[54..]].concat())
     }
 
+    /// The entry of the connection of which a packet from one to the other is part.
+    pub(crate) fn connection(
+        &self,
+        (from, to): (usize, usize),
+        ports: (u16, u16),
+        protocol: u8,
+    ) -> Option<Connection> {
+        let ends = ((self.address(from), ports.0.to_be()), (self.address(to), ports.1.to_be()));
+        self.maps.connections.lookup(&ConnectionKey::of(ends.0, ends.1, protocol).0).unwrap()
+    }
+
+    /// Forgets every connection.
+    pub(crate) fn forget(&self) {
+        self.maps.connections.keys().unwrap().iter().for_each(|key| {
+            self.maps.connections.remove(key).unwrap();
+        });
+    }
+
     pub(crate) fn drops(&self) -> Vec<(u16, u8, u64)> {
         let mut drops = Vec::new();
-        for key in self.maps.metrics.keys().unwrap() {
-            if key.outcome == METRIC_DROP {
-                let values = self.maps.metrics.lookup(&key).unwrap().unwrap();
-                drops.push((key.reason, key.direction, values.iter().map(|value| value.packets).sum()));
+        for index in 0..METRICS {
+            let (reason, outcome, direction) = metric_of(index);
+            if outcome == METRIC_DROP {
+                let values = self.maps.metrics.lookup(&index).unwrap().unwrap();
+                drops.push((reason, direction, values.iter().map(|value| value.packets).sum()));
             }
         }
         drops

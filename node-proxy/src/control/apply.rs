@@ -176,7 +176,7 @@ impl Applier {
     async fn on_tick(&mut self) {
         let state = Arc::clone(self.plane.state());
         let Some(kernel) = &mut self.kernel else { return };
-        kernel::report_expired(&kernel.datapath, &state, &kernel.ring);
+        kernel::report_expired(&mut kernel.datapath, &state, &kernel.ring);
         let Some(commit) = kernel.pending.clone() else { return };
         if kernel.apply(&commit, state, self.plane.captured()).await {
             let rejected = self.plane.rejected().to_vec();

@@ -95,7 +95,7 @@ pub(crate) async fn report(
 }
 
 /// Reports flows that the datapath forgot because they were idle for too long.
-pub(crate) fn report_expired(datapath: &Datapath, state: &MeshState, ring: &FlowRing) {
+pub(crate) fn report_expired(datapath: &mut Datapath, state: &MeshState, ring: &FlowRing) {
     match datapath.expire() {
         Ok(expired) => ring.push_all(expired.into_iter().map(|event| flow(state, event))),
         Err(error) => tracing::error!(%error, "idle flows cannot be removed from the kernel's table"),
