@@ -204,3 +204,24 @@ fn the_server_renews_its_certificate_before_it_expires() {
     assert_eq!(first.cert, renewing.at(start + SERVER_LIFETIME / 2).cert);
     assert_ne!(first.cert, renewing.at(start + SERVER_LIFETIME * 3 / 4).cert);
 }
+
+#[test]
+fn what_a_failed_handshake_means_is_said_with_what_to_do() {
+    let now = UnixTime::since_unix_epoch(Duration::from_secs(1_000));
+    let later = UnixTime::since_unix_epoch(Duration::from_secs(2_000));
+    let alert = Error::AlertReceived;
+    for (error, hint) in [
+        (CertificateError::UnknownIssuer.into(), "the token of this one"),
+        (CertificateError::NotValidYet.into(), "not valid yet by the clock of this machine"),
+        (CertificateError::NotValidYetContext { time: now, not_before: later }.into(), "set that clock"),
+        (CertificateError::Expired.into(), "expired by the clock of this machine"),
+        (CertificateError::ExpiredContext { time: later, not_after: now }.into(), "set that clock"),
+        (Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType), "does not speak TLS"),
+        (alert(AlertDescription::CertificateExpired), "set the clock"),
+        (alert(AlertDescription::UnknownCA), "has to join again"),
+    ] {
+        let in_io = io::Error::other::<Error>(error);
+        assert!(explain(&in_io).is_some_and(|text| text.contains(hint)), "{in_io}");
+    }
+    assert_eq!(explain(&io::Error::other("anything else")), None);
+}
