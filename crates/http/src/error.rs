@@ -41,6 +41,11 @@ impl Error {
         Error::new(Reason::UpstreamProtocol, 502, detail)
     }
 
+    /// The first bytes of a connection, or a request, did not come in time (RFC 9110, section 15.5.9).
+    pub const fn late(detail: &'static str) -> Self {
+        Error::new(Reason::RequestTimeout, 408, detail)
+    }
+
     /// The same as the fault of an upstream, for rules that hold for both sides.
     pub(crate) fn of_upstream(self) -> Self {
         Error { scope: self.scope, ..Error::upstream(self.detail) }

@@ -196,6 +196,19 @@ impl Head {
         Values::new(self, name)
     }
 
+    /// Every value of a name that was not made a [`Name`] before, in order. Its case does not matter.
+    #[inline]
+    pub fn values_named<'a, 'n>(&'a self, name: &'n [u8]) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
+        let known = FieldName::of(name);
+        let is_named = move |field: &&Field| {
+            field.known == known && (known != FieldName::Other || self.name(field).eq_ignore_ascii_case(name))
+        };
+        // No field of this name stands before the first of the known, or of all others.
+        let from = usize::from(self.first[known as usize]).checked_sub(1).unwrap_or(self.fields.len());
+        let fields = self.fields.get(from..).unwrap_or_default().iter();
+        fields.filter(|field| field.is_live()).filter(is_named).map(|field| self.value(field))
+    }
+
     /// All values of a name as one list: a single one as it stands, several joined in `scratch`, cookies by
     /// `; ` (RFC 9113, section 8.2.3) and all others by `,` (RFC 9110, section 5.3).
     pub fn combined<'a>(&'a self, name: &'a Name, scratch: &'a mut Vec<u8>) -> Option<&'a [u8]> {

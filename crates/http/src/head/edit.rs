@@ -40,6 +40,31 @@ impl Head {
         self.push(field)
     }
 
+    /// Makes the fields of this name one list that ends with this value (RFC 9110, section 5.3), in the place of
+    /// the first of them; without any it is the only one.
+    pub fn extend_list(&mut self, name: &Name, value: Value<'_>) -> Result<(), TooLarge> {
+        let Some(first) = self.find(name) else { return self.append(name, value) };
+        let end = self.fields.len();
+        let named = |head: &Head, at: &usize| head.is_named(*at, name);
+        let listed = |at: usize| self.fields[at].value.len() + 2;
+        let len = (first..end).filter(|at| named(self, at)).map(listed).sum::<usize>();
+        let start = self.text.len();
+        if len + value.as_bytes().len() > MAX_TEXT - start.min(MAX_TEXT) {
+            return Err(TooLarge);
+        }
+        for at in first..end {
+            if named(self, &at) {
+                let value = self.fields[at].value;
+                self.text.extend_from_within(value.start()..value.end());
+                self.text.extend_from_slice(b", ");
+            }
+        }
+        self.text.extend_from_slice(value.as_bytes());
+        let value = Span::new(start, self.text.len());
+        self.replace(first, name, value);
+        Ok(())
+    }
+
     /// Replaces every field of this name by one, which stands where the first of them stood, or last.
     pub fn set(&mut self, name: &Name, value: Value<'_>) -> Result<(), TooLarge> {
         let Some(first) = self.find(name) else { return self.append(name, value) };
@@ -47,6 +72,13 @@ impl Head {
         self.remove_from(first + 1, name);
         self.fields[first] = field;
         Ok(())
+    }
+
+    /// Gives the first field of a name another value, and takes the others away.
+    fn replace(&mut self, first: usize, name: &Name, value: Span) {
+        self.remove_from(first + 1, name);
+        let field = &mut self.fields[first];
+        *field = Field { name: field.name, value, known: field.known, ..Field::default() };
     }
 
     /// Adds the text of a field as HTTP/1.1 writes it, so that it is copied as it stands there.

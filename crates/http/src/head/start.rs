@@ -204,6 +204,11 @@ impl Head {
         self.start.version
     }
 
+    /// Says which version the sender spoke, of a head that was not read from a connection.
+    pub fn set_version(&mut self, version: Version) {
+        self.start.version = version;
+    }
+
     /// The method.
     #[inline]
     pub fn method(&self) -> Method {
@@ -305,6 +310,25 @@ impl Head {
         let query_at = octets::query_at(target).ok_or(InvalidStart::Target)? as u32;
         let text = self.add_text(target)?;
         self.start.effective = Target { text, query_at };
+        Ok(())
+    }
+
+    /// Rewrites the path: `with` stands where its first `covered` bytes stood, and what is behind them and the
+    /// query stay. The received target stays.
+    pub fn set_path_start(&mut self, covered: usize, with: &[u8]) -> Result<(), InvalidStart> {
+        let (from, end) = (self.start.effective.text.start(), self.start.effective.text.end());
+        let rest = from + covered.min(self.start.effective.query_at as usize)..end;
+        let at = self.text.len();
+        if with.len() + rest.len() > super::MAX_TEXT - at.min(super::MAX_TEXT) {
+            return Err(super::TooLarge.into());
+        }
+        self.text.extend_from_slice(with);
+        self.text.extend_from_within(rest);
+        let Some(query_at) = octets::query_at(&self.text[at..]) else {
+            self.text.truncate(at);
+            return Err(InvalidStart::Target);
+        };
+        self.start.effective = Target { text: Span::new(at, self.text.len()), query_at: query_at as u32 };
         Ok(())
     }
 

@@ -40,6 +40,22 @@ fn fields_are_found_by_name_and_in_order() {
 }
 
 #[test]
+fn fields_are_found_by_the_text_of_a_name() {
+    let mut head = head();
+    head.append(&other("x-two"), value("2")).expect("room");
+    head.append(&other("x-one"), value("3")).expect("room");
+    for name in ["accept", "ACCEPT", "x-one", "X-Two", "x-none", "cookie", "content-length"] {
+        let by_text: Vec<_> = head.values_named(name.as_bytes()).collect();
+        assert_eq!(by_text, head.values(&other(name)).collect::<Vec<_>>(), "{name}");
+    }
+    assert_eq!(head.values_named(b"x-one").count(), 2);
+    head.remove(&other("x-one"));
+    head.remove(&ACCEPT);
+    assert_eq!(head.values_named(b"x-one").chain(head.values_named(b"accept")).count(), 0);
+    assert_eq!(head.values_named(b"x-two").collect::<Vec<_>>(), [b"2"]);
+}
+
+#[test]
 fn set_replaces_every_field_of_the_name_in_the_place_of_the_first() {
     let mut head = head();
     head.set(&ACCEPT, value("c")).expect("room");
@@ -53,6 +69,39 @@ fn set_replaces_every_field_of_the_name_in_the_place_of_the_first() {
     assert!(head.remove(&other("x-one")) && !head.remove(&other("x-one")));
     assert!(head.remove(&other("X-TWO")) && head.remove(&ACCEPT));
     assert_eq!(lines(&head), ["content-length: 3"]);
+}
+
+#[test]
+fn a_list_is_extended_in_the_place_of_its_first_field() {
+    let mut head = head();
+    head.extend_list(&ACCEPT, value("c")).expect("room");
+    head.extend_list(&other("x-one"), value("2")).expect("room");
+    head.extend_list(&other("x-two"), value("3")).expect("room");
+    assert_eq!(lines(&head), ["accept: a, b, c", "x-one: 1, 2", "content-length: 3", "x-two: 3"]);
+    let long = "x".repeat(MAX_TEXT);
+    assert_eq!(head.extend_list(&ACCEPT, value(&long)), Err(TooLarge));
+}
+
+#[test]
+fn the_start_of_a_path_is_rewritten_alone() {
+    for (target, covered, with, wanted) in [
+        (&b"/a/b?q=/a"[..], 2, &b"/xyz"[..], &b"/xyz/b?q=/a"[..]),
+        (b"/a?q", 2, b"/", b"/?q"),
+        (b"/a?q", 99, b"/b", b"/b?q"),
+        (b"/a", 0, b"/b", b"/b/a"),
+    ] {
+        let mut head = Head::new();
+        head.start_request(b"GET", target, b"").expect("valid");
+        head.set_path_start(covered, with).expect("a target");
+        assert_eq!((head.target(), head.received_target()), (wanted, target));
+        assert_eq!(head.path(), wanted.split(|byte| *byte == b'?').next().unwrap_or_default());
+        for bad in [&b""[..], b"b", b"/\n", b"/#"] {
+            assert_eq!(head.set_path_start(usize::MAX, bad), Err(InvalidStart::Target));
+        }
+        assert_eq!(head.target(), wanted);
+        let long = vec![b'/'; MAX_TEXT];
+        assert_eq!(head.set_path_start(1, &long), Err(TooLarge.into()));
+    }
 }
 
 #[test]

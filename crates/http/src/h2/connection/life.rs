@@ -38,6 +38,18 @@ impl Connection {
         }
     }
 
+    /// Whether the peer owes the rest of its preface or of a header block: what [`pending`](Connection::pending)
+    /// says of them, without looking at the streams.
+    pub fn is_inside_head(&self) -> bool {
+        matches!(self.phase, Phase::Preface | Phase::Settings) || self.block.stream != 0
+    }
+
+    /// Whether content waits for a turn that [`receive`](Connection::receive) gives without input, once what was
+    /// appended is written.
+    pub fn has_content_in_line(&self) -> bool {
+        !self.line.is_empty() && self.send_window > 0
+    }
+
     /// The streams that are open, with their tokens.
     pub fn streams(&self) -> impl Iterator<Item = (StreamId, u32)> {
         self.streams.iter().map(|(id, stream)| (id, stream.token))
