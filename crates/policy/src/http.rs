@@ -26,7 +26,7 @@ use weft_ebpf_common::reason::Reason;
 use weft_ir::HttpRule;
 
 use crate::{Warning, numbers::RuleRef};
-use pattern::{MAX_SET_COST, parse, rule_pattern};
+use pattern::{MAX_SET_COST, ON_STACK, line_separated, parse, rule_pattern};
 
 /// What is asked about a request.
 pub struct HttpRequest<'a> {
@@ -59,7 +59,7 @@ pub enum HttpDecision {
 /// The rules for the requests of one connection: those about its peer and those about anybody.
 #[derive(Clone, Debug, Default)]
 pub struct HttpRules {
-    sets: [Option<Arc<RequestRules>>; 4],
+    sets: [Option<Arc<RequestRules>>; HttpRules::LISTS],
 }
 
 impl HttpRules {
@@ -77,6 +77,15 @@ impl HttpRules {
             }
         }
     }
+
+    /// The headers that some rule asks for, in lower case: of each set of rules a list, at most
+    /// [`HttpRules::LISTS`] of them.
+    pub fn headers(&self) -> impl Iterator<Item = &[Arc<str>]> {
+        self.sets.iter().flatten().map(|set| &*set.headers)
+    }
+
+    /// The most lists that [`HttpRules::headers`] yields.
+    pub const LISTS: usize = 4;
 
     /// One lookup finds at most four sets: peer or anybody, with the protocol or with any.
     pub(crate) fn add(&mut self, set: Arc<RequestRules>) {
@@ -100,6 +109,8 @@ pub(crate) struct RequestRules {
     first: Option<RuleRef>,
     plain: Patterns,
     with_headers: Patterns,
+    /// The headers that some rule asks for, each once.
+    headers: Box<[Arc<str>]>,
     warnings: Vec<Warning>,
 }
 
@@ -138,7 +149,9 @@ impl RequestRules {
                 (Patterns::default(), Patterns::default())
             }
         };
-        RequestRules { first, plain, with_headers, warnings: build.warnings }
+        let headers: BTreeSet<_> = with_headers.headers().collect();
+        let headers = headers.into_iter().cloned().collect();
+        RequestRules { first, plain, with_headers, headers, warnings: build.warnings }
     }
 
     /// A rule that allows the request with this reading of its target.
@@ -148,7 +161,8 @@ impl RequestRules {
             // A line end would let one part be read as another; no valid request has one.
             return None;
         }
-        let text = parts.join(&b'\n');
+        let mut buffer = [0; ON_STACK];
+        let text = line_separated(parts, &mut buffer);
         let rule =
             self.plain.first(&text).or_else(|| self.with_headers.first_with_headers(&text, request))?;
         Some(rule.rule.clone())
@@ -156,6 +170,10 @@ impl RequestRules {
 }
 
 impl Patterns {
+    fn headers(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.rules.iter().flat_map(|rule| rule.headers.iter().map(|(name, _)| name))
+    }
+
     fn first(&self, text: &[u8]) -> Option<&PatternRule> {
         let input = Input::new(text).anchored(Anchored::Yes).earliest(true);
         let found = self.automaton.as_ref()?.search_half(&input)?;

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! One pattern for a whole HTTP rule.
+//! One pattern for a whole HTTP rule, and the text of a request that it is matched against.
+
+use std::borrow::Cow;
 
 use regex_syntax::hir::{Class, ClassBytes, ClassBytesRange, Hir, HirKind, Look, Repetition};
 use weft_matching::{Expression, ExpressionError, expression::cost};
@@ -63,4 +65,23 @@ fn any_text() -> Hir {
         greedy: true,
         sub: Box::new(Hir::class(Class::Bytes(class))),
     })
+}
+
+/// Bytes of method, authority and target that a request usually has at most.
+pub(super) const ON_STACK: usize = 512;
+
+/// The parts as lines of one text: in the buffer where they fit, so that most requests allocate nothing.
+pub(super) fn line_separated<'a>(parts: [&[u8]; 3], buffer: &'a mut [u8; ON_STACK]) -> Cow<'a, [u8]> {
+    let [method, authority, target] = parts.map(<[u8]>::len);
+    let Some(text) = buffer.get_mut(..method + authority + target + 2) else {
+        return Cow::Owned(parts.join(&b'\n'));
+    };
+    let (line, rest) = text.split_at_mut(method);
+    line.copy_from_slice(parts[0]);
+    rest[0] = b'\n';
+    let (line, rest) = rest[1..].split_at_mut(authority);
+    line.copy_from_slice(parts[1]);
+    rest[0] = b'\n';
+    rest[1..].copy_from_slice(parts[2]);
+    Cow::Borrowed(text)
 }

@@ -101,11 +101,37 @@ fn headers_are_present_or_equal_and_each_rule_stands_alone() {
 }
 
 #[test]
+fn the_headers_that_rules_ask_for_are_named_once() {
+    let with = |names: &[&str]| HttpRule {
+        headers: names.iter().map(|name| (Arc::from(*name), None)).collect(),
+        ..HttpRule::default()
+    };
+    let broken = HttpRule { path: Some("(".into()), ..with(&["x-c"]) };
+    let mut rules = HttpRules::default();
+    rules.add(Arc::new(compile(&[with(&["x-b", "x-a"]), HttpRule::default(), with(&["x-b"]), broken])));
+    rules.add(Arc::new(compile(&[HttpRule::default()])));
+    let lists: Vec<Vec<&str>> =
+        rules.headers().map(|list| list.iter().map(|name| &**name).collect()).collect();
+    assert_eq!(lists, [vec!["x-a", "x-b"], vec![]]);
+}
+
+#[test]
 fn parts_cannot_be_taken_for_each_other() {
     let greedy = HttpRule { method: Some("[^x]*".into()), path: Some("/a".into()), ..HttpRule::default() };
     assert!(matches!(decide(compile(&[greedy]), "GET", "shop", "/b", &[]), HttpDecision::Deny(..)));
     let any = compile(&[HttpRule::default()]);
     assert!(matches!(decide(any, "GET\nshop\n/a", "", "", &[]), HttpDecision::Deny(..)));
+}
+
+#[test]
+fn a_text_is_the_same_on_the_stack_and_off_it() {
+    let (mut buffer, long) = ([0; ON_STACK], [b'x'; ON_STACK]);
+    for parts in [[&b""[..], b"", b""], [b"GET", b"a.test", b"/"], [b"GET", b"", &long[..ON_STACK - 5]]] {
+        let text = line_separated(parts, &mut buffer);
+        assert_eq!((&*text, matches!(text, Cow::Borrowed(_))), (&*parts.join(&b'\n'), true));
+    }
+    let parts = [&b"GET"[..], b"", &long[..ON_STACK - 4]];
+    assert_eq!(*line_separated(parts, &mut buffer), *parts.join(&b'\n'));
 }
 
 #[test]
