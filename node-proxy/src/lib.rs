@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `weft-node`: the daemon that serves all L7 traffic of one node, and owns its kernel datapath.
 //!
-//! One runtime on the main thread controls; one current-thread runtime per worker carries data, with
-//! its own sockets, pools and measurements, and no lock shared between workers on the request path.
-//! The data path never waits for control, export, logging or metrics.
+//! One runtime on the main thread controls; worker threads carry data, turn by turn and without a runtime, each
+//! with its own sockets, pools and measurements, and no lock shared between them on the request path. The data
+//! path never waits for control, export, logging or metrics.
 //!
 //! Each module imports only from those to its right: `control` (starts everything, brings states here) ->
-//! `serve` (threads, accepted connections) -> `request` (one request in its order, byte relay) -> `worker`
-//! (what one worker owns, its records) -> `upstream` (endpoints: choice, connections, budgets) -> `state`
+//! `serve` (threads, turns, connections, bytes) -> `request` (what is to be done with a request, in its order)
+//! -> `worker` (what one worker owns, its records) -> `upstream` (endpoints: choice, connections, budgets) -> `state`
 //! (what a node knows at one revision) -> `route` (which rule serves a request). `ir_client`, the node's end
 //! of the stream from the controller, imports none of them.
 
@@ -28,17 +28,15 @@ pub use control::{
 pub use ir_client::IrClientError;
 // For the tests of parts over real sockets.
 pub use control::plane::{Plane, PlaneConfig, Redirect, WorkerGone};
-pub use request::Connection;
+pub use serve::thread::Turns;
 pub use state::{
     MeshState,
     compile::{Compiler, Rejected},
 };
-pub use upstream::{
-    dial::{DialConfig, Dialer},
-    pool::Pools,
-};
+pub use upstream::dial::{DialConfig, Dialer};
 pub use worker::{
     Worker, WorkerParts,
+    limits::Limits,
     metrics::WorkerMetrics,
     records::{Ended, Named, Recorder, Records, ring},
     target::{Ends, Entrance},

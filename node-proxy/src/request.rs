@@ -16,150 +16,127 @@
 //! A test holds the steps to this order: what fails at several is refused by the first.
 
 mod connection;
-mod deadline;
-mod exchange;
-mod replay;
+pub(crate) mod exchange;
+mod forwarded;
 pub(crate) mod reply;
 pub(crate) mod tcp;
-mod upgrade;
 
-pub use connection::Connection;
+pub(crate) use connection::Connection;
 
-use std::sync::Arc;
+use std::{net::SocketAddr, rc::Rc, sync::Arc};
 
-use http::{HeaderName, HeaderValue, uri::Authority};
-use weft_codec::{
-    error::ProtocolError,
-    handler::Handler,
-    message::{Request, RequestHead, Response},
-};
 use weft_ebpf_common::reason::Reason;
+use weft_http::head::Head;
 
 use crate::{
-    request::{
-        exchange::{Destination, Sending, exchange},
-        reply::Refusal,
+    request::{forwarded::ClientText, reply::Refusal},
+    route::{
+        filter,
+        rule::{Backend, Rule},
     },
-    route::{RouteTable, filter, rule::Rule},
     state::upstream::Upstream,
-    upstream::{balance, clock},
+    upstream::balance,
     worker::{
-        access::{ConnectionRecord, Record},
-        target::{Ends, Resolved, Target},
+        account::Account,
+        target::{Resolved, Served, Target},
     },
 };
 
-/// The longest name of DNS (RFC 1035, section 2.3.4); longer hosts match no hostname.
-const MAX_HOST: usize = 255;
-
-static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-
 /// What is to be done with a request.
-enum Plan<'a> {
+#[derive(Debug)]
+pub(crate) enum Plan {
     /// Send it.
-    Send(Sending<'a>),
-    /// Answer it. On the heap, since it is rare and large.
-    Answer(Box<Response>),
+    Send(Planned),
+    /// Answer it with the head that was written, and nothing else.
+    Answer,
 }
 
-impl Handler for Connection {
-    fn call(&self, request: Request) -> impl Future<Output = Response> {
-        // An async function would keep its argument in its future beside what becomes of it.
-        let Request { mut head, body } = request;
-        let resolved = self.resolve();
-        let mut record = Record::start(self.worker.reports(), self.ends, &resolved, &head);
-        if self.is_gateway() {
-            self.forwarded(&mut head);
-        }
-        async move {
-            let answered = match self.plan(&resolved, &mut record, &head) {
-                Ok(Plan::Send(sending)) => exchange(self, &resolved, &mut record, sending, &head, body).await,
-                Ok(Plan::Answer(response)) => Ok(*response),
-                Err(refusal) => Err(refusal),
-            };
-            let mut response = answered.unwrap_or_else(|refusal| {
-                record.reason = Some(refusal.reason);
-                refusal.response(reply::is_grpc(&head))
-            });
-            if record.answered == 0 {
-                record.answered = clock::nanos();
-            }
-            record.status = response.head.status.as_u16();
-            response.observer = Some(record);
-            response
-        }
+/// Where a request goes.
+#[derive(Clone, Debug)]
+pub(crate) enum Destination {
+    /// To an endpoint of this upstream.
+    Upstream(Arc<Upstream>),
+    /// To this address.
+    Address(SocketAddr),
+}
+
+/// What was found out about a request before it is sent.
+#[derive(Clone, Debug)]
+pub(crate) struct Planned {
+    /// Where it goes.
+    pub(crate) destination: Destination,
+    /// The rule that matched, and the position of its backend that was picked.
+    matched: Option<(Rc<Served>, usize)>,
+}
+
+impl Planned {
+    fn unmatched(destination: Destination) -> Planned {
+        Planned { destination, matched: None }
     }
 
-    fn on_protocol_error(&self, error: &ProtocolError) {
-        let status = error.status.map_or(0, |status| status.as_u16());
-        self.worker.metrics().request(status, 0, Some(error.reason));
-        let mut record = ConnectionRecord::start(self.ends, &self.resolve());
-        record.reason = Some(error.reason);
-        record.report(self.worker.reports());
-        let Ends { client, destination, .. } = self.ends;
-        tracing::debug!(%client, %destination, %error, "request refused by the codec");
+    /// The rule that matched.
+    pub(crate) fn rule(&self) -> Option<&Arc<Rule>> {
+        self.matched.as_ref().map(|(served, _)| &served.rule)
+    }
+
+    /// The backend that was picked.
+    pub(crate) fn backend(&self) -> Option<&Backend> {
+        let (served, backend) = self.matched.as_ref()?;
+        served.rule.backends.get(*backend)
+    }
+
+    /// How much of the path the prefix of the match covered.
+    pub(crate) fn prefix(&self) -> Option<usize> {
+        self.matched.as_ref().and_then(|(served, _)| served.prefix)
     }
 }
 
 impl Connection {
-    /// Finds out what is to be done with a request, without waiting for anything.
-    fn plan<'a>(
+    /// Finds out what is to be done with a request, without waiting for anything. An answer is written to
+    /// `answer`.
+    fn plan(
         &self,
-        resolved: &'a Resolved,
-        record: &mut Record,
-        head: &RequestHead,
-    ) -> Result<Plan<'a>, Refusal> {
-        let mut host = [0; MAX_HOST];
-        let host = lower_case_host(head.authority.as_ref(), &mut host);
+        resolved: &Resolved,
+        account: &mut Account,
+        head: &Head,
+        answer: &mut Head,
+    ) -> Result<Plan, Refusal> {
         match &resolved.target {
             Target::Refused(reason) => Err(Refusal::from(*reason)),
-            Target::Address(address) => {
-                let destination = Destination::Address(*address);
-                Ok(Plan::Send(Sending { destination, matched: None, limits: &[] }))
+            Target::Address(address) => Ok(Plan::Send(Planned::unmatched(Destination::Address(*address)))),
+            Target::Service(service) if service.routes.is_none() => {
+                let upstream = resolved.held.state().upstream(service.upstream);
+                Ok(Plan::Send(Planned::unmatched(to_upstream(account, upstream)?)))
             }
-            Target::Service(service) => match &service.routes {
-                Some(routes) => self.by_routes(resolved, record, routes, host, head),
-                None => {
-                    let upstream = resolved.held.state().upstream(service.upstream);
-                    let destination = to_upstream(record, upstream)?;
-                    Ok(Plan::Send(Sending { destination, matched: None, limits: &service.limits }))
-                }
-            },
-            Target::Listener(point) => {
-                let routes = point.find(host).ok_or(Reason::NoRoute)?;
-                self.by_routes(resolved, record, routes, host, head)
-            }
+            Target::Service(_) | Target::Listener(_) => self.by_routes(resolved, account, head, answer),
         }
     }
 
-    fn by_routes<'a>(
+    fn by_routes(
         &self,
-        resolved: &'a Resolved,
-        record: &mut Record,
-        routes: &'a RouteTable,
-        host: &[u8],
-        head: &RequestHead,
-    ) -> Result<Plan<'a>, Refusal> {
-        let matched = routes.find(host, head).ok_or(Reason::NoRoute)?;
-        let limits = resolved.limits();
-        record.route = Some(Arc::clone(&matched.rule.label));
-        if matched.rule.invalid {
+        resolved: &Resolved,
+        account: &mut Account,
+        head: &Head,
+        answer: &mut Head,
+    ) -> Result<Plan, Refusal> {
+        let served = resolved.route(head).ok_or(Reason::NoRoute)?;
+        let (rule, limits) = (&served.rule, resolved.limits());
+        account.route = Some(Arc::clone(&rule.label));
+        if rule.invalid {
             return Err(Reason::InvalidBackend.into());
         }
-        if let Some(redirect) = &matched.rule.redirect {
-            self.take_tokens(limits, Some(matched.rule), None)?;
+        if let Some(redirect) = &rule.redirect {
+            self.take_tokens(limits, Some(rule), None)?;
             let port = self.ends.destination.port();
-            let mut response =
-                filter::redirect(redirect, matched.prefix, head, port).ok_or(Reason::InvalidBackend)?;
-            matched.rule.response.apply(&mut response.head.headers);
-            return Ok(Plan::Answer(Box::new(response)));
+            filter::redirect(redirect, served.prefix, head, port, answer).ok_or(Reason::InvalidBackend)?;
+            rule.response.apply(answer)?;
+            return Ok(Plan::Answer);
         }
-        let index = self.pick_backend(matched.rule)?;
-        let slot = matched.rule.backends.get(index).and_then(|backend| backend.upstream);
+        let backend = self.pick_backend(rule)?;
+        let slot = rule.backends.get(backend).and_then(|backend| backend.upstream);
         let upstream = slot.and_then(|slot| resolved.held.state().upstream(slot));
-        let destination = to_upstream(record, upstream)?;
-        Ok(Plan::Send(Sending { destination, matched: Some((matched, index)), limits }))
+        let destination = to_upstream(account, upstream)?;
+        Ok(Plan::Send(Planned { destination, matched: Some((served, backend)) }))
     }
 
     /// The backend that takes the request, by weight.
@@ -179,53 +156,17 @@ impl Connection {
     }
 
     /// Says to the backend who the client of a Gateway is.
-    fn forwarded(&self, head: &mut RequestHead) {
-        let client = self.client.get_or_init(|| {
-            let text = bytes::Bytes::from(self.ends.client.ip().to_string());
-            HeaderValue::from_maybe_shared(text).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
-        });
-        if head.headers.contains(&X_FORWARDED_FOR) {
-            // As the last of a list (RFC 7239, section 5.2, has the same order).
-            let mut all: Vec<&[u8]> = head.headers.get_all(&X_FORWARDED_FOR).collect();
-            all.push(client.as_bytes());
-            let all = HeaderValue::from_maybe_shared(bytes::Bytes::from(all.join(&b", "[..])));
-            head.headers.set(&X_FORWARDED_FOR, all.as_ref().unwrap_or(client));
-        } else {
-            head.headers.append(&X_FORWARDED_FOR, client);
-        }
-        let https = head.scheme == http::uri::Scheme::HTTPS;
-        let scheme = HeaderValue::from_static(if https { "https" } else { "http" });
-        if head.headers.contains(&X_FORWARDED_PROTO) {
-            head.headers.set(&X_FORWARDED_PROTO, &scheme);
-        } else {
-            head.headers.append(&X_FORWARDED_PROTO, &scheme);
-        }
+    fn forwarded(&self, head: &mut Head) -> Result<(), Refusal> {
+        let client = self.client.get_or_init(|| ClientText::new(self.ends.client.ip()));
+        Ok(forwarded::forwarded(client, head)?)
     }
 }
 
-fn to_upstream<'a>(
-    record: &mut Record,
-    upstream: Option<&'a Arc<Upstream>>,
-) -> Result<Destination<'a>, Refusal> {
+fn to_upstream(account: &mut Account, upstream: Option<&Arc<Upstream>>) -> Result<Destination, Refusal> {
     let upstream = upstream.ok_or(Reason::InvalidBackend)?;
-    record.upstream = Some(Arc::clone(&upstream.name));
+    account.upstream = Some(Arc::clone(&upstream.name));
     if upstream.endpoints.is_empty() {
         return Err(Reason::NoServiceBackend.into());
     }
-    Ok(Destination::Upstream(upstream))
-}
-
-/// The host of an authority in lower case, without port; empty where it is missing or too long.
-fn lower_case_host<'a>(authority: Option<&Authority>, buffer: &'a mut [u8; MAX_HOST]) -> &'a [u8] {
-    let host = authority.map_or("", Authority::host).as_bytes();
-    // A name may end with the dot of the root (RFC 1034, section 3.1).
-    let host = host.strip_suffix(b".").unwrap_or(host);
-    match buffer.get_mut(..host.len()) {
-        Some(lower) => {
-            lower.copy_from_slice(host);
-            lower.make_ascii_lowercase();
-            lower
-        }
-        None => &[],
-    }
+    Ok(Destination::Upstream(Arc::clone(upstream)))
 }

@@ -6,7 +6,7 @@
 //! PathPrefix), then the one that names a method, has most headers, most query parameters, is oldest,
 //! and comes first by namespace, name and index (HTTPRouteRule documentation of Gateway API v1.6).
 //!
-//! Read [`RouteTable::find`] first; [`path`] holds the index that makes it independent of the number
+//! Read [`RouteTable::find`] first, and [`seen`] for when it need not be asked; [`path`] holds the index that makes it independent of the number
 //! of routes, [`conditions`] what is left to check for each candidate.
 
 use std::{borrow::Cow, collections::BTreeSet, sync::Arc};
@@ -17,6 +17,9 @@ pub(crate) mod filter;
 mod path;
 pub(crate) mod ratelimit;
 pub(crate) mod rule;
+#[cfg(test)]
+pub(crate) mod samples;
+pub(crate) mod seen;
 pub(crate) mod slots;
 #[cfg(test)]
 mod tests;
@@ -25,11 +28,11 @@ pub(crate) use conditions::BadMatch;
 
 use conditions::Conditions;
 use path::PathIndex;
-use weft_codec::message::RequestHead;
-use weft_ir::{PathMatch, Route};
+use weft_http::head::Head;
+use weft_ir::{PathMatch, Route, RouteMatch};
 use weft_matching::{Expression, HostMap};
 
-use crate::route::rule::Rule;
+use crate::route::{rule::Rule, seen::Looked};
 
 /// The rules of one listener, or of one port of a Service, by hostname. A clone shares everything with the
 /// original, and a changed route costs what the routes of its hostnames cost.
@@ -43,6 +46,15 @@ pub(crate) struct RouteTable {
 struct HostTable {
     entries: Vec<Entry>,
     paths: PathIndex,
+    looks_at: LooksAt,
+}
+
+/// What some condition of a hostname's rules looks at, besides the path.
+#[derive(Debug, Default)]
+struct LooksAt {
+    method: bool,
+    query: bool,
+    headers: Box<[Arc<str>]>,
 }
 
 /// One match of one rule.
@@ -90,6 +102,24 @@ pub(crate) fn hostnames_of(route: &Route) -> BTreeSet<Arc<str>> {
     route.hostnames.iter().map(|hostname| hostname.to_ascii_lowercase().into()).collect()
 }
 
+/// The longest name of DNS (RFC 1035, section 2.3.4); longer hosts match no hostname.
+pub(crate) const MAX_HOST: usize = 255;
+
+/// The host of a request in lower case, without port; empty where it is missing or too long.
+pub(crate) fn lower_case_host<'a>(head: &Head, buffer: &'a mut [u8; MAX_HOST]) -> &'a [u8] {
+    let host = head.host();
+    // A name may end with the dot of the root (RFC 1034, section 3.1).
+    let host = host.strip_suffix(b".").unwrap_or(host);
+    match buffer.get_mut(..host.len()) {
+        Some(lower) => {
+            lower.copy_from_slice(host);
+            lower.make_ascii_lowercase();
+            lower
+        }
+        None => &[],
+    }
+}
+
 impl RouteTable {
     /// Replaces the rules of a hostname, as [`hostnames_of`] writes it, by those of routes that were found
     /// [`usable`].
@@ -97,19 +127,30 @@ impl RouteTable {
         self.hosts.set(host, (!routes.is_empty()).then(|| Arc::new(HostTable::build(routes))));
     }
 
-    /// The rule for a request to `host`, which is in lower case and has no port.
-    pub(crate) fn find(&self, host: &[u8], request: &RequestHead) -> Option<Matched<'_>> {
-        let path = request.path().as_bytes();
-        self.hosts.covering(host).find_map(|table| table.find(path, request))
+    /// The rule for a request to `host`, which is in lower case and has no port. Adds to `looked` what else
+    /// than that host and the path was looked at.
+    pub(crate) fn find<'a>(
+        &'a self,
+        host: &[u8],
+        request: &Head,
+        looked: &mut Looked<'a>,
+    ) -> Option<Matched<'a>> {
+        let path = request.path();
+        self.hosts.covering(host).find_map(|table| {
+            looked.add(table.looks_at.method, table.looks_at.query, &table.looks_at.headers);
+            table.find(path, request)
+        })
     }
 }
 
 impl HostTable {
     fn build(routes: &[(&Route, Arc<Rule>)]) -> HostTable {
         let mut candidates = Vec::new();
+        let mut used = Vec::new();
         for (route, rule) in routes {
             for (index, wanted) in route.matches.iter().enumerate() {
                 let Ok(conditions) = Conditions::compile(wanted) else { continue };
+                used.push(wanted);
                 candidates.push(Candidate { route, rule, index, path: &wanted.path, conditions });
             }
         }
@@ -125,16 +166,28 @@ impl HostTable {
             };
             entries.push(Entry { rule: Arc::clone(rule), conditions, prefix });
         }
-        HostTable { entries, paths: paths.finish() }
+        HostTable { entries, paths: paths.finish(), looks_at: LooksAt::of(&used) }
     }
 
-    fn find(&self, path: &[u8], request: &RequestHead) -> Option<Matched<'_>> {
+    fn find(&self, path: &[u8], request: &Head) -> Option<Matched<'_>> {
         let accepts = |number: u32| {
             self.entries.get(number as usize).is_some_and(|entry| entry.conditions.hold(request))
         };
         let number = self.paths.first(path, accepts)?;
         let entry = self.entries.get(number as usize)?;
         Some(Matched { rule: &entry.rule, prefix: entry.prefix })
+    }
+}
+
+impl LooksAt {
+    fn of(matches: &[&RouteMatch]) -> LooksAt {
+        let headers = matches.iter().flat_map(|wanted| &wanted.headers);
+        let headers: BTreeSet<_> = headers.map(|header| header.name.to_ascii_lowercase()).collect();
+        LooksAt {
+            method: matches.iter().any(|wanted| wanted.method.is_some()),
+            query: matches.iter().any(|wanted| !wanted.query.is_empty()),
+            headers: headers.into_iter().map(Arc::from).collect(),
+        }
     }
 }
 

@@ -1,5 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The threads that carry data: what they accept, and how each connection is served.
+//! Moves the bytes: threads, turns, connections. What is to be done with them is asked of
+//! [`crate::request`].
+//!
+//! Read `engine` first: what a worker has open, and a turn. Then the way of a request: `accept`, `downstream`
+//! (clients), `exchanges` (from its head to its end), `asking` (to the endpoint), `onward` (connections to
+//! endpoints), `answering` (back); then `relay` (bytes), `expire` (deadlines), `thread`.
 
-pub(crate) mod accept;
+mod accept;
+mod answering;
+mod asking;
+mod client;
+mod content;
+mod downstream;
+mod engine;
+mod exchanges;
+mod expire;
+mod held;
+mod listening;
+mod onward;
+mod relay;
+mod running;
 pub(crate) mod thread;
+mod tunnel;

@@ -3,7 +3,11 @@
 
 pub(crate) mod balance;
 pub(crate) mod clock;
+pub(crate) mod connection;
 pub(crate) mod dial;
+pub(crate) mod output;
 pub(crate) mod pool;
 pub(crate) mod retry_budget;
 pub(crate) mod sockets;
+pub(crate) mod timeout;
+pub(crate) mod wheel;

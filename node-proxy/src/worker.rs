@@ -1,45 +1,39 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What one worker thread owns: its handle on the state, its pools, its measurements.
 
-pub(crate) mod access;
+pub(crate) mod account;
+pub(crate) mod heads;
+pub(crate) mod limits;
 pub(crate) mod metrics;
 pub(crate) mod records;
 pub(crate) mod target;
 
-use std::{
-    cell::{Cell, RefCell},
-    rc::Rc,
-    sync::Arc,
-};
+use std::{cell::RefCell, rc::Rc, sync::Arc};
 
-use tokio::sync::{mpsc, watch};
-use weft_codec::{config::ServerConfig, drain::DrainTrigger};
-use weft_ir::stream::Position;
+use tokio::sync::mpsc;
 
 use crate::{
     route::slots::Slot,
     state::{Held, MeshState},
     upstream::{
         balance::{Loads, Picker},
-        pool::Pools,
+        dial::Dialer,
         retry_budget::RetryBudgets,
     },
-    worker::{access::Reports, metrics::WorkerMetrics, records::Recorder},
+    worker::{account::Reports, limits::Limits, metrics::WorkerMetrics, records::Recorder},
 };
 
 /// One worker.
 pub struct Worker {
     held: RefCell<Rc<Held>>,
     retired: mpsc::Sender<Arc<MeshState>>,
-    position: watch::Sender<Position>,
     reports: Rc<Reports>,
     picker: RefCell<Picker>,
     loads: Loads,
     budgets: RefCell<RetryBudgets>,
-    pools: Pools,
-    server: Rc<ServerConfig>,
-    drain: DrainTrigger,
-    connections: Cell<usize>,
+    dialer: Dialer,
+    limits: Rc<Limits>,
+    connections: usize,
     transparent: bool,
 }
 
@@ -55,34 +49,34 @@ pub struct WorkerParts {
     pub metrics: Arc<WorkerMetrics>,
     /// Takes records of what has ended.
     pub recorder: Recorder,
-    /// Connections to endpoints.
-    pub pools: Pools,
-    /// How clients are served.
-    pub server: ServerConfig,
+    /// Makes connections to endpoints.
+    pub dialer: Dialer,
+    /// How much and how long peers are borne.
+    pub limits: Limits,
+    /// Client connections that may be open; more wait in the backlog.
+    pub connections: usize,
     /// Connections to endpoints are made in the client's name.
     pub transparent: bool,
 }
 
 /// One accepted connection; counted while it lives.
-pub(crate) struct Open(Rc<Worker>);
+#[derive(Debug)]
+pub(crate) struct Open(Rc<Reports>);
 
 impl Worker {
     /// A worker that serves its first state.
     pub fn new(parts: WorkerParts) -> Rc<Worker> {
-        let position = watch::Sender::new(parts.state.position);
         let held = Rc::new(Held::new(parts.state, parts.retired.clone()));
         Rc::new(Worker {
             held: RefCell::new(held),
             retired: parts.retired,
-            position,
             reports: Rc::new(Reports { metrics: parts.metrics, recorder: RefCell::new(parts.recorder) }),
             picker: RefCell::new(Picker::new(parts.seed)),
             loads: Loads::default(),
             budgets: RefCell::default(),
-            pools: parts.pools,
-            server: Rc::new(parts.server),
-            drain: DrainTrigger::new(),
-            connections: Cell::new(0),
+            dialer: parts.dialer,
+            limits: Rc::new(parts.limits),
+            connections: parts.connections,
             transparent: parts.transparent,
         })
     }
@@ -98,12 +92,6 @@ impl Worker {
         let held = Rc::new(Held::new(state, self.retired.clone()));
         drop(self.held.replace(held));
         self.reports.metrics.serves(position);
-        self.position.send_replace(position);
-    }
-
-    /// Changes with each new state, for relays that must be decided again.
-    pub(crate) fn positions(&self) -> watch::Receiver<Position> {
-        self.position.subscribe()
     }
 
     /// The worker's counters.
@@ -136,19 +124,14 @@ impl Worker {
         self.budgets.borrow_mut().withdraw(upstream, now)
     }
 
-    /// Connections to endpoints.
-    pub(crate) fn pools(&self) -> &Pools {
-        &self.pools
+    /// Makes connections to endpoints.
+    pub(crate) fn dialer(&self) -> &Dialer {
+        &self.dialer
     }
 
-    /// How clients are served.
-    pub(crate) fn server(&self) -> Rc<ServerConfig> {
-        Rc::clone(&self.server)
-    }
-
-    /// Ends connections when their requests are done.
-    pub(crate) fn drain(&self) -> &DrainTrigger {
-        &self.drain
+    /// How much and how long peers are borne.
+    pub(crate) fn limits(&self) -> Rc<Limits> {
+        Rc::clone(&self.limits)
     }
 
     /// Whether connections to endpoints are made in the client's name.
@@ -156,23 +139,21 @@ impl Worker {
         self.transparent
     }
 
-    /// Client connections that are open.
-    pub(crate) fn connections(&self) -> usize {
-        self.connections.get()
+    /// Client connections that may be open.
+    pub(crate) fn connections_limit(&self) -> usize {
+        self.connections
     }
 
     /// Counts a connection until the result is dropped.
     pub(crate) fn open(self: &Rc<Worker>) -> Open {
-        self.connections.set(self.connections.get() + 1);
         metrics::add(&self.reports.metrics.opened, 1);
         metrics::add(&self.reports.metrics.open, 1);
-        Open(Rc::clone(self))
+        Open(Rc::clone(&self.reports))
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.connections.set(self.0.connections.get() - 1);
-        metrics::subtract(&self.0.reports.metrics.open, 1);
+        metrics::subtract(&self.0.metrics.open, 1);
     }
 }

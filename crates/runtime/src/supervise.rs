@@ -229,6 +229,11 @@ impl PeerTasks {
     }
 }
 
+/// Counts a panic that ended what one peer had, where that is no task.
+pub fn count_panic() {
+    PANICS.fetch_add(1, Ordering::Relaxed);
+}
+
 /// The tasks of one thread with a `LocalSet` that serve nobody in particular. They may end; a panic is the end
 /// of the thread's work, which [`LocalTasks::panicked`] tells. Dropped, it aborts them all.
 #[derive(Debug, Default)]

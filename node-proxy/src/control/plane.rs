@@ -12,25 +12,24 @@ use std::{
 };
 
 use futures_util::future::select_all;
-use tokio::sync::{mpsc, oneshot, watch};
-use weft_codec::config::{H1Config, H2Config, ServerConfig};
+use tokio::sync::{mpsc, watch};
 use weft_flow_export::FlowRing;
 use weft_ir::{ResourceKey, Snapshot};
 
 use crate::{
     control::flow::WorkerFlows,
-    serve::thread::{self, Command, ListenFailure, WorkerThread},
+    serve::thread::{self, ListenFailure, WorkerThread},
     state::{
         MeshState,
         compile::{Compiler, Rejected},
     },
     upstream::{
         dial::{DialConfig, Dialer},
-        pool::Pools,
         sockets,
     },
     worker::{
         WorkerParts,
+        limits::Limits,
         metrics::WorkerMetrics,
         records::{self, Recorder},
     },
@@ -113,7 +112,7 @@ impl Plane {
                 let metrics = Arc::clone(&metrics);
                 move || parts(index, &config, state, retired, metrics, recorder)
             };
-            plane.workers.push(thread::spawn(index, parts, sockets, config.connections)?);
+            plane.workers.push(thread::spawn(index, parts, sockets)?);
             plane.metrics.push(metrics);
         }
         Ok(plane)
@@ -176,10 +175,7 @@ impl Plane {
     ) -> Result<BTreeMap<SocketAddr, ListenFailure>, WorkerGone> {
         let mut answers = Vec::with_capacity(self.workers.len());
         for (index, worker) in self.workers.iter().enumerate() {
-            let (done, answer) = oneshot::channel();
-            let command = Command::Apply(Arc::clone(state), done);
-            worker.commands.send(command).await.map_err(|_closed| WorkerGone(index))?;
-            answers.push(answer);
+            answers.push(worker.apply(Arc::clone(state)).map_err(|_gone| WorkerGone(index))?);
         }
         let mut failures = BTreeMap::new();
         for (index, answer) in answers.into_iter().enumerate() {
@@ -197,9 +193,10 @@ impl Plane {
     /// Waits until a worker has ended. Safe to cancel.
     pub(crate) async fn gone(&self) -> WorkerGone {
         let closed = |(index, worker): (usize, &WorkerThread)| {
-            let commands = worker.commands.clone();
+            let mut ended = worker.ended.clone();
             Box::pin(async move {
-                commands.closed().await;
+                // Nothing is ever sent: only the end makes it ready.
+                while ended.changed().await.is_ok() {}
                 index
             })
         };
@@ -211,7 +208,7 @@ impl Plane {
         let mut threads: Vec<JoinHandle<()>> = Vec::new();
         for worker in self.workers {
             // A worker that is gone already needs no drain.
-            drop(worker.commands.send(Command::Drain(until)).await);
+            worker.drain(until).ok();
             threads.push(worker.thread);
         }
         let joined = tokio::task::spawn_blocking(move || {
@@ -258,8 +255,9 @@ fn parts(
         retired,
         metrics,
         recorder,
-        pools: Pools::new(dialer, H1Config::default(), H2Config::default()),
-        server: ServerConfig::default(),
+        dialer,
+        limits: Limits::default(),
+        connections: config.connections,
         transparent: config.redirect.is_some(),
     }
 }

@@ -7,11 +7,10 @@ use std::{
     sync::Arc,
 };
 
-use http::HeaderValue;
 use weft_ebpf_common::reason::Reason;
 
 use crate::{
-    request::reply::Refusal,
+    request::{forwarded::ClientText, reply::Refusal},
     route::{
         ratelimit::{Bucket, RateLimiter},
         rule::Rule,
@@ -28,18 +27,18 @@ use crate::{
 const KEPT_BUCKETS: usize = 16;
 
 /// One client connection: answers its requests.
-pub struct Connection {
+pub(crate) struct Connection {
     pub(crate) worker: Rc<Worker>,
     pub(crate) ends: Ends,
     /// The client's address as a header says it, once it was needed.
-    pub(super) client: OnceCell<HeaderValue>,
+    pub(super) client: OnceCell<ClientText>,
     resolved: RefCell<Option<Rc<Resolved>>>,
     buckets: RefCell<Vec<(Arc<RateLimiter>, Arc<Bucket>)>>,
 }
 
 impl Connection {
     /// A connection with these ends.
-    pub fn new(worker: Rc<Worker>, ends: Ends) -> Connection {
+    pub(crate) fn new(worker: Rc<Worker>, ends: Ends) -> Connection {
         Connection {
             worker,
             ends,
@@ -100,5 +99,11 @@ impl Connection {
     /// Whether the client came through a Gateway.
     pub(crate) fn is_gateway(&self) -> bool {
         matches!(self.ends.entrance, Entrance::Gateway(_))
+    }
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection").field("ends", &self.ends).finish_non_exhaustive()
     }
 }

@@ -1,45 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Sends one request to an endpoint: pick, decide, filter, limit, send, try again.
+//! One request on its way: what was decided about it, and what is still to be. Nothing here does I/O: who
+//! moves the bytes asks for one step after the other.
 
-use std::{
-    net::SocketAddr,
-    rc::Rc,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{rc::Rc, sync::Arc, time::Duration};
 
-use http::StatusCode;
-use tokio::time;
-use weft_codec::{
-    body::Body,
-    error::{Retry, UpstreamError},
-    message::{RequestHead, Response, ResponseHead},
-};
 use weft_ebpf_common::reason::Reason;
+use weft_http::head::{Head, Version};
 use weft_ir::{AppProtocol, RouteRetry};
 
 use crate::{
     request::{
-        Connection, deadline,
-        replay::Replayable,
+        Connection, Destination, Plan, Planned,
         reply::{self, Refusal},
-        upgrade::Upgraded,
     },
     route::{
-        Matched,
-        ratelimit::RateLimiter,
         rule::{Backend, Rule},
         slots::Slot,
     },
     state::{permit::Permit, upstream::Upstream},
-    upstream::{
-        balance::InFlight,
-        clock,
-        pool::{Pool, PoolKey, Pools},
-    },
+    upstream::pool::PoolKey,
     worker::{
-        access::Record,
-        target::{Choice, Resolved},
+        account::{Account, Reports},
+        heads::Heads,
+        target::{Choice, Ends, Resolved},
     },
 };
 
@@ -48,352 +31,316 @@ const BACKOFF: Duration = Duration::from_millis(25);
 /// The longest pause, in multiples of the first.
 const BACKOFF_LIMIT: u32 = 10;
 
-/// Where a request goes.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Destination<'a> {
-    /// To an endpoint of this upstream.
-    Upstream(&'a Arc<Upstream>),
-    /// To this address.
-    Address(SocketAddr),
-}
-
-/// What was found out about a request before it is sent.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Sending<'a> {
-    /// Where it goes.
-    pub(crate) destination: Destination<'a>,
-    /// The rule that matched, and the position of its backend that was picked.
-    pub(crate) matched: Option<(Matched<'a>, usize)>,
-    /// Rate limits on the Service that was asked for.
-    pub(crate) limits: &'a [Arc<RateLimiter>],
-}
-
-/// One request on its way to its endpoint.
-struct Exchange<'a> {
-    connection: &'a Connection,
-    resolved: &'a Resolved,
-    record: &'a mut Record,
-    sending: Sending<'a>,
-    rule: Option<&'a Rule>,
-    backend: Option<&'a Backend>,
+/// One request, from its head to the last byte of its response.
+#[derive(Debug)]
+pub(crate) struct Exchange {
     /// As it came from the client.
-    received: &'a RequestHead,
+    pub(crate) received: Box<Head>,
     /// As it goes to the endpoint, where filters change it.
-    edited: Option<Box<RequestHead>>,
-    /// When the route's timeout for the whole exchange ends.
-    deadline: Option<Instant>,
+    edited: Option<Box<Head>>,
+    /// What is said about it in the end.
+    pub(crate) account: Account,
+    resolved: Rc<Resolved>,
+    planned: Option<Planned>,
+    /// Both ends allow it, for the endpoint of the current try.
+    permit: Option<Permit>,
+    current: Option<Try>,
+    /// A connection that was closed while it was idle has cost another already, in this try.
+    went_again: bool,
     http2: bool,
+    /// Endpoints that were tried.
     tried: Vec<Slot>,
-    /// When the current try began, in nanoseconds since the start of the process.
-    now: u64,
+    attempts: u32,
 }
 
-/// What one try led to.
-struct Tried {
-    result: Result<(ResponseHead, Body), UpstreamError>,
-    /// When the route's timeout for one try ends.
-    deadline: Option<Instant>,
+/// An endpoint for which there is a permit.
+#[derive(Clone, Debug)]
+pub(crate) struct Try {
+    /// Where to.
+    pub(crate) choice: Rc<Choice>,
+    /// Which connections carry it.
+    pub(crate) key: PoolKey,
 }
 
-/// Sends a request and yields the response, or why there is none.
-pub(crate) fn exchange<'a>(
-    connection: &'a Connection,
-    resolved: &'a Resolved,
-    record: &'a mut Record,
-    sending: Sending<'a>,
-    received: &'a RequestHead,
-    body: Body,
-) -> impl Future<Output = Result<Response, Refusal>> + 'a {
-    let rule = sending.matched.as_ref().map(|(matched, _)| matched.rule.as_ref());
-    let backend = sending.matched.as_ref().and_then(|(matched, index)| matched.rule.backends.get(*index));
-    let timeout = rule.and_then(|rule| rule.timeouts.request);
-    let exchange = Exchange {
-        http2: speaks_http2(connection, sending.destination, received),
-        now: record.started,
-        connection,
-        resolved,
-        record,
-        sending,
-        rule,
-        backend,
-        received,
-        edited: None,
-        deadline: timeout.map(|timeout| Instant::now() + timeout),
-        tried: Vec::new(),
-    };
-    exchange.run(body)
-}
-
-impl Exchange<'_> {
-    async fn run(mut self, body: Body) -> Result<Response, Refusal> {
-        self.filter()?;
-        let (choice, slot) = self.pick();
-        let permit = self.authorise(&choice)?;
-        self.connection.take_tokens(self.sending.limits, self.rule, self.upstream())?;
-        let retry = self.rule.and_then(|rule| rule.retry.as_ref()).filter(|retry| retry.attempts > 0);
-        let tried = match retry {
-            None => self.try_once(&choice, slot, &permit, body).await,
-            Some(retry) => Box::pin(self.try_several(retry, choice, slot, permit, body)).await?,
-        };
-        self.respond(tried)
+impl Exchange {
+    /// Begins with the head of a request that was read at `now`.
+    pub(crate) fn new(connection: &Connection, received: Box<Head>, now: u64) -> Exchange {
+        let resolved = connection.resolve();
+        Exchange {
+            account: Account::start(now),
+            received,
+            edited: None,
+            resolved,
+            planned: None,
+            permit: None,
+            current: None,
+            went_again: false,
+            http2: false,
+            tried: Vec::new(),
+            attempts: 0,
+        }
     }
 
-    async fn try_several(
+    /// Steps 1 to 5: what is to be done with the request. A redirect has its response in `answer`.
+    pub(crate) fn plan(
         &mut self,
-        retry: &RouteRetry,
-        choice: Rc<Choice>,
-        slot: Option<Slot>,
-        permit: Permit,
-        body: Body,
-    ) -> Result<Tried, Refusal> {
-        if let Some(upstream) = self.upstream() {
-            self.connection.worker.deposit(upstream.slot);
+        connection: &Connection,
+        answer: &mut Head,
+        spare: &mut Heads,
+    ) -> Result<Next, Refusal> {
+        if connection.is_gateway() {
+            connection.forwarded(&mut self.received)?;
         }
-        let bodies = Replayable::new(body);
-        let first = bodies.body().ok_or(Reason::Internal)?;
-        let mut tried = self.try_once(&choice, slot, &permit, first).await;
-        self.tried.extend(slot);
-        for attempt in 0..retry.attempts {
-            let Some(body) = self.next_body(retry, &tried, &bodies) else { break };
-            if !self.pause(retry, attempt).await {
-                return Err(Reason::UpstreamTimeout.into());
+        match connection.plan(&self.resolved, &mut self.account, &self.received, answer)? {
+            Plan::Answer => Ok(Next::Answer),
+            Plan::Send(planned) => {
+                self.http2 = speaks_http2(connection, &planned.destination, &self.received);
+                self.planned = Some(planned);
+                self.filter(spare)?;
+                Ok(Next::Send)
             }
-            self.record.retries += 1;
-            self.now = clock::nanos();
-            let (choice, slot) = self.pick();
-            let permit = self.authorise(&choice)?;
-            tried = self.try_once(&choice, slot, &permit, body).await;
-            self.tried.extend(slot);
         }
-        Ok(tried)
     }
 
     /// Does the filters of rule and backend on a copy, so that egress is decided on the original.
-    fn filter(&mut self) -> Result<(), Refusal> {
-        let (Some((matched, _)), Some(backend)) = (self.sending.matched, self.backend) else { return Ok(()) };
-        let rule = matched.rule;
+    fn filter(&mut self, spare: &mut Heads) -> Result<(), Refusal> {
+        let Some(planned) = &self.planned else { return Ok(()) };
+        let (Some(rule), Some(backend)) = (planned.rule(), planned.backend()) else { return Ok(()) };
         if rule.request.is_empty() && backend.request.is_empty() && rule.rewrite.is_none() {
             return Ok(());
         }
-        let mut head = Box::new(self.received.clone());
-        rule.request.apply_to_request(&mut head);
-        if let Some(rewrite) = &rule.rewrite
-            && !rewrite.apply(matched.prefix, &mut head)
-        {
-            return Err(Reason::InvalidBackend.into());
-        }
-        backend.request.apply_to_request(&mut head);
-        self.edited = Some(head);
-        Ok(())
+        let mut edited = spare.lend();
+        edited.clone_from(&self.received);
+        let rewrite = rule.rewrite.as_ref();
+        let done = rewrite
+            .map_or(Ok(()), |rewrite| rewrite.apply(planned.prefix(), &mut edited))
+            .and_then(|()| rule.request.apply_to_request(&mut edited))
+            .and_then(|()| backend.request.apply_to_request(&mut edited));
+        self.edited = Some(edited);
+        done.map_err(|_invalid| Reason::InvalidBackend.into())
     }
 
-    fn pick(&mut self) -> (Rc<Choice>, Option<Slot>) {
-        let worker = &self.connection.worker;
-        let (address, slot) = match self.sending.destination {
-            Destination::Address(address) => (address, None),
-            Destination::Upstream(upstream) => {
-                let now = self.now;
-                let endpoints = upstream.endpoints_for(self.connection.ends.destination.is_ipv6());
+    /// Steps 6 to 9: an endpoint that both ends' policies allow, within the limits. Each try asks again; only
+    /// the first takes tokens.
+    pub(crate) fn next_try(&mut self, connection: &Connection, now: u64) -> Result<Try, Refusal> {
+        let (choice, slot) = self.pick(connection, now);
+        self.permit = None;
+        let permit = self.authorise(&choice)?;
+        if self.attempts == 0 {
+            let (rule, upstream) = (self.rule(), self.upstream());
+            connection.take_tokens(self.resolved.limits(), rule.map(Arc::as_ref), upstream)?;
+            if self.retry().is_some()
+                && let Some(upstream) = upstream
+            {
+                connection.worker.deposit(upstream.slot);
+            }
+        }
+        self.permit = Some(permit);
+        self.attempts += 1;
+        self.account.retries = self.attempts - 1;
+        if self.retry().is_some() {
+            self.tried.extend(slot);
+        }
+        self.account.in_flight = slot.map(|slot| connection.worker.loads().start(slot));
+        self.account.tried = now;
+        let key = PoolKey { from: choice.from, to: choice.address, http2: self.http2 };
+        let attempt = Try { choice, key };
+        self.current = Some(attempt.clone());
+        self.went_again = false;
+        Ok(attempt)
+    }
+
+    fn pick(&mut self, connection: &Connection, now: u64) -> (Rc<Choice>, Option<Slot>) {
+        let (worker, ends) = (&connection.worker, connection.ends);
+        let (address, slot) = match self.planned.as_ref().map(|planned| &planned.destination) {
+            Some(Destination::Upstream(upstream)) => {
+                let endpoints = upstream.endpoints_for(ends.client.is_ipv6());
                 let picked = worker
                     .with_picker(|picker| worker.loads().pick(endpoints, &self.tried, picker, now).copied());
-                // An upstream without endpoints was refused before.
-                picked.map_or((self.connection.ends.destination, None), |picked| {
-                    (picked.address, Some(picked.slot))
-                })
+                picked.map_or((ends.destination, None), |picked| (picked.address, Some(picked.slot)))
             }
+            Some(Destination::Address(address)) => (*address, None),
+            None => (ends.destination, None),
         };
-        let choice = self.resolved.choice(address, self.connection.ends, worker.is_transparent());
-        self.record.choice = Some(Rc::clone(&choice));
+        let choice = self.resolved.choice(address, ends, worker.is_transparent());
+        self.account.choice = Some(Rc::clone(&choice));
         (choice, slot)
     }
 
     /// Decides both ends for the chosen endpoint.
     fn authorise(&mut self, choice: &Choice) -> Result<Permit, Refusal> {
-        let sent = self.edited.as_deref().unwrap_or(self.received);
         let permit = choice
             .verdicts
-            .permit_egress(self.received)
-            .and_then(|egress| choice.verdicts.permit_ingress(egress, sent));
+            .permit_egress(&self.received)
+            .and_then(|egress| choice.verdicts.permit_ingress(egress, self.sent()));
         match permit {
             Ok(permit) => {
-                self.record.permitted(&permit);
+                self.account.policy = permit.policy().cloned();
                 Ok(permit)
             }
-            Err(denial) => Err(self.record.denied(denial).into()),
+            Err(denial) => Err(self.account.denied(denial).into()),
         }
     }
 
-    async fn try_once(&mut self, choice: &Choice, slot: Option<Slot>, permit: &Permit, body: Body) -> Tried {
-        let worker = &self.connection.worker;
-        let pool = choice.pool(worker.pools(), self.http2);
-        let in_flight = slot.map(|slot| worker.loads().start(slot));
-        let started = self.now;
-        let per_try = self.rule.and_then(|rule| rule.timeouts.backend_request);
-        let deadline = earlier(self.deadline, per_try.map(|timeout| Instant::now() + timeout));
-        let head = self.edited.as_deref().unwrap_or(self.received);
-        let result = send(&pool, permit, head, body, deadline, started).await;
-        self.record.answered = clock::nanos();
-        measure(in_flight.as_ref(), started, self.record.answered, &result);
-        // Counts as in flight until the response was delivered.
-        self.record.in_flight = in_flight;
-        Tried { result, deadline }
+    /// Whether its current try goes to that endpoint.
+    pub(crate) fn is_for(&self, key: PoolKey) -> bool {
+        self.permit.is_some() && self.current.as_ref().is_some_and(|attempt| attempt.key == key)
     }
 
-    /// The body for another try, if there is to be one.
-    fn next_body(&self, retry: &RouteRetry, tried: &Tried, bodies: &Replayable) -> Option<Body> {
-        let wanted = match &tried.result {
-            Ok((head, _)) => retry.codes.contains(&head.status.as_u16()),
-            Err(error) => {
+    /// The head as it goes to the endpoint.
+    pub(crate) fn sent(&self) -> &Head {
+        self.edited.as_deref().unwrap_or(&self.received)
+    }
+
+    /// The permit of the current try.
+    pub(crate) fn permit(&self) -> Option<&Permit> {
+        self.permit.as_ref()
+    }
+
+    /// The state and the client that this was decided for.
+    pub(crate) fn resolved(&self) -> &Rc<Resolved> {
+        &self.resolved
+    }
+
+    /// Whether the client expects an answer in gRPC's form.
+    pub(crate) fn is_grpc(&self) -> bool {
+        reply::is_grpc(&self.received)
+    }
+
+    /// The route's timeouts: for the whole, and for one try.
+    pub(crate) fn timeouts(&self) -> (Option<Duration>, Option<Duration>) {
+        let timeouts = self.rule().map(|rule| &rule.timeouts);
+        (timeouts.and_then(|all| all.request), timeouts.and_then(|all| all.backend_request))
+    }
+
+    /// Notes the head of the endpoint's response, or its absence.
+    pub(crate) fn answered(&mut self, status: Option<u16>, now: u64) {
+        self.account.answered = now;
+        if let Some(in_flight) = &self.account.in_flight {
+            let failed = status.is_none_or(|status| matches!(status, 502..=504));
+            in_flight.answered(now.saturating_sub(self.account.tried), failed, now);
+        }
+    }
+
+    /// Whether the route wants another try after this status, or after no response for this reason. `safe`:
+    /// the endpoint never saw the request.
+    pub(crate) fn wants_retry(&self, connection: &Connection, outcome: Outcome, now: u64) -> bool {
+        let Some(retry) = self.retry() else { return false };
+        let wanted = match outcome {
+            Outcome::Status(status) => retry.codes.contains(&status),
+            Outcome::Failed { reason, safe } => {
                 let upstream = matches!(
-                    error.reason,
+                    reason,
                     Reason::UpstreamConnectFailed | Reason::UpstreamReset | Reason::UpstreamTimeout
                 );
-                upstream || error.retry == Retry::Safe
+                upstream || safe
             }
         };
-        if !wanted || self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            return None;
-        }
-        let body = bodies.body()?;
-        let within = match self.upstream() {
-            Some(upstream) => self.connection.worker.withdraw(upstream.slot, clock::nanos()),
-            None => false,
-        };
-        within.then_some(body)
+        wanted
+            && self.attempts <= retry.attempts
+            && self.upstream().is_some_and(|upstream| connection.worker.withdraw(upstream.slot, now))
     }
 
-    /// Waits before a retry: exponential, with jitter over the whole span. False when the route's
-    /// timeout ends before.
-    async fn pause(&self, retry: &RouteRetry, attempt: u32) -> bool {
-        let base = retry.backoff.unwrap_or(BACKOFF);
-        let factor = 1_u32.checked_shl(attempt).unwrap_or(u32::MAX).min(BACKOFF_LIMIT);
-        let longest = base.saturating_mul(factor);
-        let micros = u32::try_from(longest.as_micros()).unwrap_or(u32::MAX);
-        let drawn = self.connection.worker.with_picker(|picker| picker.below(micros));
-        let until = Instant::now() + Duration::from_micros(u64::from(drawn));
-        match self.deadline {
-            Some(deadline) if until >= deadline => {
-                time::sleep_until(deadline.into()).await;
-                false
-            }
-            _ => {
-                time::sleep_until(until.into()).await;
-                true
-            }
+    /// How long to wait before the next try: exponential, with jitter over the whole span.
+    pub(crate) fn pause(&self, connection: &Connection) -> Duration {
+        let base = self.retry().and_then(|retry| retry.backoff).unwrap_or(BACKOFF);
+        let factor =
+            1_u32.checked_shl(self.attempts.saturating_sub(1)).unwrap_or(u32::MAX).min(BACKOFF_LIMIT);
+        let micros = u32::try_from(base.saturating_mul(factor).as_micros()).unwrap_or(u32::MAX);
+        let drawn = connection.worker.with_picker(|picker| picker.below(micros));
+        Duration::from_micros(u64::from(drawn))
+    }
+
+    /// Does the filters of backend and rule on the head of the response.
+    pub(crate) fn respond(&self, head: &mut Head) -> Result<(), Refusal> {
+        if let Some(backend) = self.backend() {
+            backend.response.apply(head)?;
+        }
+        if let Some(rule) = self.rule() {
+            rule.response.apply(head)?;
+        }
+        Ok(())
+    }
+
+    /// Reports it.
+    pub(crate) fn report(&self, reports: &Reports, ends: Ends, now: u64) {
+        self.account.report_request(reports, &self.resolved, ends, &self.received, now);
+    }
+
+    /// The head as it came and, where filters changed it, as it went.
+    pub(crate) fn both_heads(&self) -> (Head, Option<Head>) {
+        ((*self.received).clone(), self.edited.as_deref().cloned())
+    }
+
+    /// The endpoint of the current try, once more: its connection was closed before it saw the request.
+    pub(crate) fn again(&mut self) -> Option<Try> {
+        self.current.clone().filter(|_| !std::mem::replace(&mut self.went_again, true))
+    }
+
+    /// Gives back the buffers.
+    pub(crate) fn recycle(self, spare: &mut Heads) {
+        spare.take_back(self.received);
+        if let Some(edited) = self.edited {
+            spare.take_back(edited);
         }
     }
 
-    fn respond(self, tried: Tried) -> Result<Response, Refusal> {
-        let (mut head, body) = match tried.result {
-            Ok(parts) => parts,
-            Err(error) => {
-                tracing::debug!(%error, route = self.record.route.as_deref(), "no response from the endpoint");
-                return Err(error.reason.into());
-            }
-        };
-        if let Some(backend) = self.backend {
-            backend.response.apply(&mut head.headers);
-        }
-        if let Some(rule) = self.rule {
-            rule.response.apply(&mut head.headers);
-        }
-        if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(self.switched(head, body));
-        }
-        let body = match tried.deadline {
-            Some(deadline) if !body.is_end() => deadline::body_until(body, deadline),
-            _ => body,
-        };
-        Ok(Response::new(head, body))
+    fn retry(&self) -> Option<&RouteRetry> {
+        self.rule().and_then(|rule| rule.retry.as_ref()).filter(|retry| retry.attempts > 0)
     }
 
-    fn switched(self, head: ResponseHead, body: Body) -> Response {
-        let (endpoint, choice) = match (body.into_upgraded(), self.record.choice.clone()) {
-            (Ok(endpoint), Some(choice)) => (endpoint, choice),
-            // A switch without a stream is refused by the codec.
-            (Ok(_), None) => return Response::new(head, Body::empty()),
-            (Err(body), _) => return Response::new(head, body),
-        };
-        let upgraded = Upgraded {
-            connection: Connection::new(Rc::clone(&self.connection.worker), self.connection.ends),
-            choice,
-            received: self.received.clone(),
-            sent: self.edited,
-        };
-        let mut response = Response::new(head, Body::empty());
-        response.on_upgrade = Some(upgraded.into_hook(endpoint));
-        response
+    /// Whether another try may follow the current one, so that the content has to be kept.
+    pub(crate) fn may_retry(&self) -> bool {
+        self.retry().is_some_and(|retry| self.attempts <= retry.attempts)
+    }
+
+    fn rule(&self) -> Option<&Arc<Rule>> {
+        self.planned.as_ref().and_then(Planned::rule)
+    }
+
+    fn backend(&self) -> Option<&Backend> {
+        self.planned.as_ref().and_then(Planned::backend)
     }
 
     fn upstream(&self) -> Option<&Upstream> {
-        match self.sending.destination {
+        match &self.planned.as_ref()?.destination {
             Destination::Upstream(upstream) => Some(upstream),
             Destination::Address(_) => None,
         }
     }
 }
 
-impl Choice {
-    /// The connections of this client to this endpoint.
-    fn pool(&self, pools: &Pools, http2: bool) -> Rc<Pool> {
-        let kept = if http2 { &self.http2 } else { &self.http1 };
-        Rc::clone(kept.get_or_init(|| pools.pool(PoolKey { from: self.from, to: self.address, http2 })))
-    }
+/// What is to be done next.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Next {
+    /// Send it.
+    Send,
+    /// Answer it with the head that was written, and nothing else.
+    Answer,
 }
 
-/// Sends on a connection of the pool, within the route's timeouts.
-async fn send(
-    pool: &Pool,
-    permit: &Permit,
-    head: &RequestHead,
-    body: Body,
-    deadline: Option<Instant>,
-    now: u64,
-) -> Result<(ResponseHead, Body), UpstreamError> {
-    let sending = pool.send(permit, head, body, now);
-    match deadline {
-        None => sending.await,
-        Some(deadline) => match time::timeout_at(deadline.into(), sending).await {
-            Ok(result) => result,
-            Err(_elapsed) => Err(UpstreamError {
-                reason: Reason::UpstreamTimeout,
-                detail: "the backend did not answer within the route's timeout",
-                retry: Retry::No,
-                unsent_body: None,
-            }),
-        },
-    }
-}
-
-fn measure(
-    in_flight: Option<&InFlight>,
-    started: u64,
-    now: u64,
-    result: &Result<(ResponseHead, Body), UpstreamError>,
-) {
-    let Some(in_flight) = in_flight else { return };
-    let failed = match result {
-        Ok((head, _)) => matches!(head.status.as_u16(), 502..=504),
-        Err(_) => true,
-    };
-    in_flight.answered(now.saturating_sub(started), failed, now);
+/// What a try led to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Outcome {
+    /// A response with this status.
+    Status(u16),
+    /// No response.
+    Failed {
+        /// Why.
+        reason: Reason,
+        /// The endpoint never saw the request.
+        safe: bool,
+    },
 }
 
 /// HTTP/2 where the Service says so, and for gRPC, which needs it. Otherwise a redirected client is kept
 /// at what it chose to speak, since without Weft it would speak it to the endpoint; the clients of a
 /// Gateway have chosen it for the Gateway only, so endpoints get HTTP/1.1.
-fn speaks_http2(connection: &Connection, destination: Destination<'_>, head: &RequestHead) -> bool {
+fn speaks_http2(connection: &Connection, destination: &Destination, head: &Head) -> bool {
     let declared = match destination {
         Destination::Upstream(upstream) => upstream.protocol == AppProtocol::Http2,
         Destination::Address(_) => false,
     };
-    let chosen = head.version == http::Version::HTTP_2 && (!connection.is_gateway() || reply::is_grpc(head));
+    let chosen = head.version() == Version::Http2 && (!connection.is_gateway() || reply::is_grpc(head));
     declared || chosen
-}
-
-fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
-    match (a, b) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (a, b) => a.or(b),
-    }
 }

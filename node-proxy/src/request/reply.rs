@@ -4,19 +4,11 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{HeaderName, HeaderValue, StatusCode, header};
-use weft_codec::{
-    body::Body,
-    message::{RequestHead, Response, ResponseHead},
-};
 use weft_ebpf_common::reason::Reason;
+use weft_http::head::{FieldName, Head, InvalidStart, Name, TooLarge, Value};
 
 /// The body of a denial: Cilium's, with its line end.
 const ACCESS_DENIED: &str = "Access denied\r\n";
-
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// Why a request is not sent on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,35 +25,39 @@ impl From<Reason> for Refusal {
     }
 }
 
+impl From<TooLarge> for Refusal {
+    /// No head that a codec lets in comes near the bounds of one.
+    fn from(_: TooLarge) -> Refusal {
+        Reason::Internal.into()
+    }
+}
+
 impl Refusal {
-    /// The answer. For a gRPC request: status 200 and the gRPC status in the head, which is where a
-    /// client of a response without content looks (gRPC over HTTP/2, Trailers-Only).
-    pub(crate) fn response(&self, grpc: bool) -> Response {
+    /// Writes the answer over `head`, and yields its content. For a gRPC request: status 200 and the gRPC
+    /// status in the head, which is where a client of a response without content looks (gRPC over HTTP/2,
+    /// Trailers-Only).
+    pub(crate) fn answer(&self, grpc: bool, head: &mut Head) -> &'static [u8] {
+        let text = self.text().as_bytes();
         let status = match self.reason.http_status() {
-            0 => StatusCode::INTERNAL_SERVER_ERROR,
-            number => StatusCode::from_u16(number).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+            0 => 500,
+            number => number,
         };
-        let mut response = if grpc { self.grpc(status) } else { self.plain(status) };
-        if let Some(wait) = self.retry_after {
-            // Whole seconds, rounded up: sooner would be refused again (RFC 9110, section 10.2.3).
-            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-            response.head.headers.set(&header::RETRY_AFTER, &HeaderValue::from(seconds.max(1)));
-        }
-        response
+        let written = if grpc {
+            grpc_head(status, text.trim_ascii_end(), head)
+        } else {
+            begin(status, Value::literal("text/plain"), head)
+        };
+        written.and_then(|()| self.say_when(head)).expect("invariant: a head that was cleared has room");
+        if grpc { &[] } else { text }
     }
 
-    fn plain(&self, status: StatusCode) -> Response {
-        let mut head = ResponseHead::new(status);
-        head.headers.set(&header::CONTENT_TYPE, &HeaderValue::from_static("text/plain"));
-        Response::new(head, Body::full(Bytes::from_static(self.text().as_bytes())))
-    }
-
-    fn grpc(&self, status: StatusCode) -> Response {
-        let mut head = ResponseHead::new(StatusCode::OK);
-        head.headers.set(&header::CONTENT_TYPE, &HeaderValue::from_static("application/grpc"));
-        head.headers.set(&GRPC_STATUS, &HeaderValue::from(grpc_status(status)));
-        head.headers.set(&GRPC_MESSAGE, &HeaderValue::from_static(self.text().trim_end()));
-        Response::new(head, Body::empty())
+    /// Says when the client may try again: in whole seconds, rounded up, since sooner would be refused again
+    /// (RFC 9110, section 10.2.3).
+    fn say_when(&self, head: &mut Head) -> Result<(), InvalidStart> {
+        let Some(wait) = self.retry_after else { return Ok(()) };
+        let seconds = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0));
+        let mut digits = [0; 20];
+        Ok(head.append(&FieldName::RetryAfter.into(), decimal(seconds.max(1), &mut digits))?)
     }
 
     fn text(&self) -> &'static str {
@@ -72,67 +68,121 @@ impl Refusal {
     }
 }
 
+fn begin(status: u16, content_type: Value<'_>, head: &mut Head) -> Result<(), InvalidStart> {
+    head.start_response(status)?;
+    Ok(head.append(&FieldName::ContentType.into(), content_type)?)
+}
+
+fn grpc_head(status: u16, message: &'static [u8], head: &mut Head) -> Result<(), InvalidStart> {
+    begin(200, Value::literal("application/grpc"), head)?;
+    head.append(&FieldName::GrpcStatus.into(), Value::literal(grpc_status(status)))?;
+    let message = Value::new(message).expect("invariant: names of reasons are plain text");
+    Ok(head.append(&Name::Known(FieldName::GrpcMessage), message)?)
+}
+
+/// A number in digits, in the buffer.
+fn decimal(mut number: u64, digits: &mut [u8; 20]) -> Value<'_> {
+    let mut start = digits.len();
+    loop {
+        start -= 1;
+        digits[start] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    Value::new(&digits[start..]).expect("invariant: digits are a value")
+}
+
 /// Whether a request is a gRPC call (`application/grpc`, with or without a `+proto` and the like).
-pub(crate) fn is_grpc(head: &RequestHead) -> bool {
+pub(crate) fn is_grpc(head: &Head) -> bool {
     const GRPC: &[u8] = b"application/grpc";
-    let Some(value) = head.headers.get(&header::CONTENT_TYPE) else { return false };
+    let Some(value) = head.known(FieldName::ContentType) else { return false };
     let (Some(start), next) = (value.get(..GRPC.len()), value.get(GRPC.len())) else { return false };
     start.eq_ignore_ascii_case(GRPC) && matches!(next, None | Some(b'+' | b';' | b' '))
 }
 
 /// The gRPC status of an HTTP status (grpc `doc/http-grpc-status-mapping.md`).
-fn grpc_status(status: StatusCode) -> u16 {
-    match status.as_u16() {
-        400 => 13,
-        401 => 16,
-        403 => 7,
-        404 => 12,
-        429 | 502 | 503 | 504 => 14,
-        _ => 2,
+fn grpc_status(status: u16) -> &'static str {
+    match status {
+        400 => "13",
+        401 => "16",
+        403 => "7",
+        404 => "12",
+        429 | 502 | 503 | 504 => "14",
+        _ => "2",
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use http::Method;
-
     use super::*;
 
-    fn grpc_request(content_type: &'static str) -> RequestHead {
-        let mut head = RequestHead::new(Method::POST, "/pkg.Service/Method".parse().expect("a target"), None);
-        head.headers.set(&header::CONTENT_TYPE, &HeaderValue::from_static(content_type));
+    fn grpc_request(content_type: &'static str) -> Head {
+        let mut head = Head::new();
+        head.start_request(b"POST", b"/pkg.Service/Method", b"").expect("a request");
+        head.append(&FieldName::ContentType.into(), Value::literal(content_type)).expect("room");
         head
+    }
+
+    /// An answer over a head that was used.
+    fn answer(refusal: Refusal, grpc: bool) -> (Head, &'static [u8]) {
+        let mut head = grpc_request("text/html");
+        let content = refusal.answer(grpc, &mut head);
+        (head, content)
     }
 
     #[test]
     fn a_denial_is_a_403_with_the_text_of_cilium() {
-        let response = Refusal::from(Reason::HttpPolicyDenied).response(false);
-        assert_eq!(response.head.status, 403);
-        assert_eq!(response.body.content_length(), Some(15));
+        let (head, content) = answer(Reason::HttpPolicyDenied.into(), false);
+        assert_eq!((head.status(), content), (403, &b"Access denied\r\n"[..]));
+        assert_eq!((head.known(FieldName::ContentType), head.len()), (Some(&b"text/plain"[..]), 1));
     }
 
     #[test]
     fn a_denied_grpc_call_gets_status_7_in_the_head() {
-        let response = Refusal::from(Reason::HttpPolicyDenied).response(true);
-        assert_eq!(response.head.status, 200);
-        assert_eq!(response.head.headers.get(&GRPC_STATUS), Some(&b"7"[..]));
-        assert_eq!(response.head.headers.get(&GRPC_MESSAGE), Some(&b"Access denied"[..]));
-        assert!(response.body.is_end());
+        let (head, content) = answer(Reason::HttpPolicyDenied.into(), true);
+        assert_eq!((head.status(), content), (200, &b""[..]));
+        let fields: Vec<_> = head.iter().collect();
+        let wanted: [(&[u8], &[u8]); 3] = [
+            (b"content-type", b"application/grpc"),
+            (b"grpc-status", b"7"),
+            (b"grpc-message", b"Access denied"),
+        ];
+        assert_eq!(fields, wanted);
+    }
+
+    #[test]
+    fn every_reason_has_an_answer_in_both_forms() {
+        for reason in (0..=u16::MAX).filter_map(Reason::from_number) {
+            for grpc in [false, true] {
+                let refusal = Refusal { reason, retry_after: Some(Duration::MAX) };
+                let (head, content) = answer(refusal, grpc);
+                assert!(head.status() == 200 || (400..=599).contains(&head.status()), "{reason}");
+                assert_eq!((head.status() == 200, content.is_empty()), (grpc, grpc), "{reason}");
+            }
+        }
     }
 
     #[test]
     fn grpc_is_known_by_its_content_type() {
         assert!(is_grpc(&grpc_request("application/grpc")));
         assert!(is_grpc(&grpc_request("application/grpc+proto")));
+        assert!(is_grpc(&grpc_request("Application/gRPC; charset=utf-8")));
         assert!(!is_grpc(&grpc_request("application/grpc-web")));
         assert!(!is_grpc(&grpc_request("text/plain")));
+        assert!(!is_grpc(&Head::new()));
     }
 
     #[test]
     fn the_wait_is_rounded_up_to_seconds() {
-        let wait = Some(Duration::from_millis(1200));
-        let response = Refusal { reason: Reason::RateLimited, retry_after: wait }.response(false);
-        assert_eq!(response.head.status, 429);
-        assert_eq!(response.head.headers.get(&header::RETRY_AFTER), Some(&b"2"[..]));
+        for (wait, wanted) in [
+            (Duration::from_millis(1200), &b"2"[..]),
+            (Duration::ZERO, b"1"),
+            (Duration::from_secs(90), b"90"),
+        ] {
+            let (head, _) = answer(Refusal { reason: Reason::RateLimited, retry_after: Some(wait) }, false);
+            assert_eq!((head.status(), head.known(FieldName::RetryAfter)), (429, Some(wanted)));
+        }
     }
 }

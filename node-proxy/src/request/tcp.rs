@@ -1,29 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Connections that are relayed as bytes: no route is attached and no policy asks for requests.
 
-use std::{rc::Rc, time::Duration};
+use std::rc::Rc;
 
-use bytes::Bytes;
-use tokio::net::TcpStream;
-use weft_codec::io::{RawStream, RelayBytes, relay};
 use weft_ebpf_common::reason::Reason;
 use weft_policy::capture::Reading;
 
 use crate::{
     request::Connection,
-    state::permit::{Denial, Permit, Verdicts},
+    state::permit::{Denial, Permit},
     upstream::clock,
     worker::{
-        Worker,
-        access::ConnectionRecord,
-        metrics,
+        account::Account,
         target::{Choice, Resolved, Target},
     },
 };
-
-/// Silence after which a relay ends: two hours, as the kernel's own default for established flows
-/// without keep-alive (tcp_keepalive_time).
-const IDLE: Duration = Duration::from_secs(7200);
 
 /// How an accepted connection is served.
 pub(crate) enum Plan {
@@ -67,104 +58,21 @@ pub(crate) fn plan(connection: &Connection, resolved: &Resolved) -> Plan {
     }
 }
 
-/// Relays a connection until it ends, or until a new state does not permit it any more.
-pub(crate) async fn serve(
-    connection: &Connection,
-    resolved: &Rc<Resolved>,
-    stream: TcpStream,
-    choice: Rc<Choice>,
-    permit: Permit,
-) {
-    let worker = &connection.worker;
-    let mut record = ConnectionRecord::start(connection.ends, resolved);
-    record.policy = permit.policy().cloned();
-    record.choice = Some(Rc::clone(&choice));
-    match worker.pools().dialer().connect(&permit, choice.from, choice.address).await {
-        Err(error) => record.reason = Some(error.reason),
-        Ok(upstream) => {
-            let client = RawStream::new(Box::new(stream), Bytes::new());
-            let endpoint = RawStream::new(Box::new(upstream), Bytes::new());
-            relay_while_permitted(connection, client, endpoint, Verdicts::permit_bytes, &mut record).await;
-        }
-    }
-    report(worker, record);
-}
-
-/// Relays two streams until one ends, or until `decide` denies them at a new state. The record has the
-/// endpoint.
-pub(crate) async fn relay_while_permitted(
-    connection: &Connection,
-    client: RawStream,
-    endpoint: RawStream,
-    decide: impl Fn(&Verdicts) -> Result<Permit, Denial>,
-    record: &mut ConnectionRecord,
-) {
-    let choice = record.choice.clone();
-    tokio::select! {
-        biased;
-        denial = no_longer_permitted(connection, choice.as_deref(), decide) => {
-            record.policy = denial.decided.policy;
-            record.denied = Some(denial.direction);
-            record.reason = Some(Reason::PolicyTightened);
-        }
-        (bytes, result) = relay(client, endpoint, IDLE) => {
-            count(record, bytes);
-            if let Err(error) = result {
-                tracing::debug!(%error, "a relayed connection was cut");
-            }
-        }
-    }
-}
-
 /// Reports a connection that is not served.
 pub(crate) fn refuse(
     connection: &Connection,
-    resolved: &Rc<Resolved>,
+    resolved: &Resolved,
     reason: Reason,
     denied: Option<(Rc<Choice>, Denial)>,
+    now: u64,
 ) {
-    let mut record = ConnectionRecord::start(connection.ends, resolved);
-    record.reason = Some(reason);
+    let mut account = Account::start(now);
     if let Some((choice, denial)) = denied {
-        record.choice = Some(choice);
-        record.policy = denial.decided.policy;
-        record.denied = Some(denial.direction);
+        account.choice = Some(choice);
+        account.denied(denial);
     }
-    report(&connection.worker, record);
-}
-
-/// Ready when a new state denies the connection, or asks for its requests, which it is too late for.
-async fn no_longer_permitted(
-    connection: &Connection,
-    choice: Option<&Choice>,
-    decide: impl Fn(&Verdicts) -> Result<Permit, Denial>,
-) -> Denial {
-    let Some(choice) = choice else { return std::future::pending().await };
-    let mut positions = connection.worker.positions();
-    loop {
-        if positions.changed().await.is_err() {
-            // The worker ends: so does the relay, by its own future being dropped.
-            std::future::pending::<()>().await;
-        }
-        let resolved = connection.resolve();
-        let now = resolved.choice(choice.address, connection.ends, connection.worker.is_transparent());
-        if let Err(denial) = decide(&now.verdicts) {
-            return denial;
-        }
-    }
-}
-
-fn count(record: &mut ConnectionRecord, bytes: RelayBytes) {
-    record.received = bytes.a_to_b;
-    record.sent = bytes.b_to_a;
-}
-
-pub(crate) fn report(worker: &Worker, record: ConnectionRecord) {
-    let counters = worker.metrics();
-    counters.decision(record.reason);
-    metrics::add(&counters.received, record.received);
-    metrics::add(&counters.sent, record.sent);
-    record.report(worker.reports());
+    account.reason = Some(reason);
+    account.report_connection(connection.worker.reports(), resolved, connection.ends, now);
 }
 
 #[cfg(test)]

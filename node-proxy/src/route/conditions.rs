@@ -3,9 +3,8 @@
 
 use std::{borrow::Cow, cmp::Reverse};
 
-use http::HeaderName;
 use thiserror::Error;
-use weft_codec::{headers::Headers, message::RequestHead};
+use weft_http::head::{Head, InvalidName, Name};
 use weft_ir::{RouteMatch, StringMatch, ValueMatch};
 use weft_matching::{Expression, ExpressionError, Matcher};
 
@@ -17,13 +16,13 @@ pub(crate) enum BadMatch {
     #[error(transparent)]
     Expression(#[from] ExpressionError),
     /// Not the name of a header.
-    #[error("{name:?} is not the name of a header: {source}")]
+    #[error("{name:?} is not the name of a header")]
     HeaderName {
         /// The name, as written.
         name: Box<str>,
         /// Why.
         #[source]
-        source: http::header::InvalidHeaderName,
+        source: InvalidName,
     },
 }
 
@@ -31,8 +30,8 @@ pub(crate) enum BadMatch {
 #[derive(Debug)]
 pub(super) struct Conditions {
     method: Option<Box<[u8]>>,
-    headers: Vec<(HeaderName, Wanted)>,
-    query: Vec<(Box<str>, Wanted)>,
+    headers: Vec<(Name, Wanted)>,
+    query: Vec<(Box<[u8]>, Wanted)>,
 }
 
 #[derive(Debug)]
@@ -46,16 +45,13 @@ pub(super) type Rank = (Reverse<bool>, Reverse<usize>, Reverse<usize>);
 
 impl Conditions {
     pub(super) fn compile(wanted: &RouteMatch) -> Result<Conditions, BadMatch> {
-        let mut headers = Vec::with_capacity(wanted.headers.len());
-        for (name, value) in distinct(&wanted.headers)? {
-            let name = HeaderName::from_bytes(name.as_bytes())
-                .map_err(|source| BadMatch::HeaderName { name, source })?;
-            headers.push((name, value));
-        }
+        let header = |name: &str| {
+            Name::new(name.as_bytes()).map_err(|source| BadMatch::HeaderName { name: name.into(), source })
+        };
         Ok(Conditions {
             method: wanted.method.as_ref().map(|method| method.as_bytes().into()),
-            headers,
-            query: distinct(&wanted.query)?,
+            headers: distinct(&wanted.headers, header)?,
+            query: distinct(&wanted.query, |name| Ok(name.as_bytes().into()))?,
         })
     }
 
@@ -63,35 +59,26 @@ impl Conditions {
         (Reverse(self.method.is_some()), Reverse(self.headers.len()), Reverse(self.query.len()))
     }
 
-    pub(super) fn hold(&self, request: &RequestHead) -> bool {
-        if self.method.as_deref().is_some_and(|wanted| wanted != request.method.as_str().as_bytes()) {
-            return false;
-        }
-        let header = |(name, wanted): &(HeaderName, Wanted)| {
-            combined(&request.headers, name).is_some_and(|value| wanted.accepts(&value))
-        };
-        self.headers.iter().all(header) && (self.query.is_empty() || self.query_holds(request))
+    pub(super) fn hold(&self, request: &Head) -> bool {
+        self.method.as_deref().is_none_or(|wanted| wanted == request.method_text())
+            && (self.headers.is_empty() || self.headers_hold(request))
+            && (self.query.is_empty() || self.query_holds(request))
     }
 
-    fn query_holds(&self, request: &RequestHead) -> bool {
-        let query = request.query().unwrap_or_default().as_bytes();
-        self.query.iter().all(|(name, wanted)| {
-            first_value(query, name.as_bytes()).is_some_and(|value| wanted.accepts(&value))
+    fn headers_hold(&self, request: &Head) -> bool {
+        // Several fields of one name are one list, which is put together here.
+        let mut list = Vec::new();
+        self.headers.iter().all(|(name, wanted)| {
+            request.combined(name, &mut list).is_some_and(|value| wanted.accepts(value))
         })
     }
-}
 
-/// The value of a header; several are one list (RFC 9110, section 5.3).
-fn combined<'a>(headers: &'a Headers, name: &'a HeaderName) -> Option<Cow<'a, [u8]>> {
-    let mut values = headers.get_all(name);
-    let first = values.next()?;
-    let Some(second) = values.next() else { return Some(Cow::Borrowed(first)) };
-    let mut all = [first, second].join(&b","[..]);
-    for value in values {
-        all.push(b',');
-        all.extend_from_slice(value);
+    fn query_holds(&self, request: &Head) -> bool {
+        let query = request.query().unwrap_or_default();
+        self.query
+            .iter()
+            .all(|(name, wanted)| first_value(query, name).is_some_and(|value| wanted.accepts(&value)))
     }
-    Some(Cow::Owned(all))
 }
 
 impl Wanted {
@@ -104,10 +91,14 @@ impl Wanted {
 }
 
 /// Of several conditions on one name only the first counts (HTTPHeaderMatch, HTTPQueryParamMatch).
-fn distinct(values: &[ValueMatch]) -> Result<Vec<(Box<str>, Wanted)>, BadMatch> {
-    let mut distinct: Vec<(Box<str>, Wanted)> = Vec::with_capacity(values.len());
+fn distinct<N: PartialEq>(
+    values: &[ValueMatch],
+    compile: impl Fn(&str) -> Result<N, BadMatch>,
+) -> Result<Vec<(N, Wanted)>, BadMatch> {
+    let mut distinct: Vec<(N, Wanted)> = Vec::with_capacity(values.len());
     for value in values {
-        if distinct.iter().any(|(known, _)| **known == *value.name) {
+        let name = compile(&value.name)?;
+        if distinct.iter().any(|(known, _)| *known == name) {
             continue;
         }
         let wanted = match &value.value {
@@ -116,7 +107,7 @@ fn distinct(values: &[ValueMatch]) -> Result<Vec<(Box<str>, Wanted)>, BadMatch> 
                 Wanted::Expression(Box::new(Expression::parse(expression)?.compile()?))
             }
         };
-        distinct.push(((*value.name).into(), wanted));
+        distinct.push((name, wanted));
     }
     Ok(distinct)
 }

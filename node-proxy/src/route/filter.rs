@@ -1,16 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Filters of routes: header changes, redirects and rewrites (Gateway API v1.6, HTTPRouteFilter).
 
-use bytes::Bytes;
-use http::{
-    HeaderName, HeaderValue, StatusCode, header,
-    uri::{Authority, PathAndQuery},
-};
-use weft_codec::{
-    body::Body,
-    headers::Headers,
-    message::{RequestHead, Response, ResponseHead},
-};
+use weft_http::head::{FieldName, Head, InvalidStart, Name, Scheme, TooLarge, Value};
 use weft_ir::{HeaderChanges, PathChange, Redirect};
 
 /// Changes of headers, ready to be done: set, then add, then remove, filter by filter.
@@ -18,14 +9,30 @@ use weft_ir::{HeaderChanges, PathChange, Redirect};
 pub(crate) struct HeaderEdits {
     edits: Vec<Edit>,
     /// The authority that setting `Host` gives to a request.
-    host: Option<Authority>,
+    host: Option<Box<[u8]>>,
 }
 
 #[derive(Debug)]
 enum Edit {
-    Set(HeaderName, HeaderValue),
-    Add(HeaderName, HeaderValue),
-    Remove(HeaderName),
+    Set(Name, Checked),
+    Add(Name, Checked),
+    Remove(Name),
+}
+
+/// A value that was found to be one.
+#[derive(Debug)]
+struct Checked(Box<[u8]>);
+
+impl Checked {
+    /// Blanks around a value are no part of it (RFC 9110, section 5.5).
+    fn new(text: &str) -> Option<Checked> {
+        let text = text.trim_matches([' ', '\t']).as_bytes();
+        Value::new(text).ok().map(|_| Checked(text.into()))
+    }
+
+    fn value(&self) -> Value<'_> {
+        Value::new(&self.0).expect("invariant: checked when it was made")
+    }
 }
 
 impl HeaderEdits {
@@ -33,156 +40,155 @@ impl HeaderEdits {
     /// set to what is no authority.
     #[must_use]
     pub(crate) fn extend(&mut self, changes: &HeaderChanges) -> bool {
-        let field = |(name, value): &(std::sync::Arc<str>, std::sync::Arc<str>)| {
-            let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
-            Some((name, HeaderValue::from_str(value).ok()?))
-        };
-        let set = changes.set.iter().map(|pair| field(pair).map(|(name, value)| Edit::Set(name, value)));
-        let add = changes.add.iter().map(|pair| field(pair).map(|(name, value)| Edit::Add(name, value)));
-        let remove =
-            changes.remove.iter().map(|name| HeaderName::from_bytes(name.as_bytes()).ok().map(Edit::Remove));
-        set.chain(add)
-            .chain(remove)
-            .try_for_each(|edit| {
-                let edit = edit?;
-                if let Edit::Set(header::HOST, value) = &edit {
-                    self.host = Some(Authority::try_from(value.as_bytes()).ok()?);
-                }
-                self.edits.push(edit);
-                Some(())
-            })
-            .is_some()
+        let name = |text: &str| Name::new(text.as_bytes()).ok();
+        let set = changes.set.iter().map(|(key, text)| Some(Edit::Set(name(key)?, Checked::new(text)?)));
+        let add = changes.add.iter().map(|(key, text)| Some(Edit::Add(name(key)?, Checked::new(text)?)));
+        let remove = changes.remove.iter().map(|key| name(key).map(Edit::Remove));
+        set.chain(add).chain(remove).try_for_each(|edit| self.push(edit?)).is_some()
+    }
+
+    fn push(&mut self, edit: Edit) -> Option<()> {
+        match edit {
+            // The authority is no field: it can be set, and neither added to nor removed.
+            Edit::Set(Name::Known(FieldName::Host), text) => {
+                self.host = Some(authority(&text.0)?);
+            }
+            Edit::Add(Name::Known(FieldName::Host), _) | Edit::Remove(Name::Known(FieldName::Host)) => {}
+            edit => self.edits.push(edit),
+        }
+        Some(())
     }
 
     /// Whether there is nothing to change.
     pub(crate) fn is_empty(&self) -> bool {
-        self.edits.is_empty()
+        self.edits.is_empty() && self.host.is_none()
     }
 
-    /// Does the changes. `Host` is the authority too, which only [`apply_to_request`](Self::apply_to_request)
-    /// changes.
-    pub(crate) fn apply(&self, headers: &mut Headers) {
+    /// Does the changes of a response.
+    pub(crate) fn apply(&self, head: &mut Head) -> Result<(), TooLarge> {
         for edit in &self.edits {
             match edit {
-                Edit::Set(name, value) => headers.set(name, value),
-                Edit::Add(name, value) => headers.append(name, value),
+                Edit::Set(name, text) => head.set(name, text.value())?,
+                Edit::Add(name, text) => head.append(name, text.value())?,
                 Edit::Remove(name) => {
-                    headers.remove(name);
+                    head.remove(name);
                 }
             }
         }
+        Ok(())
     }
 
     /// Does the changes of a request.
-    pub(crate) fn apply_to_request(&self, head: &mut RequestHead) {
+    pub(crate) fn apply_to_request(&self, head: &mut Head) -> Result<(), InvalidStart> {
         if let Some(authority) = &self.host {
-            head.authority = Some(authority.clone());
+            head.set_authority(authority)?;
         }
-        self.apply(&mut head.headers);
+        Ok(self.apply(head)?)
     }
 }
 
 /// A rewrite of a request on its way to the backend, with nothing left to be read for each.
 #[derive(Debug)]
 pub(crate) struct Rewrite {
-    authority: Option<Authority>,
+    authority: Option<Box<[u8]>>,
     path: Option<PathChange>,
 }
 
 impl Rewrite {
     /// Nothing where the hostname is no authority.
     pub(crate) fn compile(rewrite: &weft_ir::Rewrite) -> Option<Rewrite> {
-        let authority = rewrite.hostname.as_ref().map(|name| Authority::try_from(name.as_str()));
-        Some(Rewrite { authority: authority.transpose().ok()?, path: rewrite.path.clone() })
+        let host = match &rewrite.hostname {
+            Some(name) => Some(authority(name.as_str().as_bytes())?),
+            None => None,
+        };
+        Some(Rewrite { authority: host, path: rewrite.path.clone() })
     }
 
-    /// Changes host and path. False when the new target is no valid one, which the controller should
-    /// have refused.
-    #[must_use]
-    pub(crate) fn apply(&self, prefix: Option<usize>, head: &mut RequestHead) -> bool {
+    /// Changes host and path as they take effect; what was received stays. Fails when the new target is no
+    /// valid one, which the controller should have refused.
+    pub(crate) fn apply(&self, prefix: Option<usize>, head: &mut Head) -> Result<(), InvalidStart> {
         if let Some(authority) = &self.authority {
-            head.authority = Some(authority.clone());
+            head.set_authority(authority)?;
         }
-        let Some(change) = &self.path else { return true };
-        let target = with_query(changed_path(change, prefix, head.path()), head.query());
-        match PathAndQuery::from_maybe_shared(Bytes::from(target)) {
-            Ok(target) => {
-                head.target = target;
-                true
+        match &self.path {
+            None => Ok(()),
+            Some(change) => {
+                let (covered, with) = change_of(change, prefix, head.path());
+                head.set_path_start(covered, with)
             }
-            Err(_) => false,
         }
     }
 }
 
-/// The answer of a redirect. `port` is the one that the client connected to.
+/// The text, if it is a host with an optional port.
+fn authority(text: &[u8]) -> Option<Box<[u8]>> {
+    Head::new().set_authority(text).is_ok().then(|| text.into())
+}
+
+/// Writes the answer of a redirect over `response`. `port` is the one that the client connected to. Nothing
+/// where it could not be sent, which the controller should have refused.
 pub(crate) fn redirect(
     redirect: &Redirect,
     prefix: Option<usize>,
-    head: &RequestHead,
+    request: &Head,
     port: u16,
-) -> Option<Response> {
-    let scheme = redirect.scheme.map_or_else(|| head.scheme.as_str(), |scheme| scheme.as_str());
-    let host = match &redirect.hostname {
-        Some(hostname) => hostname.as_str(),
-        None => head.authority.as_ref().map_or("", Authority::host),
-    };
-    let well_known = if scheme == "https" { 443 } else { 80 };
+    response: &mut Head,
+) -> Option<()> {
+    let scheme = redirect.scheme.map_or_else(|| request.scheme().as_str(), |scheme| scheme.as_str());
+    let well_known = if scheme == Scheme::Https.as_str() { 443 } else { 80 };
     let port = match (redirect.port, &redirect.scheme) {
         (Some(port), _) => port,
         (None, Some(_)) => well_known,
         (None, None) => port,
     };
-    let mut location = format!("{scheme}://{host}");
-    if port != well_known {
-        location.push(':');
-        location.push_str(&port.to_string());
+    let mut location = [scheme, "://"].concat().into_bytes();
+    match &redirect.hostname {
+        Some(hostname) => location.extend_from_slice(hostname.as_str().as_bytes()),
+        None => location.extend_from_slice(request.host()),
     }
-    let path = match &redirect.path {
-        Some(change) => changed_path(change, prefix, head.path()),
-        None => head.path().to_owned(),
+    if port != well_known {
+        location.push(b':');
+        location.extend_from_slice(port.to_string().as_bytes());
+    }
+    let (covered, with) = match &redirect.path {
+        Some(change) => change_of(change, prefix, request.path()),
+        None => (0, &[][..]),
     };
-    location.push_str(&with_query(path, head.query()));
-    let mut response = ResponseHead::new(StatusCode::from_u16(redirect.status.into()).ok()?);
-    response.headers.set(&header::LOCATION, &HeaderValue::from_maybe_shared(Bytes::from(location)).ok()?);
-    Some(Response::new(response, Body::empty()))
+    location.extend_from_slice(with);
+    location.extend_from_slice(request.target().get(covered..)?);
+    response.start_response(redirect.status.into()).ok()?;
+    response.append(&FieldName::Location.into(), Value::new(&location).ok()?).ok()
 }
 
-/// The path after a change; `prefix` is the length of the part that the match covered, its trailing
-/// slash left out.
-fn changed_path(change: &PathChange, prefix: Option<usize>, path: &str) -> String {
+/// How a path is changed: how many of its bytes go, and what stands there instead. `prefix` is the length of
+/// the part that the match covered, its trailing slash left out.
+fn change_of<'a>(change: &'a PathChange, prefix: Option<usize>, path: &[u8]) -> (usize, &'a [u8]) {
     match change {
-        PathChange::Full(path) => path.to_string(),
+        PathChange::Full(new) => (path.len(), new.as_bytes()),
         PathChange::Prefix(replacement) => {
-            let rest = path.get(prefix.unwrap_or(0)..).unwrap_or_default();
-            let mut changed = replacement.trim_end_matches('/').to_owned();
-            changed.push_str(rest);
-            if changed.is_empty() {
-                changed.push('/');
+            let covered = prefix.unwrap_or(0).min(path.len());
+            match replacement.trim_end_matches('/') {
+                "" if covered == path.len() => (covered, b"/"),
+                replacement => (covered, replacement.as_bytes()),
             }
-            changed
         }
     }
 }
 
-fn with_query(mut path: String, query: Option<&str>) -> String {
-    if let Some(query) = query {
-        path.push('?');
-        path.push_str(query);
-    }
-    path
-}
-
 #[cfg(test)]
 mod tests {
-    use http::Method;
-    use weft_ir::{Hostname, RedirectStatus, Scheme};
+    use weft_ir::{Hostname, RedirectStatus};
 
     use super::*;
 
-    fn head(authority: &str, target: &str) -> RequestHead {
-        let authority = Some(authority.parse().expect("an authority"));
-        RequestHead::new(Method::GET, target.parse().expect("a target"), authority)
+    fn head(authority: &str, target: &str) -> Head {
+        let mut head = Head::new();
+        head.start_request(b"GET", target.as_bytes(), authority.as_bytes()).expect("valid");
+        head
+    }
+
+    fn name(text: &str) -> Name {
+        Name::new(text.as_bytes()).expect("a name")
     }
 
     /// The table in the documentation of HTTPPathModifier.replacePrefixMatch.
@@ -203,22 +209,47 @@ mod tests {
             ("/bar", "/", "/xyz", "/xyz/bar"),
         ] {
             let prefix = Some(prefix.trim_end_matches('/').len());
-            let change = PathChange::Prefix(replacement.into());
-            assert_eq!(changed_path(&change, prefix, path), wanted, "{path} {replacement}");
+            let path_change = Some(PathChange::Prefix(replacement.into()));
+            let rewrite = weft_ir::Rewrite { hostname: None, path: path_change };
+            for query in ["", "?q=/foo"] {
+                let target = format!("{path}{query}");
+                let mut head = head("a.test", &target);
+                let rewrite = Rewrite::compile(&rewrite).expect("a rewrite");
+                rewrite.apply(prefix, &mut head).expect("a target");
+                assert_eq!(head.target(), format!("{wanted}{query}").as_bytes(), "{path} {replacement}");
+                assert_eq!(head.received_target(), target.as_bytes());
+            }
         }
+    }
+
+    #[test]
+    fn a_rewrite_changes_host_and_path_and_fails_where_it_is_none() {
+        let of = |host: &str, path: &str| {
+            Rewrite::compile(&weft_ir::Rewrite {
+                hostname: Hostname::new(host),
+                path: Some(PathChange::Full(path.into())),
+            })
+        };
+        let mut head = head("a.test:8080", "/x?q=1");
+        of("b.test", "/new").expect("a rewrite").apply(None, &mut head).expect("a target");
+        assert_eq!((head.target(), head.authority()), (&b"/new?q=1"[..], Some(&b"b.test"[..])));
+        assert_eq!(head.received_authority(), Some(&b"a.test:8080"[..]));
+        let bad = of("b.test", "new").expect("a rewrite").apply(None, &mut head);
+        assert_eq!((bad, head.target()), (Err(InvalidStart::Target), &b"/new?q=1"[..]));
     }
 
     #[test]
     fn a_redirect_leaves_out_the_well_known_port() {
         let plain =
             Redirect { scheme: None, hostname: None, path: None, port: None, status: RedirectStatus::Found };
-        let https = Redirect { scheme: Some(Scheme::Https), ..plain.clone() };
+        let https = Redirect { scheme: Some(weft_ir::Scheme::Https), ..plain.clone() };
         let moved = Redirect {
             hostname: Hostname::new("b.test"),
             path: Some(PathChange::Full("/new".into())),
             ..plain.clone()
         };
         let ported = Redirect { port: Some(443), ..https.clone() };
+        let mut response = Head::new();
         for (change, port, wanted) in [
             (&plain, 80, "http://a.test/x?q=1"),
             (&plain, 8080, "http://a.test:8080/x?q=1"),
@@ -226,40 +257,60 @@ mod tests {
             (&ported, 8080, "https://a.test/x?q=1"),
             (&moved, 80, "http://b.test/new?q=1"),
         ] {
-            let response = redirect(change, None, &head("a.test:8080", "/x?q=1"), port).expect("a response");
-            assert_eq!(response.head.headers.get(&header::LOCATION), Some(wanted.as_bytes()));
+            let request = head("a.test:8080", "/x?q=1");
+            redirect(change, None, &request, port, &mut response).expect("a response");
+            assert_eq!(response.known(FieldName::Location), Some(wanted.as_bytes()));
+            assert_eq!((response.status(), response.len()), (302, 1));
         }
+        let split = Redirect { path: Some(PathChange::Full("/a\r\nb: c".into())), ..plain };
+        assert!(redirect(&split, None, &head("a.test", "/"), 80, &mut response).is_none());
     }
 
     #[test]
     fn edits_are_done_in_the_order_set_add_remove() {
         let changes = HeaderChanges {
             set: vec![("x-a".into(), "1".into()), ("host".into(), "other.test".into())],
-            add: vec![("x-a".into(), "2".into())],
+            add: vec![("X-A".into(), "2".into())],
             remove: vec!["x-b".into()],
         };
         let mut edits = HeaderEdits::default();
         assert!(edits.extend(&changes));
         let mut head = head("a.test", "/");
-        let (a, b) = (HeaderName::from_static("x-a"), HeaderName::from_static("x-b"));
-        head.headers.append(&a, &HeaderValue::from_static("0"));
-        head.headers.append(&b, &HeaderValue::from_static("0"));
-        edits.apply_to_request(&mut head);
-        assert_eq!(head.headers.get_all(&a).collect::<Vec<_>>(), [b"1", b"2"]);
-        assert!(!head.headers.contains(&b));
-        assert_eq!(head.authority.expect("an authority"), "other.test");
+        let (a, b) = (name("x-a"), name("x-b"));
+        head.append(&a, Value::literal("0")).expect("room");
+        head.append(&b, Value::literal("0")).expect("room");
+        edits.apply_to_request(&mut head).expect("room");
+        assert_eq!(head.values(&a).collect::<Vec<_>>(), [b"1", b"2"]);
+        assert!(head.get(&b).is_none());
+        assert_eq!(head.authority(), Some(&b"other.test"[..]));
+        assert_eq!(head.received_authority(), Some(&b"a.test"[..]));
     }
 
     #[test]
-    fn a_host_that_is_no_authority_is_refused() {
-        let changes = HeaderChanges { set: vec![("host".into(), "a b".into())], ..HeaderChanges::default() };
-        assert!(!HeaderEdits::default().extend(&changes));
+    fn the_host_can_be_set_alone_and_is_never_a_field() {
+        let host = |value: &str| vec![("Host".into(), value.into())];
+        let mut edits = HeaderEdits::default();
+        assert!(edits.extend(&HeaderChanges { set: host("b.test"), ..HeaderChanges::default() }));
+        assert!(!edits.is_empty());
+        assert!(edits.extend(&HeaderChanges { add: host("c.test"), ..HeaderChanges::default() }));
+        assert!(edits.extend(&HeaderChanges { remove: vec!["host".into()], ..HeaderChanges::default() }));
+        let mut head = head("a.test", "/");
+        edits.apply_to_request(&mut head).expect("room");
+        assert_eq!((head.authority(), head.len()), (Some(&b"b.test"[..]), 0));
+        assert!(!edits.extend(&HeaderChanges { set: host("a b"), ..HeaderChanges::default() }));
     }
 
     #[test]
-    fn a_header_that_could_not_be_sent_is_refused() {
-        let changes =
-            HeaderChanges { set: vec![("x-a".into(), "a\r\nb: c".into())], ..HeaderChanges::default() };
-        assert!(!HeaderEdits::default().extend(&changes));
+    fn a_header_that_could_not_be_sent_is_refused_and_blanks_around_a_value_are_left_out() {
+        let set = |value: &str| HeaderChanges {
+            set: vec![("x-a".into(), value.into())],
+            ..HeaderChanges::default()
+        };
+        assert!(!HeaderEdits::default().extend(&set("a\r\nb: c")));
+        let mut edits = HeaderEdits::default();
+        assert!(edits.extend(&set(" \tgr\u{fc}n ")));
+        let mut head = head("a.test", "/");
+        edits.apply(&mut head).expect("room");
+        assert_eq!(head.get(&name("x-a")), Some("gr\u{fc}n".as_bytes()));
     }
 }

@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-use http::{HeaderName, HeaderValue, Method};
+use proptest::{collection::vec, prelude::*, sample::select};
+use weft_http::head::{Name, Value};
 use weft_ir::{
     ObjectName, RouteAction, RouteKind, RouteMatch, RouteParent, RouteTimeouts, StringMatch, ValueMatch,
 };
 
 use super::*;
-use crate::route::slots::Slot;
+use crate::route::{
+    samples::{self, HOSTS},
+    seen::{Asked, Last},
+    slots::Slot,
+};
 
 fn any() -> RouteMatch {
     RouteMatch { path: PathMatch::Prefix("/".into()), method: None, headers: vec![], query: vec![] }
@@ -58,17 +63,18 @@ fn table(routes: &[Route]) -> RouteTable {
     table
 }
 
-fn request(method: &str, target: &str, headers: &[(&'static str, &'static str)]) -> RequestHead {
-    let method = Method::from_bytes(method.as_bytes()).expect("a method");
-    let mut head = RequestHead::new(method, target.parse().expect("a target"), None);
+fn request(method: &str, target: &str, headers: &[(&str, &str)]) -> Head {
+    let mut head = Head::new();
+    head.start_request(method.as_bytes(), target.as_bytes(), b"").expect("a request");
     for (name, value) in headers {
-        head.headers.append(&HeaderName::from_static(name), &HeaderValue::from_static(value));
+        let name = Name::new(name.as_bytes()).expect("a name");
+        head.append(&name, Value::new(value.as_bytes()).expect("a value")).expect("room");
     }
     head
 }
 
-fn found(table: &RouteTable, host: &str, head: &RequestHead) -> Option<String> {
-    let matched = table.find(host.as_bytes(), head)?;
+fn found(table: &RouteTable, host: &str, head: &Head) -> Option<String> {
+    let matched = table.find(host.as_bytes(), head, &mut Looked::default())?;
     matched.rule.label.split('/').nth(1).map(str::to_owned)
 }
 
@@ -186,6 +192,14 @@ fn several_headers_of_one_name_are_one_list() {
 }
 
 #[test]
+fn of_several_conditions_on_one_header_the_first_counts_whatever_its_case() {
+    let headers = vec![value("X-A", "1"), value("x-a", "2")];
+    let table = table(&[route("h", &[], vec![RouteMatch { headers, ..any() }])]);
+    assert!(found(&table, "h", &request("GET", "/", &[("x-a", "1")])).is_some());
+    assert!(found(&table, "h", &request("GET", "/", &[("x-a", "2")])).is_none());
+}
+
+#[test]
 fn an_expression_has_to_match_as_a_whole() {
     let table = table(&[route("r", &[], vec![regex("/a|/b")])]);
     assert!(get(&table, "h", "/b").is_some());
@@ -219,5 +233,45 @@ fn a_rule_that_cannot_be_used_is_closed_alone() {
 fn the_covered_prefix_is_known_for_rewrites() {
     let table = table(&[route("p", &[], vec![prefix("/a/b/")])]);
     let head = request("GET", "/a/b/c", &[]);
-    assert_eq!(table.find(b"h", &head).expect("a match").prefix, Some(4));
+    assert_eq!(table.find(b"h", &head, &mut Looked::default()).expect("a match").prefix, Some(4));
+}
+
+fn routes() -> impl Strategy<Value = Vec<Route>> {
+    let hostnames = select(vec![&[][..], &["a.test"], &["*.test"], &["b.test", "*.b.test"]]);
+    let matches = vec(samples::route_match(), 1..3);
+    vec((select(vec!["r1", "r2", "r3"]), hostnames, matches), 1..5).prop_map(|routes| {
+        let made = routes.into_iter().enumerate();
+        made.map(|(number, (name, hostnames, matches))| Route {
+            rule: number as u32,
+            ..route(name, hostnames, matches)
+        })
+        .collect()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    /// Requests that are the same in all that was looked at get the same rule.
+    #[test]
+    fn a_request_that_was_seen_gets_the_rule_that_it_would_find(
+        routes in routes(),
+        host in select(HOSTS.to_vec()),
+        requests in vec(samples::request(), 2..16),
+    ) {
+        let table = table(&routes);
+        for first in &requests {
+            let mut looked = Looked::default();
+            let found = table.find(host.as_bytes(), first, &mut looked);
+            let mut last = Last::default();
+            last.set(Asked::effective(first), &looked, found);
+            prop_assert!(last.get(Asked::effective(first)).is_some());
+            for other in &requests {
+                let Some(known) = last.get(Asked::effective(other)) else { continue };
+                let wanted = table.find(host.as_bytes(), other, &mut Looked::default());
+                let of = |matched: Option<Matched<'_>>| matched.map(|m| (Arc::as_ptr(m.rule), m.prefix));
+                prop_assert_eq!(of(*known), of(wanted));
+            }
+        }
+    }
 }

@@ -1,96 +1,122 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Accepts connections on one worker and serves each in a task of its own.
+//! Accepts connections of one worker.
 
-use std::{io, net::SocketAddr, rc::Rc, time::Duration};
-
-use socket2::SockRef;
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::watch,
-    time::sleep,
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    rc::Rc,
 };
-use weft_codec::serve::serve_connection;
-use weft_runtime::supervise::PeerTasks;
+
+use mio::{Interest, net::TcpStream};
+use socket2::SockRef;
 
 use crate::{
-    request::{
-        Connection,
-        tcp::{self, Plan},
+    request::Connection,
+    serve::{
+        client::{Client, Wire},
+        engine::{BOTH, Due, Engine, client_token, listener_token},
+        listening::{Accepting, Listening},
     },
     upstream::sockets,
-    worker::{
-        Open, Worker,
-        target::{Ends, Entrance},
-    },
+    worker::target::{Ends, Entrance},
 };
 
-const CONNECTION: PeerTasks = PeerTasks::new("connection");
+/// The pause after an accept that failed for want of descriptors or memory, in nanoseconds.
+const STARVED: u64 = 50_000_000;
+/// Connections that are accepted in one turn, so that those that are open go on.
+const AT_ONCE: usize = 64;
 
-/// The pause after an accept that failed for want of descriptors or memory.
-const STARVED: Duration = Duration::from_millis(50);
+impl Engine {
+    /// Accepts on a socket from now on.
+    pub(super) fn listen(&mut self, socket: TcpListener, accepting: Accepting) -> io::Result<()> {
+        socket.set_nonblocking(true)?;
+        let mut socket = mio::net::TcpListener::from_std(socket);
+        let entry = self.listeners.vacant_entry();
+        self.poll.registry().register(&mut socket, listener_token(entry.key()), Interest::READABLE)?;
+        entry.insert(Listening { socket, accepting, ready: false });
+        Ok(())
+    }
 
-/// What is accepted on a socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Accepting {
-    /// Connections that the kernel redirected; their local address is the original destination.
-    Redirected,
-    /// Connections to a Gateway's listener bound to this address.
-    Gateway(SocketAddr),
-}
+    /// Whether it accepts connections to a Gateway on this address.
+    pub(super) fn listens_on(&self, address: SocketAddr) -> bool {
+        self.listeners.iter().any(|(_, listening)| listening.accepting == Accepting::Gateway(address))
+    }
 
-/// Accepts connections until told to stop. More than `limit` open connections wait in the backlog.
-pub(crate) async fn accept(
-    worker: Rc<Worker>,
-    listener: TcpListener,
-    accepting: Accepting,
-    limit: usize,
-    mut stop: watch::Receiver<bool>,
-) {
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            // An error means that nobody can say stop any more, which is one.
-            _ = stop.wait_for(|stop| *stop) => return,
-            accepted = accept_below(&worker, &listener, limit) => accepted,
-        };
-        match accepted {
-            Ok((stream, client)) => {
-                let open = worker.open();
-                CONNECTION.start_local(serve(Rc::clone(&worker), stream, client, accepting, open));
+    /// Closes the listeners that are not wanted.
+    pub(super) fn keep_listeners(&mut self, wanted: impl Fn(Accepting) -> bool) {
+        let registry = self.poll.registry();
+        self.listeners.retain(|_, listening| {
+            let keep = wanted(listening.accepting);
+            if !keep {
+                drop(registry.deregister(&mut listening.socket));
             }
-            Err(error) if is_of_one_connection(&error) => {}
-            Err(error) => {
-                tracing::warn!(%error, "accepting connections failed");
-                sleep(STARVED).await;
+            keep
+        });
+    }
+
+    /// Accepts what waits, up to the limit of the worker; more waits in the backlog.
+    pub(super) fn accept(&mut self, number: usize) {
+        for _ in 0..AT_ONCE {
+            if self.clients.len() >= self.worker.connections_limit() {
+                break;
+            }
+            let Some(listening) = self.listeners.get_mut(number) else { return };
+            match listening.socket.accept() {
+                Ok((socket, client)) => {
+                    let accepting = listening.accepting;
+                    // One that is gone already, or for which there is no room, is nobody's.
+                    let admitted = ends(&socket, client, accepting).and_then(|ends| self.admit(socket, ends));
+                    match admitted {
+                        Ok(number) => self.serve_client(number),
+                        Err(error) => tracing::debug!(%error, %client, "a connection cannot be served"),
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    listening.ready = false;
+                    return;
+                }
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "accepting connections failed");
+                    break;
+                }
             }
         }
-    }
-}
-
-async fn accept_below(
-    worker: &Worker,
-    listener: &TcpListener,
-    limit: usize,
-) -> io::Result<(TcpStream, SocketAddr)> {
-    while worker.connections() >= limit {
-        sleep(STARVED).await;
-    }
-    listener.accept().await
-}
-
-async fn serve(worker: Rc<Worker>, stream: TcpStream, client: SocketAddr, accepting: Accepting, open: Open) {
-    let Ok(ends) = ends(&stream, client, accepting) else { return };
-    let connection = Rc::new(Connection::new(Rc::clone(&worker), ends));
-    let resolved = connection.resolve();
-    match tcp::plan(&connection, &resolved) {
-        Plan::Http => {
-            drop(resolved);
-            serve_connection(stream, worker.server(), connection, worker.drain().drain()).await;
+        // The kernel does not say again that these wait.
+        if let Some(listening) = self.listeners.get_mut(number) {
+            listening.ready = true;
+            self.wheel.set(self.now + STARVED, Due::Accept);
         }
-        Plan::Bytes(choice, permit) => tcp::serve(&connection, &resolved, stream, choice, permit).await,
-        Plan::Refused(reason, denial) => tcp::refuse(&connection, &resolved, reason, denial),
     }
-    drop(open);
+
+    /// Accepts where it was left off.
+    pub(super) fn accept_again(&mut self) {
+        let waiting: Vec<usize> = self
+            .listeners
+            .iter()
+            .filter(|(_, listening)| listening.ready)
+            .map(|(number, _)| number)
+            .collect();
+        waiting.into_iter().for_each(|number| self.accept(number));
+    }
+
+    /// A connection has ended, so that another finds room.
+    pub(super) fn resume_accepting(&mut self) {
+        if self.clients.len() + 1 == self.worker.connections_limit() {
+            self.accept_again();
+        }
+    }
+
+    /// Takes a connection; yields its number.
+    pub(super) fn admit(&mut self, mut socket: TcpStream, ends: Ends) -> io::Result<u32> {
+        let entry = self.clients.vacant_entry();
+        let number = entry.key() as u32;
+        self.poll.registry().register(&mut socket, client_token(number), BOTH)?;
+        let connection = Connection::new(Rc::clone(&self.worker), ends);
+        let open = self.worker.open();
+        entry.insert(Client::new(socket, connection, Wire::Sniffing, open));
+        Ok(number)
+    }
 }
 
 fn ends(stream: &TcpStream, client: SocketAddr, accepting: Accepting) -> io::Result<Ends> {

@@ -6,21 +6,23 @@
 //! endpoint that was chosen; the ingress of a local endpoint on the request as it will be sent. The
 //! ingress of an endpoint on another node is decided there.
 
-use std::{borrow::Cow, net::SocketAddr, sync::Arc};
+use std::{borrow::Cow, cell::RefCell, net::SocketAddr, sync::Arc};
 
-use http::HeaderName;
-use weft_codec::message::RequestHead;
 use weft_ebpf_common::{
     Action, Verdict,
     reason::Reason,
     verdict::{Level, NO_RULE},
 };
+use weft_http::head::{FieldName, Head};
 use weft_ir::{Direction, Protocol};
 use weft_policy::{
     Decision, EndpointPolicy, HttpDecision, HttpRequest, L7Policy, Party, Place, capture::Capture,
 };
 
-use crate::state::MeshState;
+use crate::{
+    route::seen::{Asked, Last, Looked},
+    state::MeshState,
+};
 
 /// Both ends allow what was asked. Needed to connect and to relay; holds the policies that allowed it.
 #[derive(Clone, Debug)]
@@ -54,12 +56,24 @@ pub(crate) struct Denial {
     pub(crate) decided: Decided,
 }
 
-/// What the policies of both ends say about connections of one client to one endpoint.
+/// What the policies of both ends say about connections of one client to one endpoint. Remembers for each end
+/// what was decided last.
 #[derive(Clone, Debug)]
 pub(crate) struct Verdicts {
-    egress: Decision,
-    ingress: Decision,
+    egress: End,
+    ingress: End,
 }
+
+/// What the policy of one end says.
+#[derive(Clone, Debug)]
+struct End {
+    direction: Direction,
+    decision: Decision,
+    /// Nothing before rules about requests were asked: most ends have none.
+    last: RefCell<Option<Box<LastDecision>>>,
+}
+
+type LastDecision = Last<Result<Decided, Denial>>;
 
 /// The policy under which a client sends: its own where it is a pod of this node, none where its node
 /// has decided already or where it is no pod.
@@ -97,33 +111,70 @@ impl Verdicts {
                 not_asked()
             }
         };
-        Verdicts { egress, ingress }
+        Verdicts::new(egress, ingress)
+    }
+
+    fn new(egress: Decision, ingress: Decision) -> Verdicts {
+        let end = |direction, decision| End { direction, decision, last: RefCell::default() };
+        Verdicts { egress: end(Direction::Egress, egress), ingress: end(Direction::Ingress, ingress) }
     }
 
     /// What has to be read of the connection to decide about it.
     pub(crate) fn capture(&self) -> Capture {
-        Capture::of_endpoint_port(&self.egress, &self.ingress)
+        Capture::of_endpoint_port(&self.egress.decision, &self.ingress.decision)
     }
 
     /// Decides about a connection that is relayed as bytes. Rules about requests allow none.
     pub(crate) fn permit_bytes(&self) -> Result<Permit, Denial> {
-        let bytes = |decision: &Decision, direction| {
-            decide(decision, direction, |l7| match l7 {
+        let bytes = |end: &End| {
+            decide(&end.decision, end.direction, |l7| match l7 {
                 L7Policy::Http(_) => HttpDecision::Deny(Reason::HttpPolicyDenied, None),
             })
         };
-        let egress = bytes(&self.egress, Direction::Egress)?;
-        Ok(Permit { egress, ingress: bytes(&self.ingress, Direction::Ingress)? })
+        let egress = bytes(&self.egress)?;
+        Ok(Permit { egress, ingress: bytes(&self.ingress)? })
     }
 
-    /// Decides the client's side, on the request as it was received.
-    pub(crate) fn permit_egress(&self, received: &RequestHead) -> Result<EgressPass, Denial> {
-        request(&self.egress, Direction::Egress, received).map(EgressPass)
+    /// Decides the client's side, on the request as it was received: the head before any change of a field.
+    pub(crate) fn permit_egress(&self, received: &Head) -> Result<EgressPass, Denial> {
+        self.egress.request(Asked::received(received)).map(EgressPass)
     }
 
     /// Decides the endpoint's side, on the request as it will be sent.
-    pub(crate) fn permit_ingress(&self, egress: EgressPass, sent: &RequestHead) -> Result<Permit, Denial> {
-        Ok(Permit { egress: egress.0, ingress: request(&self.ingress, Direction::Ingress, sent)? })
+    pub(crate) fn permit_ingress(&self, egress: EgressPass, sent: &Head) -> Result<Permit, Denial> {
+        Ok(Permit { egress: egress.0, ingress: self.ingress.request(Asked::effective(sent))? })
+    }
+}
+
+impl End {
+    /// Decides about a request, unless the last one was the same in all that rules look at.
+    fn request(&self, asked: Asked<'_>) -> Result<Decided, Denial> {
+        let Some(L7Policy::Http(rules)) = &self.decision.l7 else { return self.decide(asked) };
+        let mut last = self.last.borrow_mut();
+        let last = last.get_or_insert_default();
+        if let Some(known) = last.get(asked) {
+            return known.clone();
+        }
+        let decided = self.decide(asked);
+        let mut looked = Looked::default();
+        rules.headers().for_each(|headers| looked.add(true, true, headers));
+        looked.add(true, true, &[]);
+        last.set(asked, &looked, decided.clone());
+        decided
+    }
+
+    fn decide(&self, asked: Asked<'_>) -> Result<Decided, Denial> {
+        decide(&self.decision, self.direction, |l7| match l7 {
+            L7Policy::Http(rules) => {
+                let header = |name: &str| combined(asked.head, name.as_bytes());
+                rules.decide(&HttpRequest {
+                    method: asked.head.method_text(),
+                    authority: asked.authority,
+                    target: asked.target,
+                    header: &header,
+                })
+            }
+        })
     }
 }
 
@@ -145,20 +196,6 @@ impl Denial {
         let reason = Reason::from_number(verdict.reason).unwrap_or(Reason::NoPolicyConfig);
         Denial { reason, direction, decided: Decided { verdict, policy } }
     }
-}
-
-fn request(decision: &Decision, direction: Direction, head: &RequestHead) -> Result<Decided, Denial> {
-    decide(decision, direction, |l7| match l7 {
-        L7Policy::Http(rules) => {
-            let header = |name: &str| combined(head, name);
-            rules.decide(&HttpRequest {
-                method: head.method.as_str().as_bytes(),
-                authority: head.authority.as_ref().map_or(b"", |authority| authority.as_str().as_bytes()),
-                target: head.target.as_str().as_bytes(),
-                header: &header,
-            })
-        }
-    })
 }
 
 /// Makes an end's answer final. A peer is known by its address alone, so one that has to prove who it is
@@ -195,38 +232,21 @@ fn decide(
     }
 }
 
-/// The value of a header for a rule; several are joined as Envoy does.
-fn combined<'a>(head: &'a RequestHead, name: &str) -> Option<Cow<'a, [u8]>> {
-    let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
-    let first = head.headers.get(&name)?;
-    let all: Vec<&[u8]> = head.headers.get_all(&name).collect();
-    if all.len() == 1 { Some(Cow::Borrowed(first)) } else { Some(Cow::Owned(all.join(&b","[..]))) }
+/// The value of a header for a rule; several are joined as Envoy does: crumbs of a cookie by `; `, all others
+/// by `,`.
+fn combined<'a>(head: &'a Head, name: &[u8]) -> Option<Cow<'a, [u8]>> {
+    let mut values = head.values_named(name);
+    let first = values.next()?;
+    let Some(second) = values.next() else { return Some(Cow::Borrowed(first)) };
+    let is_cookie = FieldName::of(name) == FieldName::Cookie;
+    let between: &[u8] = if is_cookie { b"; " } else { b"," };
+    let mut all = [first, second].join(between);
+    for value in values {
+        all.extend_from_slice(between);
+        all.extend_from_slice(value);
+    }
+    Some(Cow::Owned(all))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LEVEL: Level = Level::new(200, 0);
-
-    fn decision(verdict: Verdict) -> Decision {
-        Decision { verdict, policy: Some("shop/checkout".into()), l7: None }
-    }
-
-    #[test]
-    fn a_peer_that_has_to_prove_who_it_is_is_denied() {
-        let verdicts = Verdicts { egress: not_asked(), ingress: decision(Verdict::authenticated(LEVEL, 7)) };
-        let denial = verdicts.permit_bytes().unwrap_err();
-        assert_eq!((denial.reason, denial.direction), (Reason::AuthenticationRequired, Direction::Ingress));
-        assert_eq!(denial.decided.policy.as_deref(), Some("shop/checkout"));
-        assert_eq!((denial.decided.verdict.action(), denial.decided.verdict.rule), (Action::Deny, 7));
-    }
-
-    #[test]
-    fn what_nobody_decided_is_denied() {
-        for verdict in [Verdict::NONE, Verdict::redirect(LEVEL, 7)] {
-            let verdicts = Verdicts { egress: decision(verdict), ingress: not_asked() };
-            assert_eq!(verdicts.permit_bytes().unwrap_err().reason, Reason::NoPolicyConfig);
-        }
-    }
-}
+mod tests;

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 use std::time::Duration;
 
-use http::{Method, uri::PathAndQuery};
-use weft_codec::message::RequestHead;
 use weft_ebpf_common::identity;
 use weft_ir::{
     AppProtocol, BackendService, Endpoint, EndpointPort, Endpoints, Listener, ListenerParent,
@@ -13,6 +11,7 @@ use weft_ir::{
 use weft_policy::Place;
 
 use super::{compile::Compiler, *};
+use crate::route::{samples::get, seen::Looked};
 
 fn name(name: &str) -> ObjectName {
     ObjectName::new("shop", name)
@@ -124,7 +123,7 @@ fn what_did_not_change_is_the_same_object_in_the_next_state() {
     assert!(Arc::ptr_eq(&table(&first, vip(1)), &table(&second, vip(1))));
     let upstream = |state: &MeshState, address| {
         let slot = state.service(address).expect("a service").upstream;
-        Arc::clone(state.upstream(slot).expect("an upstream"))
+        Arc::clone(state.upstream(slot).expect("a upstream"))
     };
     assert!(Arc::ptr_eq(&upstream(&first, vip(1)), &upstream(&second, vip(1))));
     assert!(!Arc::ptr_eq(&upstream(&first, vip(2)), &upstream(&second, vip(2))));
@@ -137,9 +136,9 @@ fn a_rate_limit_keeps_its_bucket_until_it_changes() {
     let resources = vec![service("web", 1), Resource::Route(route("r", to_service("web"), "web")), limit(1)];
     let mut snapshot = snapshot(1, resources);
     let limiter = |state: &MeshState| {
-        let head = RequestHead::new(Method::GET, PathAndQuery::from_static("/"), None);
+        let head = get("/");
         let table = table(state, vip(1));
-        Arc::clone(&table.find(b"", &head).expect("a match").rule.limits[0])
+        Arc::clone(&table.find(b"", &head, &mut Looked::default()).expect("a match").rule.limits[0])
     };
     let first = limiter(&compiler.compile(&snapshot, &[]).0);
     snapshot.insert(Resource::Route(Route { created: 2, ..route("r", to_service("web"), "web") }));
@@ -156,9 +155,11 @@ fn a_backend_may_appear_after_its_route() {
     let mut snapshot =
         snapshot(1, vec![service("web", 1), Resource::Route(route("r", to_service("web"), "later"))]);
     let backend = |state: &MeshState| {
-        let head = RequestHead::new(Method::GET, PathAndQuery::from_static("/"), None);
+        let head = get("/");
         let table = table(state, vip(1));
-        let slot = table.find(b"", &head).expect("a match").rule.backends[0].upstream.expect("a slot");
+        let slot = table.find(b"", &head, &mut Looked::default()).expect("a match").rule.backends[0]
+            .upstream
+            .expect("a slot");
         state.upstream(slot).map(|upstream| upstream.name.to_string())
     };
     assert_eq!(backend(&compiler.compile(&snapshot, &[]).0), None);
@@ -221,9 +222,11 @@ fn the_most_specific_listener_serves_alone() {
     assert_eq!(state.listen_points().len(), 2, "IPv4 and IPv6");
     let point = &state.listen_points()[&SocketAddr::from(([0, 0, 0, 0], 8000))];
     let served = |host: &str, path: &'static str| {
-        let head = RequestHead::new(Method::GET, PathAndQuery::from_static(path), None);
+        let head = get(path);
         let routes = point.find(host.as_bytes())?;
-        routes.find(host.as_bytes(), &head).map(|matched| matched.rule.label.to_string())
+        routes
+            .find(host.as_bytes(), &head, &mut Looked::default())
+            .map(|matched| matched.rule.label.to_string())
     };
     assert_eq!(served("a.test", "/only").as_deref(), Some("shop/exact/0"));
     assert_eq!(served("a.test", "/"), None, "the wider listeners do not help out");

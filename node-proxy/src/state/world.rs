@@ -9,23 +9,34 @@ use weft_ir::{
     L7Rules, Listener, ListenerParent, ListenerParentKind, MeshDefaults, Node, ObjectName, Operator, Peer,
     Policy, PolicyDirection, PolicyKind, PolicyPort, PolicyRule, PortRule, Protocol, RateLimit,
     RateLimitTarget, Requirement, Resource, ResourceKey, Route, RouteAction, RouteBackend, RouteFilter,
-    RouteKind, RouteMatch, RouteParent, RouteTimeouts, Selector, Service, ServicePort, Snapshot, Tier,
-    Workload,
+    RouteKind, RouteParent, RouteTimeouts, Selector, Service, ServicePort, Snapshot, Tier, Workload,
 };
+
+use crate::route::samples::route_match;
 
 /// This node.
 pub(crate) const NODE: &str = "one";
 /// Ports of Services; endpoints listen on 8000 more.
 pub(crate) const PORTS: [u16; 2] = [80, 81];
-/// Hosts of requests.
-pub(crate) const HOSTS: [&str; 4] = ["a.test", "b.test", "x.b.test", ""];
-/// Paths of requests.
-pub(crate) const PATHS: [&str; 3] = ["/", "/a", "/a/b"];
 /// Names of Services and routes.
 const NAMES: [&str; 3] = ["s1", "s2", "s3"];
 /// Addresses of Services: fewer than Services, so that two may claim one.
 const VIPS: [u8; 2] = [1, 2];
 const IDENTITIES: std::ops::Range<u32> = 300..303;
+
+/// A rule about requests.
+pub(crate) fn http_rule() -> impl Strategy<Value = HttpRule> {
+    let headers = (select(vec!["x-a", "x-b", "accept", "cookie"]), option::of(select(vec!["1", "1,2"])));
+    let part = |texts: Vec<&'static str>| option::weighted(0.4, select(texts));
+    let parts =
+        (part(vec!["GET", "GET|POST"]), part(vec!["a.test", ".*b.test"]), part(vec!["/a.*", "/[^?]*"]));
+    (parts, vec(headers, 0..2)).prop_map(|((method, host, path), headers)| HttpRule {
+        method: method.map(Into::into),
+        host: host.map(Into::into),
+        path: path.map(Into::into),
+        headers: headers.into_iter().map(|(name, value)| (name.into(), value.map(Into::into))).collect(),
+    })
+}
 
 /// The address of a pod.
 pub(crate) fn pod_address(number: u8) -> IpAddr {
@@ -58,6 +69,35 @@ pub(crate) fn ground() -> Snapshot {
         snapshot.insert(Resource::Identity(Identity { number, labels: labels.into() }));
     }
     snapshot
+}
+
+/// Two pods of this node, of which the first speaks to the second, with the rules about requests of a policy
+/// on either; without rules there is no policy.
+pub(crate) fn two_pods(egress: Vec<HttpRule>, ingress: Vec<HttpRule>) -> Vec<Resource> {
+    let pod = |number| Workload {
+        name: object(&format!("p{number}")),
+        node: NODE.into(),
+        addresses: vec![pod_address(number)],
+        identity: IdentityNumber(299 + u32::from(number)),
+        service_account: "default".into(),
+        host_network: false,
+        owner: "".into(),
+        ports: vec![],
+    };
+    let direction = |rules: Vec<HttpRule>| {
+        let default_deny = !rules.is_empty();
+        let l7 = default_deny.then_some(L7Rules::Http(rules));
+        let ports = vec![PortRule { port: PolicyPort::Any, protocol: Some(Protocol::Tcp), l7 }];
+        let rule = PolicyRule { peers: vec![Peer::Any], ports, authenticate: false };
+        PolicyDirection { default_deny, allow: vec![rule], deny: vec![] }
+    };
+    let none = || PolicyDirection { default_deny: false, allow: vec![], deny: vec![] };
+    vec![
+        Resource::Workload(pod(1)),
+        Resource::Workload(pod(2)),
+        Resource::Policy(of_pods(1, 300, none(), direction(egress))),
+        Resource::Policy(of_pods(2, 301, direction(ingress), none())),
+    ]
 }
 
 /// A resource that comes or changes, or the key of one that goes.
@@ -174,9 +214,9 @@ fn route() -> impl Strategy<Value = Resource> {
         filters: vec![],
     });
     let rule = (name(), 0..2_u32, 0..3_i64);
-    let matches = (select(PATHS.to_vec()), any::<bool>());
+    let matches = (vec(route_match(), 0..3), proptest::bool::weighted(0.2));
     (rule, vec(parent(), 0..3), hostnames, matches, vec(backend, 0..3)).prop_map(
-        |((name, rule, created), parents, hostnames, (path, invalid), backends)| {
+        |((name, rule, created), parents, hostnames, (matches, invalid), backends)| {
             Resource::Route(Route {
                 kind: RouteKind::HttpRoute,
                 origin: object(name),
@@ -184,12 +224,7 @@ fn route() -> impl Strategy<Value = Resource> {
                 created,
                 parents,
                 hostnames: hostnames.into_iter().map(Into::into).collect(),
-                matches: vec![RouteMatch {
-                    path: weft_ir::PathMatch::Prefix(path.into()),
-                    method: None,
-                    headers: vec![],
-                    query: vec![],
-                }],
+                matches,
                 action: RouteAction {
                     filters: if invalid { vec![RouteFilter::Invalid] } else { vec![] },
                     backends,
@@ -243,17 +278,22 @@ fn direction() -> impl Strategy<Value = PolicyDirection> {
 
 fn policy() -> impl Strategy<Value = Resource> {
     (1..4_u32, IDENTITIES, direction(), direction()).prop_map(|(number, subject, ingress, egress)| {
-        let requirement =
-            Requirement { key: "k8s:app".into(), operator: Operator::In(vec![subject.to_string().into()]) };
-        Resource::Policy(Policy {
-            kind: PolicyKind::CiliumNetworkPolicy,
-            name: object(&format!("n{number}")),
-            index: 0,
-            tier: Tier::Normal,
-            priority: 0,
-            subject: Selector { requirements: vec![requirement] },
-            ingress,
-            egress,
-        })
+        Resource::Policy(of_pods(number, subject, ingress, egress))
     })
+}
+
+/// The policy of this number about the pods of an identity.
+fn of_pods(number: u32, subject: u32, ingress: PolicyDirection, egress: PolicyDirection) -> Policy {
+    let requirement =
+        Requirement { key: "k8s:app".into(), operator: Operator::In(vec![subject.to_string().into()]) };
+    Policy {
+        kind: PolicyKind::CiliumNetworkPolicy,
+        name: object(&format!("n{number}")),
+        index: 0,
+        tier: Tier::Normal,
+        priority: 0,
+        subject: Selector { requirements: vec![requirement] },
+        ingress,
+        egress,
+    }
 }

@@ -4,17 +4,12 @@
 use std::{
     cell::Cell,
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, TcpStream},
     ops::RangeInclusive,
     time::Duration,
 };
 
-use tokio::{
-    net::{TcpSocket, TcpStream},
-    time::timeout,
-};
-use weft_codec::error::{Retry, UpstreamError};
-use weft_ebpf_common::reason::Reason;
+use socket2::Socket;
 
 use crate::{state::permit::Permit, upstream::sockets};
 
@@ -45,54 +40,44 @@ impl Dialer {
         Dialer { config, next: Cell::new(seed.wrapping_mul(0x9E37_79B9)) }
     }
 
-    /// Connects to an endpoint for which there is a permit, in the name of `from` where one is given.
-    pub(crate) async fn connect(
+    /// Longest time for a connection to be established.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.config.connect_timeout
+    }
+
+    /// Begins to connect to an endpoint for which there is a permit, in the name of `from` where one is
+    /// given. The socket is writable once the connection stands or has failed.
+    pub(crate) fn begin(
         &self,
         _permit: &Permit,
         from: Option<IpAddr>,
         to: SocketAddr,
-    ) -> Result<TcpStream, UpstreamError> {
-        let connecting = async {
-            match from {
-                Some(from) => self.connect_as(from, to).await,
-                None => self.socket(to)?.connect(to).await,
+    ) -> io::Result<TcpStream> {
+        let socket = match from {
+            Some(from) => self.begin_as(from, to)?,
+            None => {
+                let socket = sockets::upstream_socket(to.is_ipv6(), self.config.mark)?;
+                connect(&socket, to)?;
+                socket
             }
         };
-        match timeout(self.config.connect_timeout, connecting).await {
-            Ok(Ok(stream)) => Ok(stream),
-            Ok(Err(error)) => {
-                tracing::debug!(%error, %to, ?from, "connecting to an endpoint failed");
-                Err(failed("the backend refused the connection or cannot be reached"))
-            }
-            Err(_elapsed) => Err(failed("the backend did not accept the connection in time")),
-        }
+        Ok(socket.into())
     }
 
     /// Binds each try to the next port of the block: the kernel picks from the pod's own range
     /// otherwise, and so into the connections that the pod opens itself.
-    async fn connect_as(&self, from: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
+    fn begin_as(&self, from: IpAddr, to: SocketAddr) -> io::Result<Socket> {
         let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
         for _ in 0..PORT_TRIES {
             let socket = sockets::upstream_socket(to.is_ipv6(), self.config.mark)?;
-            match sockets::bind_transparent(&socket, SocketAddr::new(from, self.next_port())) {
-                Ok(()) => {}
-                Err(error) if is_taken(&error) => {
-                    last = error;
-                    continue;
-                }
-                Err(error) => return Err(error),
-            }
-            match TcpSocket::from_std_stream(socket.into()).connect(to).await {
+            let bound = sockets::bind_transparent(&socket, SocketAddr::new(from, self.next_port()));
+            match bound.and_then(|()| connect(&socket, to)) {
+                Ok(()) => return Ok(socket),
                 Err(error) if is_taken(&error) => last = error,
-                result => return result,
+                Err(error) => return Err(error),
             }
         }
         Err(last)
-    }
-
-    fn socket(&self, to: SocketAddr) -> io::Result<TcpSocket> {
-        let socket = sockets::upstream_socket(to.is_ipv6(), self.config.mark)?;
-        Ok(TcpSocket::from_std_stream(socket.into()))
     }
 
     fn next_port(&self) -> u16 {
@@ -104,10 +89,14 @@ impl Dialer {
     }
 }
 
-fn is_taken(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable)
+/// The socket does not block: that the answer is still to come is no error (connect(2)).
+fn connect(socket: &Socket, to: SocketAddr) -> io::Result<()> {
+    match socket.connect(&to.into()) {
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(()),
+        result => result,
+    }
 }
 
-fn failed(detail: &'static str) -> UpstreamError {
-    UpstreamError { reason: Reason::UpstreamConnectFailed, detail, retry: Retry::Safe, unsent_body: None }
+fn is_taken(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable)
 }

@@ -2,22 +2,28 @@
 //! What a connection is for, at one state: who the client is, and where its requests may go.
 
 use std::{
-    cell::{OnceCell, RefCell},
+    cell::{Cell, RefCell},
     net::{IpAddr, SocketAddr},
     rc::Rc,
     sync::Arc,
 };
 
 use weft_ebpf_common::reason::Reason;
+use weft_http::head::Head;
 use weft_policy::{EndpointPolicy, Party, Place};
 
 use crate::{
-    route::ratelimit::RateLimiter,
+    route::{
+        MAX_HOST, RouteTable, lower_case_host,
+        ratelimit::RateLimiter,
+        rule::Rule,
+        seen::{Asked, Last, Looked},
+    },
     state::{
         Held, ListenPoint, MeshState, ServiceTarget,
         permit::{Verdicts, client_policy},
     },
-    upstream::pool::Pool,
+    upstream::pool::PoolId,
 };
 
 /// Endpoints whose verdicts one connection keeps; more are looked up each time.
@@ -54,6 +60,16 @@ pub(crate) struct Resolved {
     pub(crate) target: Target,
     policy: Option<Arc<EndpointPolicy>>,
     choices: RefCell<Vec<Rc<Choice>>>,
+    routed: RefCell<Last<Option<Rc<Served>>>>,
+}
+
+/// The rule that serves a request.
+#[derive(Debug)]
+pub(crate) struct Served {
+    /// The rule.
+    pub(crate) rule: Arc<Rule>,
+    /// How much of the path a PathPrefix match covered, its trailing slash left out.
+    pub(crate) prefix: Option<usize>,
 }
 
 /// Where requests may go.
@@ -79,8 +95,8 @@ pub(crate) struct Choice {
     pub(crate) verdicts: Verdicts,
     /// The address to connect from; nothing for the node's own.
     pub(crate) from: Option<IpAddr>,
-    pub(crate) http1: OnceCell<Rc<Pool>>,
-    pub(crate) http2: OnceCell<Rc<Pool>>,
+    /// The pool of its connections, by whether they speak HTTP/2, as far as it was looked up.
+    pools: [Cell<Option<PoolId>>; 2],
 }
 
 impl Resolved {
@@ -103,7 +119,8 @@ impl Resolved {
             ),
         };
         let policy = client_policy(state, &client);
-        Resolved { client, target, policy, choices: RefCell::default(), held }
+        let (choices, routed) = Default::default();
+        Resolved { client, target, policy, choices, routed, held }
     }
 
     /// What the policies say about an endpoint for this client.
@@ -116,12 +133,29 @@ impl Resolved {
         let peer = state.peer(address.ip()).clone();
         let verdicts = Verdicts::find(state, &self.client, self.policy.as_deref(), &peer, address);
         let from = if transparent { source(state, ends, address) } else { None };
-        let choice =
-            Rc::new(Choice { address, peer, verdicts, from, http1: OnceCell::new(), http2: OnceCell::new() });
+        let choice = Rc::new(Choice { address, peer, verdicts, from, pools: Default::default() });
         if choices.len() < KEPT_VERDICTS {
             choices.push(Rc::clone(&choice));
         }
         choice
+    }
+
+    /// The rule for a request, where routes decide: the same as for the last one, if that was the same in all
+    /// that conditions look at.
+    pub(crate) fn route(&self, head: &Head) -> Option<Rc<Served>> {
+        let asked = Asked::effective(head);
+        let mut last = self.routed.borrow_mut();
+        if let Some(known) = last.get(asked) {
+            return known.clone();
+        }
+        let mut buffer = [0; MAX_HOST];
+        let host = lower_case_host(head, &mut buffer);
+        let mut looked = Looked::default();
+        let matched = self.target.routes(host).and_then(|routes| routes.find(host, head, &mut looked));
+        let served =
+            matched.map(|matched| Rc::new(Served { rule: Arc::clone(matched.rule), prefix: matched.prefix }));
+        last.set(asked, &looked, served.clone());
+        served
     }
 
     /// Rate limits on the Service that was asked for.
@@ -130,6 +164,24 @@ impl Resolved {
             Target::Service(service) => &service.limits,
             Target::Address(_) | Target::Listener(_) | Target::Refused(_) => &[],
         }
+    }
+}
+
+impl Target {
+    /// The routes for requests to a host, where routes decide.
+    fn routes(&self, host: &[u8]) -> Option<&RouteTable> {
+        match self {
+            Target::Service(service) => service.routes.as_deref(),
+            Target::Listener(point) => point.find(host).map(AsRef::as_ref),
+            Target::Address(_) | Target::Refused(_) => None,
+        }
+    }
+}
+
+impl Choice {
+    /// The pool of its connections.
+    pub(crate) fn pool(&self, http2: bool) -> &Cell<Option<PoolId>> {
+        &self.pools[usize::from(http2)]
     }
 }
 
@@ -179,3 +231,6 @@ fn source(state: &MeshState, ends: Ends, endpoint: SocketAddr) -> Option<IpAddr>
         Entrance::Redirected => state.directory().node_address(ipv6),
     }
 }
+
+#[cfg(test)]
+mod tests;

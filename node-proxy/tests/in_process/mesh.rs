@@ -6,7 +6,6 @@ use std::{
     cell::RefCell,
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
-    rc::Rc,
     sync::Arc,
     time::Duration,
 };
@@ -16,16 +15,8 @@ use http::{Method, Request, Response};
 use http_body_util::Full;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     sync::mpsc,
-    task::LocalSet,
-};
-use weft_codec::{
-    body::{Body, Frame},
-    config::{H1Config, H2Config, ServerConfig},
-    handler::Handler,
-    io::RawStream,
-    message::{Request as CodecRequest, RequestHead},
 };
 use weft_ebpf_common::reason::Reason;
 use weft_ir::{
@@ -35,7 +26,7 @@ use weft_ir::{
     RouteParent, Selector, Service, ServicePort, Snapshot, Tier, Workload,
 };
 use weft_node_proxy::{
-    Compiler, Connection, DialConfig, Dialer, Ends, Entrance, Pools, Records, Worker, WorkerMetrics,
+    Compiler, DialConfig, Dialer, Ends, Entrance, Limits, MeshState, Records, Turns, Worker, WorkerMetrics,
     WorkerParts, ring,
 };
 
@@ -44,10 +35,58 @@ use crate::support::{backend, name, route};
 const CLIENT: [u8; 4] = [10, 0, 0, 9];
 const VIP: ([u8; 4], u16) = ([10, 96, 0, 1], 80);
 
-/// A worker at a state, and an origin that says what it got.
+/// A worker at a state, and what it recorded.
 struct Mesh {
-    worker: Rc<Worker>,
+    turns: RefCell<Turns>,
     records: RefCell<Records>,
+}
+
+/// One connection that is said to have been redirected.
+struct Session<'a> {
+    mesh: &'a Mesh,
+    stream: TcpStream,
+}
+
+impl Session<'_> {
+    /// Does something with the client's end while the worker works.
+    async fn with<T>(&mut self, does: impl AsyncFnOnce(&mut TcpStream) -> T) -> T {
+        let mesh = self.mesh;
+        let turns = async {
+            loop {
+                mesh.turns.borrow_mut().turn().expect("a turn");
+                tokio::time::sleep(Duration::from_micros(200)).await;
+            }
+        };
+        tokio::select! {
+            done = does(&mut self.stream) => done,
+            () = turns => unreachable!("it turns for ever"),
+        }
+    }
+
+    /// Sends a request; the status, and the content as text.
+    async fn ask(&mut self, method: Method, target: &str) -> (u16, String) {
+        let request = format!("{method} {target} HTTP/1.1\r\nhost: web.shop\r\n\r\n");
+        self.with(async |stream| {
+            stream.write_all(request.as_bytes()).await.expect("written");
+            let head = head(stream).await;
+            let line = |name: &str| head.lines().find_map(|line| line.strip_prefix(name));
+            let length = line("content-length: ").expect("a length").parse().expect("a number");
+            let mut content = vec![0; length];
+            stream.read_exact(&mut content).await.expect("the content");
+            let status = head.split(' ').nth(1).expect("a status").parse().expect("a number");
+            (status, String::from_utf8(content).expect("text"))
+        })
+        .await
+    }
+}
+
+/// The head of a message.
+async fn head(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.expect("a head"));
+    }
+    String::from_utf8(head).expect("text")
 }
 
 impl Mesh {
@@ -64,11 +103,29 @@ impl Mesh {
             retired: mpsc::channel(1).0,
             metrics: Arc::new(WorkerMetrics::default()),
             recorder,
-            pools: Pools::new(Dialer::new(dial, 0), H1Config::default(), H2Config::default()),
-            server: ServerConfig::default(),
+            dialer: Dialer::new(dial, 0),
+            limits: Limits::default(),
+            connections: 16,
             transparent: false,
         });
-        Mesh { worker, records: RefCell::new(records) }
+        let turns = Turns::new(worker).expect("a set of sockets");
+        Mesh { turns: RefCell::new(turns), records: RefCell::new(records) }
+    }
+
+    /// A connection of a client to a destination, as if it had been redirected.
+    async fn connect(&self, client: [u8; 4], destination: SocketAddr) -> Session<'_> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let (stream, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let client = SocketAddr::from((client, 40_000));
+        let ends = Ends { client, destination, entrance: Entrance::Redirected };
+        let accepted = accepted.expect("accepted").0.into_std().expect("a socket");
+        self.turns.borrow_mut().admit(accepted, ends).expect("admitted");
+        Session { mesh: self, stream: stream.expect("connected") }
+    }
+
+    fn publish(&self, state: Arc<MeshState>) {
+        self.turns.borrow_mut().publish(state);
     }
 
     /// Sends a request as if it had been redirected; the status, and the body as text.
@@ -79,19 +136,7 @@ impl Mesh {
         method: Method,
         target: &str,
     ) -> (u16, String) {
-        let client = SocketAddr::from((client, 40_000));
-        let ends = Ends { client, destination, entrance: Entrance::Redirected };
-        let connection = Connection::new(Rc::clone(&self.worker), ends);
-        let authority = Some("web.shop".parse().expect("an authority"));
-        let head = RequestHead::new(method, target.parse().expect("a target"), authority);
-        let mut response = connection.call(CodecRequest { head, body: Body::empty() }).await;
-        let mut text = Vec::new();
-        while let Some(frame) = response.body.frame().await {
-            if let Frame::Data(bytes) = frame.expect("no error") {
-                text.extend_from_slice(&bytes);
-            }
-        }
-        (response.head.status.as_u16(), String::from_utf8(text).expect("text"))
+        self.connect(client, destination).await.ask(method, target).await
     }
 
     async fn get(&self, target: &str) -> (u16, String) {
@@ -230,7 +275,7 @@ fn to_service(mut attached: weft_ir::Route) -> Resource {
 
 fn local<F: Future<Output = ()>>(test: F) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    LocalSet::new().block_on(&runtime, test);
+    runtime.block_on(test);
 }
 
 #[test]
@@ -242,7 +287,7 @@ fn a_client_may_send_only_what_its_egress_rules_allow() {
         resources.push(to_service(route("all", "/", vec![backend("v1", 1)])));
         let mesh = Mesh::new(resources);
         assert_eq!(mesh.get("/items/7").await, (200, "11 GET /items/7".into()));
-        assert_eq!(mesh.last(), (Some(Reason::ClientReset), Some("shop/out".into())));
+        assert_eq!(mesh.last(), (None, Some("shop/out".into())));
         assert_eq!(mesh.get("/items/7?x=1").await, (403, "Access denied\r\n".into()), "the query counts");
         assert_eq!(mesh.last(), (Some(Reason::HttpPolicyDenied), Some("shop/out".into())));
         let post = mesh.send(CLIENT, VIP.into(), Method::POST, "/items/7").await;
@@ -362,8 +407,7 @@ fn to_have_been_redirected_is_no_permission() {
         assert_eq!((own.0, mesh.last().0), (404, Some(Reason::UnknownDestination)));
         // Without any state nothing passes.
         let empty = Mesh::new(vec![]);
-        let state = Arc::new(weft_node_proxy::MeshState::empty("node-a"));
-        empty.worker.publish(state);
+        empty.publish(Arc::new(MeshState::empty("node-a")));
         assert_eq!(empty.get("/").await.0, 500);
         assert_eq!(empty.last().0, Some(Reason::NoState));
     });
@@ -374,24 +418,14 @@ fn a_new_state_counts_from_the_next_request_of_an_open_connection() {
     local(async {
         let (v1, v2) = (pod_origin(23).await, pod_origin(24).await);
         let mesh = Mesh::new(shop(v1, v2, "node-b"));
-        let ends = Ends {
-            client: SocketAddr::from((CLIENT, 40_000)),
-            destination: VIP.into(),
-            entrance: Entrance::Redirected,
-        };
-        let connection = Connection::new(Rc::clone(&mesh.worker), ends);
-        let request = || {
-            let authority = Some("web.shop".parse().expect("an authority"));
-            let target = "/".parse().expect("a target");
-            CodecRequest { head: RequestHead::new(Method::GET, target, authority), body: Body::empty() }
-        };
-        assert_eq!(connection.call(request()).await.head.status, 200);
+        let mut session = mesh.connect(CLIENT, VIP.into()).await;
+        assert_eq!(session.ask(Method::GET, "/").await.0, 200);
         let mut resources = shop(v1, v2, "node-b");
         resources.push(policy("out", "client", false, "nobody", None));
         let mut snapshot = Snapshot { revision: 2, ..Snapshot::default() };
         resources.into_iter().for_each(|resource| snapshot.insert(resource));
-        mesh.worker.publish(Compiler::new("node-a".into(), vec![]).compile(&snapshot, &[]).0);
-        assert_eq!(connection.call(request()).await.head.status, 403);
+        mesh.publish(Compiler::new("node-a".into(), vec![]).compile(&snapshot, &[]).0);
+        assert_eq!(session.ask(Method::GET, "/").await.0, 403);
     });
 }
 
@@ -422,40 +456,38 @@ fn a_switched_stream_ends_when_its_request_is_no_longer_allowed() {
     local(async {
         let (v1, v2) = (switching_origin(25).await, switching_origin(26).await);
         let mesh = Mesh::new(shop(v1, v2, "node-b"));
-        let ends = Ends {
-            client: SocketAddr::from((CLIENT, 40_000)),
-            destination: VIP.into(),
-            entrance: Entrance::Redirected,
-        };
-        let connection = Connection::new(Rc::clone(&mesh.worker), ends);
-        let mut head = RequestHead::new(
-            Method::GET,
-            "/chat".parse().expect("a target"),
-            Some("web.shop".parse().expect("an authority")),
-        );
-        head.upgrade = Some(Bytes::from_static(b"websocket"));
-        let response = connection.call(CodecRequest { head, body: Body::empty() }).await;
-        assert_eq!(response.head.status, 101);
-        let (near, mut client) = tokio::io::duplex(64);
-        let hook = response.on_upgrade.expect("the stream is taken over");
-        let serving = tokio::task::spawn_local(hook(RawStream::new(Box::new(near), Bytes::new())));
-        client.write_all(b"hello").await.expect("written");
-        let mut echo = [0; 5];
-        client.read_exact(&mut echo).await.expect("the echo");
+        let mut session = mesh.connect(CLIENT, VIP.into()).await;
+        let request =
+            "GET /chat HTTP/1.1\r\nhost: web.shop\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nhello";
+        let echo = session
+            .with(async |stream| {
+                stream.write_all(request.as_bytes()).await.expect("written");
+                assert!(head(stream).await.starts_with("HTTP/1.1 101 "));
+                let mut echo = [0; 5];
+                stream.read_exact(&mut echo).await.expect("the echo");
+                echo
+            })
+            .await;
+        assert_eq!(&echo, b"hello");
         let publish = |revision, path| {
             let mut snapshot = Snapshot { revision, ..Snapshot::default() };
             let allowed =
                 ["v1", "v2"].map(|to| policy(to, "client", false, to, Some(vec![rule("GET", path)])));
             shop(v1, v2, "node-b").into_iter().chain(allowed).for_each(|resource| snapshot.insert(resource));
-            mesh.worker.publish(Compiler::new("node-a".into(), vec![]).compile(&snapshot, &[]).0);
+            mesh.publish(Compiler::new("node-a".into(), vec![]).compile(&snapshot, &[]).0);
         };
         // A change that still allows it leaves it alone.
         publish(2, "/chat");
-        client.write_all(b"still").await.expect("written");
-        client.read_exact(&mut echo).await.expect("the echo");
+        let still = session.with(async |stream| {
+            stream.write_all(b"still").await.expect("written");
+            let mut echo = [0; 5];
+            stream.read_exact(&mut echo).await.expect("the echo")
+        });
+        assert_eq!(still.await, 5);
         publish(3, "/other");
-        assert_eq!(client.read(&mut echo).await.expect("an end"), 0);
-        serving.await.expect("no panic");
+        assert!(session.with(async |stream| stream.read_u8().await.is_err()).await, "it has ended");
+        let record = mesh.records.borrow_mut().by_ref().last().expect("a record");
+        assert_eq!(record.ended.reason, Some(Reason::PolicyTightened));
     });
 }
 

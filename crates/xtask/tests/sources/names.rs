@@ -7,11 +7,9 @@ use crate::Source;
 const BANNED: [&str; 9] = ["Manager", "Helper", "Util", "Common", "Core", "Info", "Data", "Impl", "Wrapper"];
 
 /// Names that stay, since they are those of the field.
-const EXCEPTIONS: [(&str, &str); 2] = [
+const EXCEPTIONS: [(&str, &str); 1] = [
     // Kubernetes' own name of the API group of pods and services.
     ("crates/api/src/core.rs", "core"),
-    // The name in the http crate's HeaderMap.
-    ("node-proxy/codec/src/headers.rs", "get_all"),
 ];
 
 /// Types, functions and files whose names break the rules.

@@ -4,11 +4,11 @@
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
 use proptest::{collection::vec, prelude::*};
 use tokio::sync::mpsc;
-use weft_codec::config::{H1Config, H2Config, ServerConfig};
 use weft_ebpf_common::{
     Action, Verdict,
     layout::{ANY_IDENTITY, Address, EGRESS, INGRESS, POLICY_PREFIX, PolicyKey, ServiceKey},
@@ -25,12 +25,10 @@ use crate::{
         compile::Compiler,
         world::{self, NODE, PORTS},
     },
-    upstream::{
-        dial::{DialConfig, Dialer},
-        pool::Pools,
-    },
+    upstream::dial::{DialConfig, Dialer},
     worker::{
-        WorkerParts,
+        Worker, WorkerParts,
+        limits::Limits,
         metrics::WorkerMetrics,
         records::ring,
         target::{Ends, Entrance},
@@ -56,8 +54,9 @@ fn worker(snapshot: &Snapshot) -> Rc<Worker> {
         retired: mpsc::channel(1).0,
         metrics: Arc::new(WorkerMetrics::default()),
         recorder: ring(64, Arc::default()).0,
-        pools: Pools::new(Dialer::new(dial, 0), H1Config::default(), H2Config::default()),
-        server: ServerConfig::default(),
+        dialer: Dialer::new(dial, 0),
+        limits: Limits::default(),
+        connections: 1,
         transparent: false,
     })
 }

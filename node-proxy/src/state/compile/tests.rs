@@ -1,14 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 use std::net::SocketAddr;
 
-use http::{Method, uri::PathAndQuery};
 use proptest::{collection::vec, prelude::*};
-use weft_codec::message::RequestHead;
 
 use super::*;
 use crate::{
-    route::{RouteTable, rule::Rule, slots::Slot},
-    state::world::{self, HOSTS, NODE, PATHS, PORTS},
+    route::{
+        RouteTable,
+        rule::Rule,
+        samples::{HOSTS, PATHS, get},
+        seen::Looked,
+        slots::Slot,
+    },
+    state::world::{self, NODE, PORTS},
 };
 
 /// Everything that a worker could ask a state, without the numbers of slots.
@@ -42,8 +46,8 @@ fn rules<'a>(
     host: &'static str,
 ) -> impl Iterator<Item = String> + 'a {
     PATHS.into_iter().map(move |path| {
-        let head = RequestHead::new(Method::GET, PathAndQuery::from_static(path), None);
-        let found = table.find(host.as_bytes(), &head);
+        let head = get(path);
+        let found = table.find(host.as_bytes(), &head, &mut Looked::default());
         format!("{path} {:?}", found.map(|matched| rule(state, matched.rule)))
     })
 }

@@ -1,0 +1,473 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Connections from clients: reads them, hands on what they say, writes what they are told.
+
+use std::io::Read;
+
+use weft_ebpf_common::reason::Reason;
+use weft_http::{
+    error::{Error, Scope},
+    h1::{self, Event, Length},
+    h2::{self, ErrorCode, PREFACE, StreamId},
+    head::{FieldName, Head, Method, Scheme},
+};
+
+use crate::{
+    serve::{
+        client::Wire,
+        engine::{Due, Engine, READ_BYTES, REST_BYTES, Side},
+    },
+    worker::{account::Account, limits::Limits},
+};
+
+/// Reads of one connection in one turn, so that one that always has more holds up no other.
+const READS: usize = 4;
+
+impl Engine {
+    /// The kernel says that a client's socket is ready.
+    pub(super) fn on_client(&mut self, number: u32, ready: Ready) {
+        let Some(client) = self.clients.get_mut(number as usize) else { return };
+        client.readable |= ready.readable;
+        client.finished |= ready.finished;
+        if ready.gone {
+            return self.client_gone(number, Reason::ClientReset);
+        }
+        if ready.writable {
+            client.writable = true;
+            if !client.output.is_empty() {
+                self.touch_client(number);
+            }
+        }
+        self.read_client(number);
+    }
+
+    /// Reads and handles what a client has sent, as far as it is wanted.
+    pub(super) fn read_client(&mut self, number: u32) {
+        let mut input = std::mem::take(&mut self.input);
+        let more = (0..READS).all(|_| self.read_client_once(number, &mut input));
+        self.input = input;
+        if more {
+            self.again.push(Side::Client(number));
+        }
+    }
+
+    /// One read; says whether another may give more.
+    fn read_client_once(&mut self, number: u32, input: &mut [u8]) -> bool {
+        let Some(client) = self.clients.get_mut(number as usize) else { return false };
+        if client.closing {
+            return false;
+        }
+        let held = client.rest.len();
+        let mut len = held;
+        let mut more = false;
+        if client.wants_more() {
+            let Some(room) = input.get_mut(held..held + READ_BYTES) else { return false };
+            match client.socket.read(room) {
+                Ok(0) => (client.readable, client.ended) = (false, true),
+                Ok(count) => {
+                    len += count;
+                    // A socket that gave less than there was room for is empty, unless its end is to come.
+                    more = count == READ_BYTES || client.finished;
+                    client.readable = more;
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => client.readable = false,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => return true,
+                Err(_) => {
+                    self.client_gone(number, Reason::ClientReset);
+                    return false;
+                }
+            }
+        }
+        if len == held && !client.ended && !client.stalled {
+            return false;
+        }
+        let Some((kept, _)) = input.split_at_mut_checked(len) else { return false };
+        kept[..held].copy_from_slice(&client.rest);
+        let rest = std::mem::take(&mut client.rest);
+        client.stalled = false;
+        self.buffers.take_back(rest);
+        let used = self.handle_client(number, kept);
+        self.keep_rest(number, &kept[used..]);
+        more
+    }
+
+    /// Keeps what was not used up for the next read.
+    fn keep_rest(&mut self, number: u32, left: &[u8]) {
+        let Some(client) = self.clients.get_mut(number as usize) else { return };
+        if !left.is_empty() {
+            debug_assert!(left.len() <= REST_BYTES);
+            client.rest = self.buffers.lend();
+            client.rest.extend_from_slice(left);
+            // For the end of a response; or, on HTTP/2, until what we answer is read.
+            client.stalled =
+                client.user.is_some() || matches!(client.wire, Wire::H2(_)) && client.is_behind();
+        }
+        if client.ended && !client.closing {
+            self.client_ended(number);
+        }
+        self.wait_for_client(number);
+    }
+
+    /// Hands what was read to the protocol; yields how much of it was used up.
+    fn handle_client(&mut self, number: u32, input: &[u8]) -> usize {
+        let mut at = 0;
+        loop {
+            let Some(client) = self.clients.get_mut(number as usize) else { return at };
+            if client.closing {
+                // Nobody reads it.
+                return input.len();
+            }
+            let result = match &mut client.wire {
+                Wire::Sniffing => {
+                    let out = client.output.buffer(&mut self.buffers);
+                    match sniff(&input[at..], &self.worker.limits(), out) {
+                        Some(wire) => client.wire = wire,
+                        None => return at,
+                    }
+                    continue;
+                }
+                Wire::H1(server) => server.receive(&input[at..], &mut self.scratch),
+                Wire::H2(connection) => {
+                    let out = client.output.buffer(&mut self.buffers);
+                    let received = connection.receive(&input[at..], &mut self.scratch, out);
+                    at += received.consumed;
+                    self.touch_client(number);
+                    match received.event {
+                        Some(event) => self.on_stream_event(number, event),
+                        None => return at,
+                    }
+                    continue;
+                }
+                Wire::Bytes => {
+                    self.relay_from_client(number, &input[at..]);
+                    return input.len();
+                }
+            };
+            match result {
+                Ok((used, Some(event))) => {
+                    at += used;
+                    self.on_request_event(number, event);
+                }
+                Ok((used, None)) => {
+                    at += used;
+                    let tunnel = client.is_tunnel();
+                    if tunnel && at < input.len() {
+                        self.relay_from_client(number, &input[at..]);
+                        return input.len();
+                    }
+                    return at;
+                }
+                Err(error) => {
+                    self.client_broke(number, &error);
+                    return input.len();
+                }
+            }
+        }
+    }
+
+    /// What came on HTTP/1.1.
+    fn on_request_event(&mut self, number: u32, event: Event<'_>) {
+        let Some(client) = self.clients.get_mut(number as usize) else { return };
+        let Wire::H1(server) = &client.wire else { return };
+        match (event, client.user) {
+            (Event::Head, _) => {
+                let length = server.content_length();
+                self.begin(number, None, length);
+            }
+            (Event::Data(data), Some(id)) => {
+                let taken = self.request_data(id, data);
+                if let Some(client) = self.clients.get_mut(number as usize) {
+                    client.paused = !taken && client.user == Some(id);
+                }
+            }
+            (Event::Trailers, Some(id)) => self.request_end(id, true),
+            (Event::End, Some(id)) => self.request_end(id, false),
+            // The response is finished already: the codec reads the rest away.
+            (_, None) => {}
+        }
+    }
+
+    /// What came on HTTP/2.
+    fn on_stream_event(&mut self, number: u32, event: h2::Event<'_>) {
+        use h2::Event as Stream;
+        match event {
+            Stream::Head { stream, .. } if self.scratch.method() == Method::Connect => {
+                self.reject(number, Some(stream), &NO_CONNECT);
+            }
+            Stream::Head { stream, end, .. } => {
+                let length = if end { Length::Bytes(0) } else { said_length(&self.scratch) };
+                self.begin(number, Some(stream), length);
+            }
+            Stream::Data { stream, token, content, end } => {
+                let id = token.wrapping_sub(1);
+                if token == 0 || self.request_data(id, content) {
+                    self.release_to_client(number, stream, content.len());
+                } else if let Some(running) = self.exchanges.get_mut(id as usize) {
+                    running.owed.0 += content.len();
+                }
+                if end && token != 0 {
+                    self.request_end(id, false);
+                }
+            }
+            Stream::Trailers { token, .. } if token != 0 => self.request_end(token - 1, true),
+            Stream::Reset { token, failure, .. } if token != 0 => {
+                self.abandon(token - 1, failure.error.reason);
+            }
+            Stream::Window { token, .. } if token != 0 => self.push_response(token - 1),
+            Stream::Rejected { stream, failure } => self.reject(number, stream, &failure.error),
+            Stream::Closed { failure } => self.client_broke(number, &failure.error),
+            // The client opens no further streams, or a stream that nobody has any more goes on.
+            _ => {}
+        }
+    }
+
+    /// A request that breaks a rule of HTTP: it is answered where its stream is still there.
+    fn reject(&mut self, number: u32, stream: Option<StreamId>, error: &Error) {
+        let Some(client) = self.clients.get_mut(number as usize) else { return };
+        let status = error.status.filter(|_| stream.is_some());
+        if let (Some(status), Some(stream)) = (status, stream) {
+            let mut head = Head::new();
+            let sent = head.start_response(status).is_ok()
+                && client.send_head(Some(stream), &head, Length::Bytes(0), &mut self.buffers).is_ok();
+            client.reset(
+                Some(stream),
+                if sent { ErrorCode::NO_ERROR } else { ErrorCode::PROTOCOL_ERROR },
+                &mut self.buffers,
+            );
+            self.touch_client(number);
+        }
+        self.report_refused(number, error, status.unwrap_or(0));
+    }
+
+    /// Tells a client that so much of what it sent was taken.
+    pub(super) fn release_to_client(&mut self, number: u32, stream: StreamId, octets: usize) {
+        if let Some(client) = self.clients.get_mut(number as usize)
+            && let Wire::H2(connection) = &mut client.wire
+        {
+            connection.release(stream, octets, client.output.buffer(&mut self.buffers));
+            self.touch_client(number);
+        }
+    }
+
+    /// The client sends nothing more.
+    fn client_ended(&mut self, number: u32) {
+        let Some(client) = self.clients.get_mut(number as usize) else { return };
+        match &mut client.wire {
+            Wire::Sniffing if client.rest.is_empty() => self.drop_client(number),
+            Wire::Sniffing => self.client_broke(number, &CLOSED),
+            Wire::H1(server) => match server.received_end() {
+                Ok(()) => self.close_if_done(number),
+                Err(error) => self.client_broke(number, &error),
+            },
+            Wire::H2(_) => self.client_gone(number, Reason::ClientReset),
+            Wire::Bytes => self.client_half_closed(number),
+        }
+    }
+
+    /// What the client sent cannot be read: it is told so, where it can be, and the connection ends.
+    pub(super) fn client_broke(&mut self, number: u32, error: &Error) {
+        let Some(client) = self.clients.get_mut(number as usize) else { return };
+        let running = client.exchanges();
+        client.user = None;
+        let out = client.output.buffer(&mut self.buffers);
+        match &mut client.wire {
+            Wire::H1(server) => server.refuse(error, out),
+            Wire::H2(connection) => connection.close(ErrorCode::NO_ERROR, out),
+            Wire::Sniffing | Wire::Bytes => {}
+        }
+        client.closing = true;
+        self.touch_client(number);
+        if running.is_empty() {
+            self.report_refused(number, error, error.status.unwrap_or(0));
+        }
+        running.into_iter().for_each(|exchange| self.abandon(exchange, error.reason));
+    }
+
+    /// Reports what was refused before it was a request.
+    fn report_refused(&mut self, number: u32, error: &Error, status: u16) {
+        let Some(client) = self.clients.get(number as usize) else { return };
+        let (ends, resolved) = (client.connection.ends, client.connection.resolve());
+        self.worker.metrics().request(status, 0, Some(error.reason));
+        let mut account = Account::start(self.now);
+        account.reason = Some(error.reason);
+        account.report_connection(self.worker.reports(), &resolved, ends, self.now);
+        tracing::debug!(client = %ends.client, destination = %ends.destination, %error, "request refused");
+    }
+
+    /// Nobody is left to be answered.
+    pub(super) fn client_gone(&mut self, number: u32, reason: Reason) {
+        let Some(client) = self.clients.get_mut(number as usize) else { return };
+        let running = client.exchanges();
+        match (&client.wire, client.user.take()) {
+            (Wire::Bytes, Some(tunnel)) => self.end_tunnel(tunnel, None),
+            _ => running.into_iter().for_each(|exchange| self.abandon(exchange, reason)),
+        }
+        self.drop_client(number);
+    }
+
+    /// Takes a client out of everything.
+    pub(super) fn drop_client(&mut self, number: u32) {
+        let Some(mut client) = self.clients.try_remove(number as usize) else { return };
+        client.timeout.clear(&mut self.wheel);
+        client.output.discard(&mut self.buffers);
+        self.buffers.take_back(std::mem::take(&mut client.rest));
+        // A socket that is closed leaves the set by itself; what it was registered for must not stay.
+        drop(self.poll.registry().deregister(&mut client.socket));
+        self.resume_accepting();
+    }
+
+    /// Writes what a client is to be told, and goes on where that made room.
+    pub(super) fn flush_client(&mut self, number: u32) {
+        let Some(client) = self.clients.get_mut(number as usize) else { return };
+        client.is_dirty = false;
+        if !client.writable {
+            return;
+        }
+        match client.output.write(&mut client.socket, &mut self.buffers) {
+            Ok((_, all)) => {
+                client.writable = all;
+                if all {
+                    self.client_took_all(number);
+                }
+                self.wait_for_client(number);
+            }
+            Err(_) => self.client_gone(number, Reason::ClientReset),
+        }
+    }
+
+    fn client_took_all(&mut self, number: u32) {
+        let Some(client) = self.clients.get_mut(number as usize) else { return };
+        if client.closing {
+            return if client.cut { self.drop_client(number) } else { self.linger(number) };
+        }
+        if std::mem::take(&mut client.holds) {
+            match (&client.wire, client.user) {
+                (Wire::Bytes, Some(tunnel)) => self.resume_tunnel_from_endpoint(tunnel),
+                _ => client.exchanges().into_iter().for_each(|id| self.resume_endpoint(id)),
+            }
+        }
+        if let Some(client) = self.clients.get(number as usize)
+            && let (Wire::Bytes, Some(tunnel)) = (&client.wire, client.user)
+        {
+            self.pass_ends(tunnel);
+        }
+        self.go_on_with_streams(number);
+        if self.clients.get(number as usize).is_some_and(|client| client.stalled && client.user.is_none()) {
+            self.again.push(Side::Client(number));
+        }
+        self.close_if_done(number);
+    }
+
+    /// Content that waited for room in what is written can go on.
+    fn go_on_with_streams(&mut self, number: u32) {
+        let Some(client) = self.clients.get(number as usize) else { return };
+        if let Wire::H2(connection) = &client.wire
+            && connection.has_content_in_line()
+        {
+            self.handle_client(number, &[]);
+        }
+    }
+
+    /// Closes a connection on which nothing more is to happen.
+    pub(super) fn close_if_done(&mut self, number: u32) {
+        let Some(client) = self.clients.get_mut(number as usize) else { return };
+        let done = match &client.wire {
+            Wire::Sniffing => self.draining && client.rest.is_empty(),
+            Wire::H1(server) => client.user.is_none() && server.wants_close(),
+            Wire::H2(connection) => connection.is_closed() || connection.is_drained(),
+            Wire::Bytes => false,
+        };
+        if done {
+            client.closing = true;
+            if client.output.is_empty() {
+                self.linger(number);
+            }
+        }
+    }
+
+    /// Sends the end of what was written, and lets the client read it before the connection is cut: bytes
+    /// that it still sends would reset the connection, and with it what it has not read (RFC 9112, section
+    /// 9.6).
+    fn linger(&mut self, number: u32) {
+        let Some(client) = self.clients.get_mut(number as usize) else { return };
+        if client.ended || client.lingers {
+            if client.ended {
+                self.drop_client(number);
+            }
+            return;
+        }
+        client.lingers = true;
+        if client.socket.shutdown(std::net::Shutdown::Write).is_err() {
+            return self.drop_client(number);
+        }
+        client.timeout.until(self.now + Limits::LINGER, &mut self.wheel, Due::Client(number));
+        self.read_away(number);
+    }
+
+    /// Reads what a client still sends on a connection that is closing.
+    pub(super) fn read_away(&mut self, number: u32) {
+        let Some(client) = self.clients.get_mut(number as usize) else { return };
+        let mut sink = [0; 4096];
+        for _ in 0..Limits::LINGER_READS {
+            match client.socket.read(&mut sink) {
+                Ok(0) => return self.drop_client(number),
+                Ok(_) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(_) => return self.drop_client(number),
+            }
+        }
+        self.drop_client(number);
+    }
+}
+
+const CLOSED: Error = Error {
+    reason: Reason::ClientReset,
+    status: None,
+    scope: Scope::Connection,
+    detail: "the client closed inside the first bytes",
+};
+
+const NO_CONNECT: Error = Error {
+    reason: Reason::BadRequest,
+    status: Some(501),
+    scope: Scope::Message,
+    detail: "connect is not supported",
+};
+
+/// What the kernel says of a socket.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ready {
+    pub(super) readable: bool,
+    pub(super) writable: bool,
+    /// The peer sends nothing after what is there.
+    pub(super) finished: bool,
+    /// The connection is no more.
+    pub(super) gone: bool,
+}
+
+impl From<&mio::event::Event> for Ready {
+    fn from(event: &mio::event::Event) -> Ready {
+        Ready {
+            readable: event.is_readable(),
+            writable: event.is_writable(),
+            finished: event.is_read_closed(),
+            gone: event.is_error() || event.is_read_closed() && event.is_write_closed(),
+        }
+    }
+}
+
+/// The length of content that a head says.
+pub(super) fn said_length(head: &Head) -> Length {
+    let said = head.known(FieldName::ContentLength).and_then(|text| std::str::from_utf8(text).ok());
+    said.and_then(|text| text.parse().ok()).map_or(Length::Unknown, Length::Bytes)
+}
+
+/// Tells HTTP/2 from HTTP/1.1 by the first bytes; nothing while they are the beginning of both.
+fn sniff(input: &[u8], limits: &Limits, out: &mut Vec<u8>) -> Option<Wire> {
+    let seen = input.len().min(PREFACE.len());
+    if input[..seen] != PREFACE[..seen] {
+        return Some(Wire::H1(h1::Server::new(limits.h1, Scheme::Http)));
+    }
+    let http2 = seen == PREFACE.len();
+    http2.then(|| Wire::H2(Box::new(h2::Connection::server(&limits.h2, out))))
+}

@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What one worker does, turn by turn.
+//!
+//! A turn: wait until a socket is ready, a deadline passes or control says something; then read what is
+//! there, handle it to its end as far as nobody has to be waited for, and write everything that came of
+//! it, once for each connection. Nothing here waits for anything else, and there is no task and no future
+//! for a connection or a request: each is a struct that is changed in place.
+
+use std::{
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use mio::{Events, Interest, Poll, Token, Waker};
+use slab::Slab;
+use weft_ebpf_common::reason::Reason;
+use weft_http::head::Head;
+
+use crate::{
+    serve::{
+        client::{Client, Wire},
+        listening::Listening,
+        running::Running,
+        tunnel::Tunnel,
+    },
+    state::MeshState,
+    upstream::{clock, connection::EndpointConnection, output::Buffers, pool::Pools, wheel::Wheel},
+    worker::{Worker, heads::Heads},
+};
+
+/// Bytes that are read from a socket at once.
+pub(super) const READ_BYTES: usize = 64 * 1024;
+/// The most that can be left of what was read: a head, which a codec bounds, or one read of a pipeline.
+pub(super) const REST_BYTES: usize = 192 * 1024;
+/// Sockets that one turn handles.
+const EVENTS: usize = 256;
+
+/// What a deadline is for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Due {
+    Client(u32),
+    Upstream(u32),
+    /// The route's timeout for the whole exchange.
+    Exchange(u32),
+    /// The route's timeout for the current try.
+    Try(u32),
+    /// The pause before the next try.
+    Retry(u32),
+    Tunnel(u32),
+    /// Accepting goes on.
+    Accept,
+}
+
+/// Everything that one worker has open.
+pub(super) struct Engine {
+    pub(super) worker: Rc<Worker>,
+    pub(super) poll: Poll,
+    pub(super) listeners: Slab<Listening>,
+    pub(super) clients: Slab<Client>,
+    pub(super) upstreams: Slab<EndpointConnection>,
+    pub(super) exchanges: Slab<Running>,
+    pub(super) tunnels: Slab<Tunnel>,
+    pub(super) pools: Pools,
+    pub(super) wheel: Wheel<Due>,
+    pub(super) buffers: Buffers,
+    /// Heads that nobody uses.
+    pub(super) heads: Heads,
+    /// The head that is being read.
+    pub(super) scratch: Box<Head>,
+    /// What is read lies here while it is handled.
+    pub(super) input: Vec<u8>,
+    /// Connections with something to write.
+    pub(super) dirty: Vec<Side>,
+    /// Connections that may have something to be read, besides those that the kernel names.
+    pub(super) again: Vec<Side>,
+    /// The time of this turn, in nanoseconds since the start of the process.
+    pub(super) now: u64,
+    pub(super) draining: bool,
+}
+
+/// One connection of either kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    Client(u32),
+    Upstream(u32),
+}
+
+/// Sockets are named by what they are, in the lowest two bits, and their number.
+const KINDS: usize = 4;
+const LISTENER: usize = 0;
+const CLIENT: usize = 1;
+const UPSTREAM: usize = 2;
+const WAKER: Token = Token(3);
+
+pub(super) fn listener_token(number: usize) -> Token {
+    Token(number * KINDS + LISTENER)
+}
+
+pub(super) fn client_token(number: u32) -> Token {
+    Token(number as usize * KINDS + CLIENT)
+}
+
+pub(super) fn upstream_token(number: u32) -> Token {
+    Token(number as usize * KINDS + UPSTREAM)
+}
+
+pub(super) const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
+
+impl Engine {
+    /// An engine with nothing open, and what wakes it from another thread.
+    pub(super) fn new(worker: Rc<Worker>) -> io::Result<(Engine, Waker)> {
+        let poll = Poll::new()?;
+        let waker = Waker::new(poll.registry(), WAKER)?;
+        let now = clock::nanos();
+        let engine = Engine {
+            worker,
+            poll,
+            listeners: Slab::new(),
+            clients: Slab::new(),
+            upstreams: Slab::new(),
+            exchanges: Slab::new(),
+            tunnels: Slab::new(),
+            pools: Pools::default(),
+            wheel: Wheel::new(now),
+            buffers: Buffers::default(),
+            heads: Heads::default(),
+            scratch: Box::default(),
+            input: vec![0; REST_BYTES + READ_BYTES],
+            dirty: Vec::new(),
+            again: Vec::new(),
+            now,
+            draining: false,
+        };
+        Ok((engine, waker))
+    }
+
+    /// Sockets that one turn can name.
+    pub(super) fn events() -> Events {
+        Events::with_capacity(EVENTS)
+    }
+
+    /// One turn, of at most `longest`.
+    pub(super) fn turn(&mut self, events: &mut Events, longest: Option<Duration>) -> io::Result<()> {
+        match self.poll.poll(events, self.patience(longest)) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            result => result?,
+        }
+        self.now = clock::nanos();
+        for event in events.iter() {
+            let (number, kind) = (event.token().0 / KINDS, event.token().0 % KINDS);
+            match kind {
+                LISTENER => self.accept(number),
+                CLIENT => self.guarded(Side::Client(number as u32), |engine| {
+                    engine.on_client(number as u32, event.into());
+                }),
+                UPSTREAM => self.guarded(Side::Upstream(number as u32), |engine| {
+                    engine.on_upstream(number as u32, event.into());
+                }),
+                // Control is heard after each turn.
+                _ => {}
+            }
+        }
+        self.expire();
+        self.settle();
+        Ok(())
+    }
+
+    fn patience(&self, longest: Option<Duration>) -> Option<Duration> {
+        if !self.again.is_empty() || !self.dirty.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let wait = self.wheel.wait(self.now).map(Duration::from_nanos);
+        match (wait, longest) {
+            (Some(wait), Some(longest)) => Some(wait.min(longest)),
+            (wait, longest) => wait.or(longest),
+        }
+    }
+
+    /// Handles one connection; a panic ends that connection and nothing else.
+    pub(super) fn guarded(&mut self, side: Side, handle: impl FnOnce(&mut Engine)) {
+        if catch_unwind(AssertUnwindSafe(|| handle(self))).is_ok() {
+            return;
+        }
+        weft_runtime::supervise::count_panic();
+        tracing::error!(?side, "a panic ended a connection");
+        // What it left half changed is not looked at again.
+        let ended = catch_unwind(AssertUnwindSafe(|| match side {
+            Side::Client(number) => self.drop_client(number),
+            Side::Upstream(number) => self.drop_upstream(number),
+        }));
+        if ended.is_err() {
+            tracing::error!(?side, "a connection could not be ended after a panic");
+        }
+        self.input.resize(REST_BYTES + READ_BYTES, 0);
+    }
+
+    /// Writes what the turn made, and goes on where that made room, until nothing is left that can be
+    /// done now. What a connection has to say when the turn ends waits for its socket.
+    fn settle(&mut self) {
+        for _ in 0..ROUNDS {
+            let again = std::mem::take(&mut self.again);
+            for side in again {
+                self.guarded(side, |engine| match side {
+                    Side::Client(number) => engine.read_client(number),
+                    Side::Upstream(number) => engine.read_upstream(number),
+                });
+            }
+            let dirty = std::mem::take(&mut self.dirty);
+            if dirty.is_empty() {
+                break;
+            }
+            for side in dirty {
+                self.guarded(side, |engine| match side {
+                    Side::Client(number) => engine.flush_client(number),
+                    Side::Upstream(number) => engine.flush_upstream(number),
+                });
+            }
+        }
+    }
+
+    /// Serves a new state from the next request on.
+    pub(super) fn publish(&mut self, state: Arc<MeshState>) {
+        self.worker.publish(state);
+        self.decide_tunnels_again();
+    }
+
+    /// Takes nothing more: connections end when their requests are done.
+    pub(super) fn drain(&mut self) {
+        self.draining = true;
+        self.keep_listeners(|_| false);
+        let numbers: Vec<u32> = self.clients.iter().map(|(number, _)| number as u32).collect();
+        for number in numbers {
+            if let Some(client) = self.clients.get_mut(number as usize) {
+                match &mut client.wire {
+                    Wire::H1(server) => server.leave(),
+                    Wire::H2(connection) => {
+                        connection.shutdown(client.output.buffer(&mut self.buffers));
+                        self.touch_client(number);
+                    }
+                    Wire::Sniffing | Wire::Bytes => {}
+                }
+            }
+            self.close_if_done(number);
+        }
+        self.settle();
+    }
+
+    /// Whether no client is connected.
+    pub(super) fn is_empty(&self) -> bool {
+        self.clients.is_empty()
+    }
+
+    /// Ends what did not end in time.
+    pub(super) fn cut_what_is_left(&mut self) {
+        if self.clients.is_empty() {
+            return;
+        }
+        tracing::warn!(connections = self.clients.len(), "connections were cut at the end of the drain");
+        let numbers: Vec<u32> = self.clients.iter().map(|(number, _)| number as u32).collect();
+        numbers.into_iter().for_each(|number| self.client_gone(number, Reason::ClientReset));
+    }
+
+    /// Has a client's connection written at the end of the turn.
+    pub(super) fn touch_client(&mut self, number: u32) {
+        if let Some(client) = self.clients.get_mut(number as usize)
+            && !client.is_dirty
+        {
+            client.is_dirty = true;
+            self.dirty.push(Side::Client(number));
+        }
+    }
+
+    /// Has a connection to an endpoint written at the end of the turn.
+    pub(super) fn touch_upstream(&mut self, number: u32) {
+        if let Some(upstream) = self.upstreams.get_mut(number as usize)
+            && !upstream.is_dirty
+        {
+            upstream.is_dirty = true;
+            self.dirty.push(Side::Upstream(number));
+        }
+    }
+}
+
+/// How often one turn goes on where writing made room; the rest is for the next turn, after other sockets.
+const ROUNDS: usize = 4;

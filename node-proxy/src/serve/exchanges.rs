@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Exchanges: from the head of a request to the last byte of the response, or to whatever ended it before.
+
+use weft_ebpf_common::reason::Reason;
+use weft_http::{
+    h1::Length,
+    h2::{ErrorCode, StreamId},
+};
+
+use crate::{
+    request::exchange::{Exchange, Next, Outcome},
+    serve::{
+        client::Wire,
+        content::Content,
+        engine::{Due, Engine, Side},
+        held::Held,
+        running::Running,
+    },
+    upstream::{connection::Wire as UpstreamWire, timeout::Timeout},
+};
+
+impl Engine {
+    /// A request's head was read. `length` is that of its content.
+    pub(super) fn begin(&mut self, number: u32, stream: Option<StreamId>, length: Length) {
+        let Some(client) = self.clients.get_mut(number as usize) else { return };
+        let spare = self.heads.lend();
+        let head = std::mem::replace(&mut self.scratch, spare);
+        client.timeout.never();
+        let running = Running {
+            exchange: Exchange::new(&client.connection, head, self.now),
+            client: number,
+            stream,
+            upstream: None,
+            onward: None,
+            content: Content::new(length),
+            asking: Held::default(),
+            answering: Held::default(),
+            owed: (0, 0),
+            responding: false,
+            answered: false,
+            whole: Timeout::default(),
+            this_try: Timeout::default(),
+            pause: Timeout::default(),
+        };
+        let id = self.exchanges.insert(running) as u32;
+        match (&mut client.wire, stream) {
+            (Wire::H2(connection), Some(stream)) => connection.set_token(stream, id + 1),
+            _ => client.user = Some(id),
+        }
+        self.plan(id);
+    }
+
+    fn plan(&mut self, id: u32) {
+        let Some(running) = self.exchanges.get_mut(id as usize) else { return };
+        let Some(client) = self.clients.get(running.client as usize) else { return };
+        let connection = &client.connection;
+        match running.exchange.plan(connection, &mut self.scratch, &mut self.heads) {
+            Ok(Next::Send) => {
+                if let (Some(timeout), _) = running.exchange.timeouts() {
+                    let at = self.now + timeout.as_nanos() as u64;
+                    running.whole.until(at, &mut self.wheel, Due::Exchange(id));
+                }
+                self.try_once(id);
+            }
+            Ok(Next::Answer) => self.answer(id, b""),
+            Err(refusal) => self.refuse(id, refusal),
+        }
+    }
+
+    /// Picks an endpoint, asks both ends' policies, and sends.
+    pub(super) fn try_once(&mut self, id: u32) {
+        let Some(running) = self.exchanges.get_mut(id as usize) else { return };
+        let Some(client) = self.clients.get(running.client as usize) else { return };
+        let attempt = match running.exchange.next_try(&client.connection, self.now) {
+            Ok(attempt) => attempt,
+            Err(refusal) => return self.refuse(id, refusal),
+        };
+        running.content.keep = running.exchange.may_retry();
+        if let (_, Some(timeout)) = running.exchange.timeouts() {
+            let at = self.now + timeout.as_nanos() as u64;
+            running.this_try.until(at, &mut self.wheel, Due::Try(id));
+        }
+        self.attach(id, &attempt);
+    }
+
+    /// There is no response to come from this try.
+    pub(super) fn failed(&mut self, id: u32, reason: Reason, safe: bool) {
+        let Some(running) = self.exchanges.get_mut(id as usize) else { return };
+        (running.upstream, running.onward) = (None, None);
+        if running.responding {
+            return self.cut(id, reason);
+        }
+        running.exchange.answered(None, self.now);
+        let Some(client) = self.clients.get(running.client as usize) else { return };
+        let outcome = Outcome::Failed { reason, safe };
+        if running.content.is_kept() && running.exchange.wants_retry(&client.connection, outcome, self.now) {
+            return self.pause(id);
+        }
+        self.refuse(id, reason.into());
+    }
+
+    /// Waits before the next try.
+    pub(super) fn pause(&mut self, id: u32) {
+        let Some(running) = self.exchanges.get_mut(id as usize) else { return };
+        let Some(client) = self.clients.get(running.client as usize) else { return };
+        running.this_try.clear(&mut self.wheel);
+        let pause = running.exchange.pause(&client.connection).as_nanos() as u64;
+        running.pause.until(self.now + pause, &mut self.wheel, Due::Retry(id));
+    }
+
+    /// The response cannot be completed: the client sees that by the end of its stream or connection.
+    pub(super) fn cut(&mut self, id: u32, reason: Reason) {
+        let Some(running) = self.exchanges.get_mut(id as usize) else { return };
+        running.exchange.account.reason.get_or_insert(reason);
+        let (number, stream) = (running.client, running.stream);
+        self.leave_upstream(id);
+        self.end(id);
+        if let Some(client) = self.clients.get_mut(number as usize)
+            && !client.reset(stream, ErrorCode::INTERNAL_ERROR, &mut self.buffers)
+        {
+            client.closing = true;
+            client.cut = true;
+        }
+        self.touch_client(number);
+    }
+
+    /// The client is not there for the response any more.
+    pub(super) fn abandon(&mut self, id: u32, reason: Reason) {
+        if let Some(running) = self.exchanges.get_mut(id as usize) {
+            running.exchange.account.reason.get_or_insert(reason);
+        }
+        self.leave_upstream(id);
+        self.end(id);
+    }
+
+    /// Lets go of the connection to the endpoint: kept where it can carry another request, closed otherwise.
+    pub(super) fn leave_upstream(&mut self, id: u32) {
+        let Some(running) = self.exchanges.get_mut(id as usize) else { return };
+        let (Some(number), onward) = (running.upstream.take(), running.onward.take()) else { return };
+        let Some(upstream) = self.upstreams.get_mut(number as usize) else { return };
+        if let UpstreamWire::H2(connection) = &mut upstream.wire {
+            if let Some(stream) = onward {
+                let out = upstream.output.buffer(&mut self.buffers);
+                connection.release(stream, std::mem::take(&mut running.owed.1), out);
+                // One that has ended already is not found any more.
+                connection.reset(stream, ErrorCode::CANCEL, out);
+            }
+            if connection.open_streams() == 0 {
+                let patience = self.worker.limits().keep_timeout.as_nanos() as u64;
+                upstream.timeout.until(self.now + patience, &mut self.wheel, Due::Upstream(number));
+            }
+            self.touch_upstream(number);
+            return self.serve_waiting(number);
+        }
+        upstream.user = None;
+        upstream.paused = false;
+        if !upstream.is_reusable() || !upstream.output.is_empty() {
+            return self.drop_upstream(number);
+        }
+        let pool = self.pools.find(upstream.key, upstream.pool);
+        upstream.pool = Some(pool);
+        let patience = self.worker.limits().keep_timeout.as_nanos() as u64;
+        upstream.timeout.until(self.now + patience, &mut self.wheel, Due::Upstream(number));
+        if !self.pools.keep_idle(pool, number) {
+            self.drop_upstream(number);
+        }
+    }
+
+    /// The end of an exchange, however it came: the one place from which it is reported.
+    pub(super) fn end(&mut self, id: u32) {
+        let Some(mut running) = self.exchanges.try_remove(id as usize) else { return };
+        running.whole.clear(&mut self.wheel);
+        running.this_try.clear(&mut self.wheel);
+        running.pause.clear(&mut self.wheel);
+        if let (Some(stream), owed) = (running.stream, running.owed.0)
+            && owed > 0
+        {
+            self.release_to_client(running.client, stream, owed);
+        }
+        if let Some(client) = self.clients.get_mut(running.client as usize) {
+            let ends = client.connection.ends;
+            running.exchange.report(self.worker.reports(), ends, self.now);
+            if client.user == Some(id) {
+                client.user = None;
+            }
+            if running.stream.is_none() {
+                client.paused = false;
+                self.again.push(Side::Client(running.client));
+            }
+        }
+        running.content.give_up(&mut self.buffers);
+        running.exchange.recycle(&mut self.heads);
+    }
+}

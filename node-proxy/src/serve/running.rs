@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+//! An exchange with its bytes.
+
+use weft_http::h2::StreamId;
+
+use crate::{
+    request::exchange::Exchange,
+    serve::{content::Content, held::Held},
+    upstream::timeout::Timeout,
+};
+
+/// Bytes that wait for a client or an endpoint before its other end is not read any more.
+pub(super) const HIGH_WATER: usize = 128 * 1024;
+
+/// An exchange, and who carries it.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) exchange: Exchange,
+    pub(super) client: u32,
+    /// Its stream on the client's connection, where that speaks HTTP/2.
+    pub(super) stream: Option<StreamId>,
+    /// The connection to the endpoint.
+    pub(super) upstream: Option<u32>,
+    /// Its stream on that, where it speaks HTTP/2.
+    pub(super) onward: Option<StreamId>,
+    /// The content of the request that is kept, or waits for a connection.
+    pub(super) content: Content,
+    /// The content of the request that the endpoint does not take yet.
+    pub(super) asking: Held,
+    /// The content of the response that the client does not take yet.
+    pub(super) answering: Held,
+    /// Bytes of the request, and of the response, that their sender was not told to be taken.
+    pub(super) owed: (usize, usize),
+    /// The head of the response was written.
+    pub(super) responding: bool,
+    /// All of the response was written.
+    pub(super) answered: bool,
+    /// The route's timeout for the whole exchange.
+    pub(super) whole: Timeout,
+    /// The route's timeout for the current try.
+    pub(super) this_try: Timeout,
+    /// The pause before the next try.
+    pub(super) pause: Timeout,
+}

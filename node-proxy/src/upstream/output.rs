@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What is to be written to a socket, and the buffers for it, which the worker lends: a connection that
+//! has nothing to say holds none.
+
+use std::io::{self, Write};
+
+/// Buffers that a worker keeps for connections that will need one.
+const KEPT: usize = 256;
+/// A buffer that has grown beyond this is freed, not kept.
+const KEPT_BYTES: usize = 64 * 1024;
+/// What a new buffer has room for: a response of the common size.
+const FIRST_BYTES: usize = 2048;
+
+/// Buffers that nobody uses.
+#[derive(Debug, Default)]
+pub(crate) struct Buffers(Vec<Vec<u8>>);
+
+impl Buffers {
+    /// An empty buffer.
+    pub(crate) fn lend(&mut self) -> Vec<u8> {
+        self.0.pop().unwrap_or_else(|| Vec::with_capacity(FIRST_BYTES))
+    }
+
+    /// Takes a buffer back.
+    pub(crate) fn take_back(&mut self, mut buffer: Vec<u8>) {
+        if buffer.capacity() > 0 && buffer.capacity() <= KEPT_BYTES && self.0.len() < KEPT {
+            buffer.clear();
+            self.0.push(buffer);
+        }
+    }
+}
+
+/// Bytes that wait to be written.
+#[derive(Debug, Default)]
+pub(crate) struct Output {
+    bytes: Vec<u8>,
+    written: usize,
+}
+
+impl Output {
+    /// The buffer to append to.
+    pub(crate) fn buffer(&mut self, buffers: &mut Buffers) -> &mut Vec<u8> {
+        if self.bytes.capacity() == 0 {
+            self.bytes = buffers.lend();
+        }
+        &mut self.bytes
+    }
+
+    /// Bytes that wait.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len() - self.written
+    }
+
+    /// Whether nothing waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Writes as much as the socket takes; how much that was, and whether it would take more.
+    pub(crate) fn write(
+        &mut self,
+        socket: &mut impl Write,
+        buffers: &mut Buffers,
+    ) -> io::Result<(usize, bool)> {
+        let before = self.written;
+        while self.written < self.bytes.len() {
+            match socket.write(&self.bytes[self.written..]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => self.written += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let count = self.written - before;
+                    self.forget_written();
+                    return Ok((count, false));
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let count = self.written - before;
+        self.discard(buffers);
+        Ok((count, true))
+    }
+
+    /// Makes room where most of the buffer was written: a reader that never quite keeps up must not make it
+    /// grow.
+    fn forget_written(&mut self) {
+        if self.written > self.bytes.len() / 2 {
+            self.bytes.drain(..self.written);
+            self.written = 0;
+        }
+    }
+
+    /// Forgets what waits.
+    pub(crate) fn discard(&mut self, buffers: &mut Buffers) {
+        self.written = 0;
+        buffers.take_back(std::mem::take(&mut self.bytes));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes so many bytes, and then no more.
+    struct Narrow(usize, Vec<u8>);
+
+    impl Write for Narrow {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let count = bytes.len().min(self.0).min(3);
+            if count == 0 {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            self.0 -= count;
+            self.1.extend_from_slice(&bytes[..count]);
+            Ok(count)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_a_socket_does_not_take_waits_in_order() {
+        let (mut buffers, mut output) = (Buffers::default(), Output::default());
+        let mut socket = Narrow(7, Vec::new());
+        output.buffer(&mut buffers).extend_from_slice(b"0123456789");
+        assert_eq!(output.write(&mut socket, &mut buffers).expect("written"), (7, false));
+        output.buffer(&mut buffers).extend_from_slice(b"ab");
+        socket.0 = 100;
+        assert_eq!(output.write(&mut socket, &mut buffers).expect("written"), (5, true));
+        assert_eq!(socket.1, b"0123456789ab");
+        assert!(output.is_empty() && output.bytes.capacity() == 0, "the buffer went back");
+        assert_eq!(buffers.0.len(), 1);
+    }
+}
