@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Our parts over real sockets on the loopback address, without privileges.
 
+#[path = "in_process/bytes.rs"]
+mod bytes;
 #[path = "in_process/gateway.rs"]
 mod gateway;
 #[path = "in_process/mesh.rs"]

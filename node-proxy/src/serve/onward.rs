@@ -416,6 +416,9 @@ impl Engine {
     /// What the client of an exchange sent was taken: more is read of it.
     pub(super) fn resume_client(&mut self, id: u32) {
         let Some(running) = self.exchanges.get_mut(id as usize) else { return };
+        if !running.asking.is_empty() {
+            return;
+        }
         let (number, owed) = (running.client, std::mem::take(&mut running.owed.0));
         match running.stream {
             Some(stream) if owed > 0 => self.release_to_client(number, stream, owed),
@@ -433,6 +436,9 @@ impl Engine {
     /// What the endpoint of an exchange sent was taken: more is read of it.
     pub(super) fn resume_endpoint(&mut self, id: u32) {
         let Some(running) = self.exchanges.get_mut(id as usize) else { return };
+        if !running.answering.is_empty() {
+            return;
+        }
         let owed = std::mem::take(&mut running.owed.1);
         let Some(number) = running.upstream else { return };
         match running.onward {

@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The bytes of messages on their way: between the versions of HTTP, past readers that do not read, and past
+//! connections that end in the middle.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
+use weft_ir::{AppProtocol, Resource};
+
+use crate::support::{Client, Lab, Origin, backend, route, service};
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// A gateway in front of one origin.
+async fn gateway(protocol: AppProtocol, origin: SocketAddr) -> Lab {
+    let mut resources = service("web", protocol, &[origin]);
+    resources.push(Resource::Route(route("web", "/", vec![backend("web", 1)])));
+    Lab::start(resources).await
+}
+
+/// Serves each connection by hand.
+async fn raw_origin<F, A>(serve: F) -> SocketAddr
+where
+    F: Fn(TcpStream) -> A + Send + 'static,
+    A: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(serve(stream));
+        }
+    });
+    address
+}
+
+/// Reads the head of a message, byte by byte.
+async fn head(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.expect("a head"));
+    }
+    String::from_utf8(head).expect("text")
+}
+
+type Requests = hyper::client::conn::http2::SendRequest<Full<Bytes>>;
+
+/// An HTTP/2 connection to the gateway.
+async fn http2(address: SocketAddr) -> Requests {
+    let stream = TcpStream::connect(address).await.expect("the gateway accepts");
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+    let (requests, connection) = handshake.await.expect("a handshake");
+    tokio::spawn(connection);
+    requests
+}
+
+fn post(content: &Bytes) -> Request<Full<Bytes>> {
+    let request = Request::post("http://shop.test/").header("host", "shop.test");
+    request.body(Full::new(content.clone())).expect("a request")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn content_of_any_length_passes_between_the_versions() {
+    for protocol in [AppProtocol::Http, AppProtocol::Http2] {
+        let echo = |request: Request<hyper::body::Incoming>| async move {
+            let content = request.into_body().collect().await.expect("the content").to_bytes();
+            Response::new(Full::new(content))
+        };
+        let origin = Origin::with(echo).await;
+        let lab = gateway(protocol, origin.address).await;
+        let (mut h1, mut h2) = (Client::connect(lab.gateway).await, http2(lab.gateway).await);
+        for length in [0, 1, 16_384, 65_536, 300_001, 3_000_000] {
+            let content: Bytes = (0..length).map(|at: u32| (at % 251) as u8).collect::<Vec<_>>().into();
+            let answer = timeout(SOON, h1.send(post(&content))).await.expect("in time");
+            assert_eq!((answer.status, answer.body.len()), (StatusCode::OK, content.len()));
+            assert!(answer.body == content, "{protocol:?} by HTTP/1.1");
+            let answer = timeout(SOON, h2.send_request(post(&content))).await.expect("in time");
+            let body = timeout(SOON, answer.expect("a response").into_body().collect()).await;
+            assert!(
+                body.expect("in time").expect("the content").to_bytes() == content,
+                "{protocol:?} by HTTP/2"
+            );
+        }
+    }
+}
+
+/// Waits until a count stands still; yields it.
+async fn settled(count: &AtomicUsize) -> usize {
+    let mut last = usize::MAX;
+    loop {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let now = count.load(Ordering::SeqCst);
+        if now == last && now > 0 {
+            return now;
+        }
+        last = now;
+    }
+}
+
+/// What sockets of the loopback device and the proxy may hold of a stream that nobody reads: the kernel's
+/// largest buffers on both connections (tcp_rmem and tcp_wmem, 6 and 4 MiB), and room to spare.
+const HELD: usize = 24 << 20;
+const MUCH: usize = 64 << 20;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_side_does_not_read_is_not_read_of_the_other() {
+    let sent = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&sent);
+    let origin = raw_origin(move |mut stream| {
+        let count = Arc::clone(&count);
+        async move {
+            head(&mut stream).await;
+            let begin = format!("HTTP/1.1 200 OK\r\ncontent-length: {MUCH}\r\n\r\n");
+            stream.write_all(begin.as_bytes()).await.expect("written");
+            while stream.write_all(&[b'x'; 65_536]).await.is_ok() {
+                count.fetch_add(65_536, Ordering::SeqCst);
+            }
+        }
+    })
+    .await;
+    let lab = gateway(AppProtocol::Http, origin).await;
+    // A client that reads nothing.
+    let mut client = TcpStream::connect(lab.gateway).await.expect("a connection");
+    client.write_all(b"GET / HTTP/1.1\r\nhost: shop.test\r\n\r\n").await.expect("written");
+    let held = timeout(SOON, settled(&sent)).await.expect("it stops");
+    assert!(held < HELD, "{held} bytes are held for a client that does not read");
+    drop(client);
+    // The same of a stream, beside which others go on.
+    sent.store(0, Ordering::SeqCst);
+    let mut requests = http2(lab.gateway).await;
+    let unread = requests.send_request(post(&Bytes::new())).await.expect("a response");
+    let held = timeout(SOON, settled(&sent)).await.expect("it stops");
+    assert!(held < HELD, "{held} bytes are held for a stream that is not read");
+    for _ in 0..20 {
+        let other = timeout(SOON, requests.send_request(post(&Bytes::new()))).await.expect("in time");
+        assert_eq!(other.expect("a response").status(), 200);
+    }
+    drop(unread);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_reads_nothing_holds_its_client_up() {
+    let origin = raw_origin(|stream| async move {
+        tokio::time::sleep(SOON).await;
+        drop(stream);
+    })
+    .await;
+    let lab = gateway(AppProtocol::Http, origin).await;
+    let mut client = TcpStream::connect(lab.gateway).await.expect("a connection");
+    let begin = format!("POST / HTTP/1.1\r\nhost: shop.test\r\ncontent-length: {MUCH}\r\n\r\n");
+    client.write_all(begin.as_bytes()).await.expect("written");
+    let sent = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&sent);
+    let writing = tokio::spawn(async move {
+        while client.write_all(&[b'x'; 65_536]).await.is_ok() {
+            count.fetch_add(65_536, Ordering::SeqCst);
+        }
+    });
+    let held = timeout(SOON, settled(&sent)).await.expect("it stops");
+    assert!(held < HELD, "{held} bytes are held for an endpoint that does not read");
+    writing.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_response_that_is_cut_is_seen_to_be_cut() {
+    for begin in ["content-length: 100", "transfer-encoding: chunked"] {
+        let origin = raw_origin(move |mut stream| async move {
+            head(&mut stream).await;
+            let text = format!("HTTP/1.1 200 OK\r\n{begin}\r\n\r\n3\r\nabc\r\n");
+            stream.write_all(text.as_bytes()).await.expect("written");
+        })
+        .await;
+        let lab = gateway(AppProtocol::Http, origin).await;
+        let mut client = Client::connect(lab.gateway).await;
+        let cut = timeout(SOON, client.try_send(post(&Bytes::new()))).await.expect("in time");
+        assert!(cut.is_err(), "{begin} by HTTP/1.1");
+        let mut requests = http2(lab.gateway).await;
+        let response = requests.send_request(post(&Bytes::new())).await.expect("a head");
+        let cut = timeout(SOON, response.into_body().collect()).await.expect("in time");
+        assert!(cut.is_err(), "{begin} by HTTP/2");
+        // The stream was lost, not the connection.
+        assert!(requests.send_request(post(&Bytes::new())).await.is_ok());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_of_a_pipeline_are_answered_in_their_order() {
+    let path = |request: Request<hyper::body::Incoming>| async move {
+        // The first take longest.
+        let number: u64 = request.uri().path()[1..].parse().expect("a number");
+        tokio::time::sleep(Duration::from_millis(40 - 2 * number)).await;
+        Response::new(Full::new(Bytes::from(format!("<{number}>"))))
+    };
+    let origin = Origin::with(path).await;
+    let lab = gateway(AppProtocol::Http, origin.address).await;
+    let mut client = TcpStream::connect(lab.gateway).await.expect("a connection");
+    let mut all = String::new();
+    for number in 0..20 {
+        let close = if number == 19 { "connection: close\r\n" } else { "" };
+        all.push_str(&format!("GET /{number} HTTP/1.1\r\nhost: shop.test\r\n{close}\r\n"));
+    }
+    client.write_all(all.as_bytes()).await.expect("written");
+    let mut answers = String::new();
+    timeout(SOON, client.read_to_string(&mut answers)).await.expect("in time").expect("text");
+    let order: Vec<&str> =
+        answers.split('<').skip(1).map(|rest| rest.split('>').next().unwrap_or("")).collect();
+    assert_eq!(order, (0..20).map(|number| number.to_string()).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_its_endpoint_closed_while_idle_costs_no_request() {
+    let origin = raw_origin(|mut stream| async move {
+        head(&mut stream).await;
+        // It does not say that it will close.
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.expect("written");
+    })
+    .await;
+    let lab = gateway(AppProtocol::Http, origin).await;
+    let mut client = Client::connect(lab.gateway).await;
+    for _ in 0..50 {
+        let request = Request::get("/").header("host", "shop.test").body(Full::default()).expect("a request");
+        assert_eq!(timeout(SOON, client.send(request)).await.expect("in time").text(), "ok");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_early_response_ends_the_request_on_both_versions() {
+    let origin = raw_origin(|mut stream| async move {
+        head(&mut stream).await;
+        stream
+            .write_all(b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 0\r\n\r\n")
+            .await
+            .expect("written");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    })
+    .await;
+    let lab = gateway(AppProtocol::Http, origin).await;
+    let content = Bytes::from(vec![0; 3_000_000]);
+    for _ in 0..3 {
+        let mut requests = http2(lab.gateway).await;
+        let answer = timeout(SOON, requests.send_request(post(&content))).await.expect("in time");
+        assert_eq!(answer.expect("a response").status(), 413);
+    }
+}
