@@ -185,7 +185,18 @@ async fn ask_with_h2(messages: Vec<Message>, pipe: DuplexStream, choices: Choice
             let answer = answer(response, message.given_up);
             // It runs while others wait for a place.
             running.push(tokio::spawn(async move {
-                futures_util::future::join(answer, send(content, message, end)).await.0
+                let mut sending = Box::pin(send(content, message, end));
+                let mut answering = Box::pin(answer);
+                tokio::select! {
+                    // What is given up is not sent to its end: nobody reads what comes back.
+                    answer = &mut answering => {
+                        if !answer.given_up {
+                            sending.await;
+                        }
+                        answer
+                    }
+                    () = &mut sending => answering.await,
+                }
             }));
         }
         let mut answers = Vec::new();
