@@ -4,7 +4,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
+use weft_flow_export::Reason;
 use weft_testlab::daemon::{self, WeftNode};
 use weft_testlab::lab::Node;
 use weft_testlab::peer::{client, tcp};
@@ -149,4 +150,35 @@ fn state(node: &Node) -> anyhow::Result<Vec<String>> {
     let qdiscs = node.netns().run("tc", &["qdisc", "show"])?;
     found.extend(qdiscs.lines().filter(|line| line.contains("clsact")).map(|line| format!("tc {line}")));
     Ok(found)
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_pod_that_is_refused_sends_nothing_and_says_why() {
+    let scene = Scene::new().unwrap();
+    let (client, manifests) = (&scene.nodes[0].client, &scene.mesh.manifests);
+    let plain = SocketAddr::new(scene.plain.v4.into(), 9000).to_string();
+    let connects = |wanted: u64| {
+        wait::eventually(SOON, || {
+            let arguments = ["tcp-client", &plain, "--timeout-ms", "500"];
+            let summary: tcp::Summary = ask(client.place(), &arguments)?;
+            ensure!(summary.connected == wanted, "{summary:?}");
+            Ok(())
+        })
+        .unwrap();
+    };
+    connects(1);
+    let pods = manifests.read("cluster-pods.yaml").unwrap();
+    let label = format!("  name: {}\n  labels:\n    app: ", client.name());
+    assert!(pods.contains(&label), "{pods}");
+    manifests.write("cluster-pods.yaml", &pods.replace(&label, &format!("{label}no label of "))).unwrap();
+    connects(0);
+    let dropped = wait::eventually(SOON, || {
+        let flows = scene.mesh.flows("verdict=DROPPED&last=500")?;
+        let found = flows.into_iter().find(|flow| &*flow.source.pod == client.name());
+        found.context("no flow")
+    });
+    assert_eq!(dropped.unwrap().reason, Some(Reason::NoPolicyConfig));
+    manifests.write("cluster-pods.yaml", &pods).unwrap();
+    connects(1);
 }
