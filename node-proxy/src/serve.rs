@@ -18,6 +18,7 @@ mod expire;
 mod held;
 mod listening;
 mod onward;
+mod owners;
 mod relay;
 mod running;
 pub(crate) mod thread;

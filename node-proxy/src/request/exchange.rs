@@ -187,6 +187,16 @@ impl Exchange {
         self.permit.is_some() && self.current.as_ref().is_some_and(|attempt| attempt.key == key)
     }
 
+    /// The endpoint of the current try.
+    pub(crate) fn current(&self) -> Option<Try> {
+        self.current.clone()
+    }
+
+    /// The current try is over, and with it what permitted it.
+    pub(crate) fn between_tries(&mut self) {
+        (self.permit, self.current) = (None, None);
+    }
+
     /// The head as it goes to the endpoint.
     pub(crate) fn sent(&self) -> &Head {
         self.edited.as_deref().unwrap_or(&self.received)

@@ -9,15 +9,10 @@ use weft_http::{
 
 use crate::{
     request::exchange::Try,
-    serve::{
-        client::Wire,
-        engine::Engine,
-        held::Held,
-        running::{HIGH_WATER, Running},
-    },
+    serve::{client::Wire, engine::Engine, held::Held, owners::token, running::HIGH_WATER},
     upstream::{
         connection::{EndpointConnection, Phase, Sent, Wire as UpstreamWire},
-        pool::H2_PER_POOL,
+        pool::{H2_PER_POOL, PoolId},
     },
 };
 
@@ -34,7 +29,7 @@ impl Engine {
             };
             match open.iter().find(free) {
                 Some(upstream) => return self.send_on(id, *upstream),
-                None if open.len() >= H2_PER_POOL => return self.wait_for_stream(id, open[0]),
+                None if open.len() >= H2_PER_POOL => return self.wait_for_stream(id, pool),
                 None => {}
             }
         } else {
@@ -48,7 +43,7 @@ impl Engine {
         self.attach_new(id, attempt);
     }
 
-    pub(super) fn attach_new(&mut self, id: u32, attempt: &Try) {
+    fn attach_new(&mut self, id: u32, attempt: &Try) {
         let Some(permit) = self.exchanges.get(id as usize).and_then(|running| running.exchange.permit())
         else {
             return self.refuse(id, Reason::Internal.into());
@@ -64,23 +59,31 @@ impl Engine {
     }
 
     /// All streams are taken and no more connections are allowed: the request waits for a stream.
-    fn wait_for_stream(&mut self, id: u32, number: u32) {
-        if let Some(upstream) = self.upstreams.get_mut(number as usize) {
-            upstream.waiting.push_back(id);
+    fn wait_for_stream(&mut self, id: u32, pool: PoolId) {
+        let Some(running) = self.exchanges.get_mut(id as usize) else { return };
+        running.waits_on = Some(pool);
+        self.pools.wait(pool, id);
+    }
+
+    /// Streams of a connection have ended: requests that waited for one are sent.
+    pub(super) fn serve_waiting(&mut self, number: u32) {
+        while let Some(upstream) = self.upstreams.get(number as usize)
+            && upstream.has_room()
+            && let Some(pool) = upstream.pool
+            && let Some(id) = self.next_waiting(pool)
+        {
+            self.send_on(id, number);
         }
     }
 
-    /// A stream of a connection has ended: a request that waited for one is sent.
-    pub(super) fn serve_waiting(&mut self, number: u32) {
-        while let Some(upstream) = self.upstreams.get_mut(number as usize)
-            && upstream.has_room()
-            && let Some(id) = upstream.waiting.pop_front()
+    /// A connection is gone: requests that waited for it and others may have a new one.
+    pub(super) fn replace_for_waiting(&mut self, pool: PoolId) {
+        while self.pools.http2(pool).len() < H2_PER_POOL
+            && let Some(id) = self.next_waiting(pool)
         {
-            // One that was given up meanwhile is nobody's.
-            let key = upstream.key;
-            let waits = |running: &Running| running.upstream.is_none() && running.exchange.is_for(key);
-            if self.exchanges.get(id as usize).is_some_and(waits) {
-                self.send_on(id, number);
+            match self.exchanges.get(id as usize).and_then(|running| running.exchange.current()) {
+                Some(attempt) => self.attach(id, &attempt),
+                None => self.failed(id, Reason::Internal, true),
             }
         }
     }
@@ -91,13 +94,14 @@ impl Engine {
         let Some(running) = self.exchanges.get_mut(id as usize) else { return };
         let Some(upstream) = self.upstreams.get_mut(number as usize) else { return };
         let Some(permit) = running.exchange.permit() else { return };
+        debug_assert!(running.exchange.is_for(upstream.key), "a permit is for one endpoint");
         running.upstream = Some(number);
         if !matches!(upstream.wire, UpstreamWire::H2(_)) {
             upstream.user = Some(id);
         }
         let content = &mut running.content;
         let (length, end) = (content.length, content.is_empty());
-        let request = Sent { head: running.exchange.sent(), length, end, number: id + 1 };
+        let request = Sent { head: running.exchange.sent(), length, end, number: token(id) };
         match upstream.send_head(permit, request, &mut self.buffers) {
             Ok(onward) => running.onward = onward,
             Err(reason) => return self.unsendable(id, number, reason),
@@ -234,7 +238,7 @@ impl Engine {
     /// another, not the request, if that may be sent again.
     pub(super) fn lost(&mut self, id: u32, reason: Reason, retry: Retry) {
         let Some(running) = self.exchanges.get_mut(id as usize) else { return };
-        (running.upstream, running.onward) = (None, None);
+        (running.upstream, running.onward, running.waits_on) = (None, None, None);
         let again = match retry {
             Retry::Safe => true,
             Retry::IfIdempotent => running.exchange.received.method().is_idempotent(),
@@ -245,7 +249,7 @@ impl Engine {
             && running.content.is_kept()
             && let Some(attempt) = running.exchange.again()
         {
-            return self.attach_new(id, &attempt);
+            return self.attach(id, &attempt);
         }
         self.failed(id, reason, retry == Retry::Safe);
     }

@@ -167,17 +167,6 @@ impl Client {
         }
     }
 
-    /// The exchanges that are under way.
-    pub(super) fn exchanges(&self) -> Vec<u32> {
-        match &self.wire {
-            Wire::H2(connection) => {
-                connection.streams().filter_map(|(_, token)| token.checked_sub(1)).collect()
-            }
-            Wire::H1(_) => self.user.into_iter().collect(),
-            Wire::Sniffing | Wire::Bytes => Vec::new(),
-        }
-    }
-
     /// Whether so much waits to be written that nothing more is answered.
     pub(super) fn is_behind(&self) -> bool {
         self.output.len() >= h2::OUTPUT_FOR_CONTENT

@@ -166,9 +166,9 @@ impl Engine {
 
     /// What came on HTTP/1.1.
     fn on_request_event(&mut self, number: u32, event: Event<'_>) {
-        let Some(client) = self.clients.get_mut(number as usize) else { return };
+        let Some(client) = self.clients.get(number as usize) else { return };
         let Wire::H1(server) = &client.wire else { return };
-        match (event, client.user) {
+        match (event, self.of_client(number, None, client.user)) {
             (Event::Head, _) => {
                 let length = server.content_length();
                 self.begin(number, None, length);
@@ -198,25 +198,35 @@ impl Engine {
                 self.begin(number, Some(stream), length);
             }
             Stream::Data { stream, token, content, end } => {
-                let id = token.wrapping_sub(1);
-                if token == 0 || self.request_data(id, content) {
+                let id = self.of_stream(number, stream, token);
+                if id.is_none_or(|id| self.request_data(id, content)) {
                     self.release_to_client(number, stream, content.len());
-                } else if let Some(running) = self.exchanges.get_mut(id as usize) {
+                } else if let Some(running) = id.and_then(|id| self.exchanges.get_mut(id as usize)) {
                     running.owed.0 += content.len();
                 }
-                if end && token != 0 {
+                if let Some(id) = self.of_stream(number, stream, token).filter(|_| end) {
                     self.request_end(id, false);
                 }
             }
-            Stream::Trailers { token, .. } if token != 0 => self.request_end(token - 1, true),
-            Stream::Reset { token, failure, .. } if token != 0 => {
-                self.abandon(token - 1, failure.error.reason);
+            Stream::Trailers { stream, token } => {
+                if let Some(id) = self.of_stream(number, stream, token) {
+                    self.request_end(id, true);
+                }
             }
-            Stream::Window { token, .. } if token != 0 => self.push_response(token - 1),
+            Stream::Reset { stream, token, failure, .. } => {
+                if let Some(id) = self.of_stream(number, stream, token) {
+                    self.abandon(id, failure.error.reason);
+                }
+            }
+            Stream::Window { stream, token } => {
+                if let Some(id) = self.of_stream(number, stream, token) {
+                    self.push_response(id);
+                }
+            }
             Stream::Rejected { stream, failure } => self.reject(number, stream, &failure.error),
             Stream::Closed { failure } => self.client_broke(number, &failure.error),
-            // The client opens no further streams, or a stream that nobody has any more goes on.
-            _ => {}
+            // The client opens no further streams; it is never a server.
+            Stream::GoAway { .. } | Stream::Interim { .. } => {}
         }
     }
 
@@ -265,8 +275,8 @@ impl Engine {
 
     /// What the client sent cannot be read: it is told so, where it can be, and the connection ends.
     pub(super) fn client_broke(&mut self, number: u32, error: &Error) {
+        let running = self.all_of_client(number);
         let Some(client) = self.clients.get_mut(number as usize) else { return };
-        let running = client.exchanges();
         client.user = None;
         let out = client.output.buffer(&mut self.buffers);
         match &mut client.wire {
@@ -295,8 +305,8 @@ impl Engine {
 
     /// Nobody is left to be answered.
     pub(super) fn client_gone(&mut self, number: u32, reason: Reason) {
+        let running = self.all_of_client(number);
         let Some(client) = self.clients.get_mut(number as usize) else { return };
-        let running = client.exchanges();
         match (&client.wire, client.user.take()) {
             (Wire::Bytes, Some(tunnel)) => self.end_tunnel(tunnel, None),
             _ => running.into_iter().for_each(|exchange| self.abandon(exchange, reason)),
@@ -342,7 +352,7 @@ impl Engine {
         if std::mem::take(&mut client.holds) {
             match (&client.wire, client.user) {
                 (Wire::Bytes, Some(tunnel)) => self.resume_tunnel_from_endpoint(tunnel),
-                _ => client.exchanges().into_iter().for_each(|id| self.resume_endpoint(id)),
+                _ => self.all_of_client(number).into_iter().for_each(|id| self.resume_endpoint(id)),
             }
         }
         if let Some(client) = self.clients.get(number as usize)

@@ -14,6 +14,7 @@ use crate::{
         content::Content,
         engine::{Due, Engine, Side},
         held::Held,
+        owners::token,
         running::Running,
     },
     upstream::{connection::Wire as UpstreamWire, timeout::Timeout},
@@ -31,6 +32,7 @@ impl Engine {
             client: number,
             stream,
             upstream: None,
+            waits_on: None,
             onward: None,
             content: Content::new(length),
             asking: Held::default(),
@@ -44,7 +46,7 @@ impl Engine {
         };
         let id = self.exchanges.insert(running) as u32;
         match (&mut client.wire, stream) {
-            (Wire::H2(connection), Some(stream)) => connection.set_token(stream, id + 1),
+            (Wire::H2(connection), Some(stream)) => connection.set_token(stream, token(id)),
             _ => client.user = Some(id),
         }
         self.plan(id);
@@ -86,7 +88,7 @@ impl Engine {
     /// There is no response to come from this try.
     pub(super) fn failed(&mut self, id: u32, reason: Reason, safe: bool) {
         let Some(running) = self.exchanges.get_mut(id as usize) else { return };
-        (running.upstream, running.onward) = (None, None);
+        (running.upstream, running.onward, running.waits_on) = (None, None, None);
         if running.responding {
             return self.cut(id, reason);
         }
@@ -102,6 +104,7 @@ impl Engine {
     /// Waits before the next try.
     pub(super) fn pause(&mut self, id: u32) {
         let Some(running) = self.exchanges.get_mut(id as usize) else { return };
+        running.exchange.between_tries();
         let Some(client) = self.clients.get(running.client as usize) else { return };
         running.this_try.clear(&mut self.wheel);
         let pause = running.exchange.pause(&client.connection).as_nanos() as u64;

@@ -114,7 +114,13 @@ impl Engine {
             return;
         }
         match (upstream.phase, upstream.user) {
-            (_, None) if !upstream.is_used() => self.drop_upstream(number),
+            (_, None) if !upstream.is_used() => {
+                let pool = upstream.pool;
+                self.drop_upstream(number);
+                if let Some(pool) = pool {
+                    self.replace_for_waiting(pool);
+                }
+            }
             (Phase::Connecting, _) => {
                 self.upstream_failed(number, Reason::UpstreamConnectFailed, Retry::Safe);
             }

@@ -200,7 +200,7 @@ impl Engine {
                 Ok((used, Some(event))) => {
                     at += used;
                     let length = client.content_length();
-                    if let Some(id) = user {
+                    if let Some(id) = self.of_upstream(number, None, user) {
                         self.on_response_event(number, id, event, length);
                     }
                 }
@@ -235,38 +235,54 @@ impl Engine {
     fn on_onward_event(&mut self, number: u32, event: h2::Event<'_>) {
         use h2::Event as Stream;
         match event {
-            Stream::Interim { token, .. } if token != 0 => self.respond(token - 1, Length::Unknown),
-            Stream::Head { token, end, .. } if token != 0 => {
-                let length = if end { Length::Bytes(0) } else { said_length(&self.scratch) };
-                self.respond(token - 1, length);
-                if end {
-                    self.response_end(token - 1, false);
+            Stream::Interim { stream, token } => {
+                if let Some(id) = self.of_onward(number, stream, token) {
+                    self.respond(id, Length::Unknown);
                 }
             }
-            Stream::Data { stream, token, content, end } => {
-                let id = token.wrapping_sub(1);
-                if token == 0 || self.response_data(id, content, end) {
-                    self.release_to_endpoint(number, stream, content.len());
-                } else if let Some(running) = self.exchanges.get_mut(id as usize) {
-                    running.owed.1 += content.len();
+            Stream::Head { stream, token, end } => {
+                let length = if end { Length::Bytes(0) } else { said_length(&self.scratch) };
+                if let Some(id) = self.of_onward(number, stream, token) {
+                    self.respond(id, length);
                 }
-                if end && token != 0 {
+                if let Some(id) = self.of_onward(number, stream, token).filter(|_| end) {
                     self.response_end(id, false);
                 }
             }
-            Stream::Trailers { token, .. } if token != 0 => self.response_end(token - 1, true),
-            Stream::Reset { token, failure, unprocessed, .. } if token != 0 => {
-                let retry = if unprocessed { Retry::Safe } else { Retry::No };
-                self.lost(token - 1, failure.error.reason, retry);
+            Stream::Data { stream, token, content, end } => {
+                let id = self.of_onward(number, stream, token);
+                if id.is_none_or(|id| self.response_data(id, content, end)) {
+                    self.release_to_endpoint(number, stream, content.len());
+                } else if let Some(running) = id.and_then(|id| self.exchanges.get_mut(id as usize)) {
+                    running.owed.1 += content.len();
+                }
+                if let Some(id) = self.of_onward(number, stream, token).filter(|_| end) {
+                    self.response_end(id, false);
+                }
             }
-            Stream::Window { token, .. } if token != 0 => self.push_request(token - 1),
+            Stream::Trailers { stream, token } => {
+                if let Some(id) = self.of_onward(number, stream, token) {
+                    self.response_end(id, true);
+                }
+            }
+            Stream::Reset { stream, token, failure, unprocessed } => {
+                if let Some(id) = self.of_onward(number, stream, token) {
+                    let retry = if unprocessed { Retry::Safe } else { Retry::No };
+                    self.lost(id, failure.error.reason, retry);
+                }
+            }
+            Stream::Window { stream, token } => {
+                if let Some(id) = self.of_onward(number, stream, token) {
+                    self.push_request(id);
+                }
+            }
             Stream::GoAway { .. } => self.leave_pool(number),
             Stream::Closed { failure } => {
                 tracing::debug!(error = %failure, "an endpoint broke the protocol");
                 self.upstream_failed(number, failure.error.reason, Retry::No);
             }
-            // A stream that nobody has any more goes on.
-            _ => {}
+            // An endpoint sends no requests.
+            Stream::Rejected { .. } => {}
         }
         self.serve_waiting(number);
     }
@@ -287,6 +303,7 @@ impl Engine {
             && let Some(pool) = upstream.pool.take()
         {
             self.pools.remove(pool, number);
+            self.replace_for_waiting(pool);
         }
     }
 
@@ -301,7 +318,8 @@ impl Engine {
         let retry = client.retry(upstream.sent);
         match client.received_end() {
             Ok(Some(_end)) => {
-                if let Some(id) = upstream.user {
+                let user = upstream.user;
+                if let Some(id) = self.of_upstream(number, None, user) {
                     self.response_end(id, false);
                 }
                 self.drop_upstream(number);
@@ -324,24 +342,22 @@ impl Engine {
     /// A connection to an endpoint is of no more use; whoever has it gets no more of it.
     pub(super) fn upstream_failed(&mut self, number: u32, reason: Reason, retry: Retry) {
         let Some(upstream) = self.upstreams.get_mut(number as usize) else { return };
-        let (user, tunnel) = (upstream.user.take(), matches!(upstream.wire, Wire::Bytes));
         let connecting = upstream.phase == Phase::Connecting;
-        let mut streams: Vec<u32> = upstream.waiting.drain(..).collect();
-        if let Wire::H2(connection) = &upstream.wire {
-            streams.extend(connection.streams().filter_map(|(_, token)| token.checked_sub(1)));
-        }
+        let tunnel = upstream.user.filter(|_| matches!(upstream.wire, Wire::Bytes));
+        let carried = self.all_of_upstream(number);
+        let pool = self.upstreams.get(number as usize).and_then(|upstream| upstream.pool);
         self.drop_upstream(number);
-        for id in streams {
+        for id in carried {
             match connecting {
                 true => self.failed(id, reason, true),
                 false => self.lost(id, reason, retry),
             }
         }
-        match user {
-            Some(tunnel_id) if tunnel => self.end_tunnel(tunnel_id, connecting.then_some(reason)),
-            Some(id) if connecting => self.failed(id, reason, true),
-            Some(id) => self.lost(id, reason, retry),
-            None => {}
+        if let Some(pool) = pool {
+            self.replace_for_waiting(pool);
+        }
+        if let Some(tunnel) = tunnel {
+            self.end_tunnel(tunnel, connecting.then_some(reason));
         }
     }
 
@@ -402,14 +418,8 @@ impl Engine {
     fn resume_clients_of(&mut self, number: u32) {
         let Some(upstream) = self.upstreams.get(number as usize) else { return };
         match (&upstream.wire, upstream.user) {
-            (Wire::H2(connection), _) => {
-                let all: Vec<u32> =
-                    connection.streams().filter_map(|(_, token)| token.checked_sub(1)).collect();
-                all.into_iter().for_each(|id| self.resume_client(id));
-            }
             (Wire::Bytes, Some(tunnel)) => self.resume_tunnel_from_client(tunnel),
-            (Wire::H1(_), Some(id)) => self.resume_client(id),
-            (_, None) => {}
+            _ => self.all_of_upstream(number).into_iter().for_each(|id| self.resume_client(id)),
         }
     }
 

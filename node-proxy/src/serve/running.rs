@@ -6,7 +6,7 @@ use weft_http::h2::StreamId;
 use crate::{
     request::exchange::Exchange,
     serve::{content::Content, held::Held},
-    upstream::timeout::Timeout,
+    upstream::{pool::PoolId, timeout::Timeout},
 };
 
 /// Bytes that wait for a client or an endpoint before its other end is not read any more.
@@ -21,6 +21,8 @@ pub(super) struct Running {
     pub(super) stream: Option<StreamId>,
     /// The connection to the endpoint.
     pub(super) upstream: Option<u32>,
+    /// The connections of which none has a stream for it yet.
+    pub(super) waits_on: Option<PoolId>,
     /// Its stream on that, where it speaks HTTP/2.
     pub(super) onward: Option<StreamId>,
     /// The content of the request that is kept, or waits for a connection.

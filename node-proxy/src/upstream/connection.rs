@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! One connection to an endpoint.
 
-use std::collections::VecDeque;
-
 use mio::net::TcpStream;
 use weft_ebpf_common::reason::Reason;
 use weft_http::{
@@ -67,8 +65,6 @@ pub(crate) struct EndpointConnection {
     pub(crate) stalled: bool,
     /// Clients are not read because so much waits to be written here.
     pub(crate) holds: bool,
-    /// Exchanges that wait for a stream.
-    pub(crate) waiting: VecDeque<u32>,
     /// The endpoint sends nothing after what is there.
     pub(crate) finished: bool,
     /// The endpoint sends nothing more.
@@ -95,7 +91,6 @@ impl EndpointConnection {
             is_dirty: false,
             stalled: false,
             holds: false,
-            waiting: VecDeque::new(),
             finished: false,
             ended: false,
             timeout: Timeout::default(),

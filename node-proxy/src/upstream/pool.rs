@@ -5,7 +5,7 @@
 //! which the connection was made. What is idle is bounded per pool and per worker, and closed in time.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     net::{IpAddr, SocketAddr},
 };
 
@@ -52,6 +52,8 @@ struct Pool {
     generation: u32,
     idle: Vec<u32>,
     http2: Vec<u32>,
+    /// Exchanges that wait for a stream of any of its connections.
+    waiting: VecDeque<u32>,
 }
 
 impl Pools {
@@ -65,7 +67,8 @@ impl Pools {
         }
         self.generation = self.generation.wrapping_add(1);
         let generation = self.generation;
-        let index = self.pools.insert(Pool { key, generation, idle: Vec::new(), http2: Vec::new() }) as u32;
+        let (idle, http2, waiting) = (Vec::new(), Vec::new(), VecDeque::new());
+        let index = self.pools.insert(Pool { key, generation, idle, http2, waiting }) as u32;
         let id = PoolId { index, generation };
         self.by_key.insert(key, id);
         id
@@ -105,6 +108,18 @@ impl Pools {
         }
     }
 
+    /// Has an exchange wait for a stream.
+    pub(crate) fn wait(&mut self, id: PoolId, exchange: u32) {
+        if let Some(pool) = self.pool(id) {
+            pool.waiting.push_back(exchange);
+        }
+    }
+
+    /// Takes the exchange that has waited longest for a stream.
+    pub(crate) fn next_waiting(&mut self, id: PoolId) -> Option<u32> {
+        self.pool(id)?.waiting.pop_front()
+    }
+
     /// Forgets a connection, and the pool with its last one.
     pub(crate) fn remove(&mut self, id: PoolId, connection: u32) {
         let Some(pool) = self.pool(id) else { return };
@@ -112,7 +127,7 @@ impl Pools {
         pool.idle.retain(|known| *known != connection);
         pool.http2.retain(|known| *known != connection);
         let (gone, key) = (before - pool.idle.len(), pool.key);
-        let empty = pool.idle.is_empty() && pool.http2.is_empty();
+        let empty = pool.idle.is_empty() && pool.http2.is_empty() && pool.waiting.is_empty();
         self.idle -= gone;
         if empty {
             self.pools.remove(id.index as usize);

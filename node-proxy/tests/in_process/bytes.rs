@@ -3,9 +3,10 @@
 //! connections that end in the middle.
 
 use std::{
+    convert::Infallible,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -14,15 +15,17 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    task::AbortHandle,
     time::timeout,
 };
 use weft_ir::{AppProtocol, Resource};
 
-use crate::support::{Client, Lab, Origin, backend, route, service};
+use crate::support::{Client, Lab, Origin, backend, eventually, route, service};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -256,4 +259,129 @@ async fn an_early_response_ends_the_request_on_both_versions() {
         let answer = timeout(SOON, requests.send_request(post(&content))).await.expect("in time");
         assert_eq!(answer.expect("a response").status(), 413);
     }
+}
+
+/// An HTTP/2 origin that takes one stream on each connection and answers none; its connections, to be ended.
+async fn busy_origin() -> (SocketAddr, Arc<Mutex<Vec<AbortHandle>>>, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    let (open, requests) = (Arc::<Mutex<Vec<AbortHandle>>>::default(), Arc::new(AtomicUsize::new(0)));
+    let (connections, count) = (Arc::clone(&open), Arc::clone(&requests));
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let count = Arc::clone(&count);
+            let service = service_fn(move |_| {
+                count.fetch_add(1, Ordering::SeqCst);
+                std::future::pending::<Result<Response<Full<Bytes>>, Infallible>>()
+            });
+            let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            let serving = builder.max_concurrent_streams(1).serve_connection(TokioIo::new(stream), service);
+            let task = tokio::spawn(async move { drop(serving.await) });
+            connections.lock().expect("no panic").push(task.abort_handle());
+        }
+    });
+    (address, open, requests)
+}
+
+/// Numbers of exchanges are used again: who waits in a line for a stream may be gone, and another have its
+/// number.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_left_the_line_for_a_stream_leaves_no_trace() {
+    let (busy, connections, taken) = busy_origin().await;
+    let release = Arc::new(tokio::sync::Notify::new());
+    let released = Arc::clone(&release);
+    let calm = Origin::with(move |request: Request<hyper::body::Incoming>| {
+        let released = Arc::clone(&released);
+        async move {
+            released.notified().await;
+            Response::new(Full::new(Bytes::from(request.uri().path().to_owned())))
+        }
+    })
+    .await;
+    let mut resources = service("busy", AppProtocol::Http2, &[busy]);
+    resources.extend(service("calm", AppProtocol::Http, &[calm.address]));
+    resources.push(Resource::Route(route("busy", "/busy", vec![backend("busy", 1)])));
+    resources.push(Resource::Route(route("calm", "/calm", vec![backend("calm", 1)])));
+    let lab = Lab::with_workers(1, resources).await;
+    let ask = |requests: &mut Requests| {
+        let request = Request::get("http://shop.test/busy").body(Full::default()).expect("a request");
+        tokio::spawn(requests.send_request(request))
+    };
+    // Each connection has to say that it takes one stream before the next request comes.
+    let mut requests = http2(lab.gateway).await;
+    let mut carried = Vec::new();
+    for number in 1..=8 {
+        carried.push(ask(&mut requests));
+        eventually("the request arrives", || taken.load(Ordering::SeqCst) == number).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let waiting = ask(&mut requests);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    waiting.abort();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let gateway = lab.gateway;
+    let innocent = tokio::spawn(async move {
+        let request = Request::get("/calm/1").header("host", "shop.test");
+        Client::connect(gateway).await.send(request.body(Full::default()).expect("a request")).await
+    });
+    eventually("the request arrives", || calm.count() == 1).await;
+    connections.lock().expect("no panic").iter().for_each(AbortHandle::abort);
+    for lost in carried {
+        let answer = timeout(SOON, lost).await.expect("in time").expect("no panic").expect("an answer");
+        assert_eq!(answer.status(), 502);
+    }
+    release.notify_one();
+    let answer = timeout(SOON, innocent).await.expect("in time").expect("no panic");
+    assert_eq!((answer.status, answer.text()), (StatusCode::OK, "/calm/1"));
+}
+
+/// One connection of eight that has a stream again serves whoever waits, not only who waits for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn whichever_connection_has_a_stream_first_takes_who_waits_longest() {
+    let release = Arc::new(tokio::sync::Semaphore::new(0));
+    let permits = Arc::clone(&release);
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let origin = listener.local_addr().expect("an address");
+    let opened = Arc::new(AtomicUsize::new(0));
+    let (count, seen) = (Arc::clone(&opened), Arc::new(AtomicUsize::new(0)));
+    let taken = Arc::clone(&seen);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            count.fetch_add(1, Ordering::SeqCst);
+            let (permits, taken) = (Arc::clone(&permits), Arc::clone(&taken));
+            let service = service_fn(move |_| {
+                let permits = Arc::clone(&permits);
+                taken.fetch_add(1, Ordering::SeqCst);
+                async move {
+                    permits.acquire().await.expect("open").forget();
+                    Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"ok"))))
+                }
+            });
+            let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            let serving = builder.max_concurrent_streams(1).serve_connection(TokioIo::new(stream), service);
+            tokio::spawn(async move { drop(serving.await) });
+        }
+    });
+    let mut resources = service("busy", AppProtocol::Http2, &[origin]);
+    resources.push(Resource::Route(route("busy", "/", vec![backend("busy", 1)])));
+    let lab = Lab::with_workers(1, resources).await;
+    let mut requests = http2(lab.gateway).await;
+    let mut all = Vec::new();
+    for number in 1..=8 {
+        all.push(tokio::spawn(requests.send_request(post(&Bytes::new()))));
+        eventually("the request arrives", || seen.load(Ordering::SeqCst) == number).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    all.extend((0..20).map(|_| tokio::spawn(requests.send_request(post(&Bytes::new())))));
+    // One after the other ends, wherever it is.
+    for done in 1..=20 {
+        release.add_permits(1);
+        eventually("another is sent", || seen.load(Ordering::SeqCst) == 8 + done).await;
+    }
+    release.add_permits(8);
+    for one in all {
+        let answer = timeout(SOON, one).await.expect("in time").expect("no panic").expect("an answer");
+        assert_eq!(answer.status(), 200);
+    }
+    assert_eq!(opened.load(Ordering::SeqCst), 8, "no more connections than that");
 }

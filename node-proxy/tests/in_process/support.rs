@@ -37,10 +37,15 @@ pub(crate) struct Lab {
 impl Lab {
     /// Two workers and one listener on a free port.
     pub(crate) async fn start(resources: Vec<Resource>) -> Lab {
+        Lab::with_workers(2, resources).await
+    }
+
+    /// One listener on a free port.
+    pub(crate) async fn with_workers(workers: usize, resources: Vec<Resource>) -> Lab {
         let ring = FlowRing::new(4096);
         let config = PlaneConfig {
             node: "node-a".into(),
-            workers: 2,
+            workers,
             connections: 1000,
             listen_addresses: vec![],
             connect_timeout: Duration::from_secs(2),
