@@ -17,7 +17,10 @@ use crate::{
         owners::token,
         running::Running,
     },
-    upstream::{connection::Wire as UpstreamWire, timeout::Timeout},
+    upstream::{
+        connection::{Phase, Wire as UpstreamWire},
+        timeout::Timeout,
+    },
 };
 
 impl Engine {
@@ -148,7 +151,7 @@ impl Engine {
                 // One that has ended already is not found any more.
                 connection.reset(stream, ErrorCode::CANCEL, out);
             }
-            if connection.open_streams() == 0 {
+            if connection.open_streams() == 0 && upstream.phase == Phase::Open {
                 let patience = self.worker.limits().keep_timeout.as_nanos() as u64;
                 upstream.timeout.until(self.now + patience, &mut self.wheel, Due::Upstream(number));
             }

@@ -249,22 +249,31 @@ async fn a_rate_limit_answers_429_with_retry_after() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn retries_rescue_requests_from_a_failing_backend() {
-    let (good, bad) = (Origin::text("ok").await, Origin::with(|_| async { status(503, "no") }).await);
-    let mut resources = service("web", AppProtocol::Http, &[good.address, bad.address]);
-    let mut retried = route("retried", "/", vec![backend("web", 1)]);
-    retried.action.retry =
-        Some(RouteRetry { codes: vec![503], attempts: 3, backoff: Some(Duration::from_millis(1)) });
-    resources.push(Resource::Route(retried));
-    let lab = Lab::start(resources).await;
-    let mut client = Client::connect(lab.gateway).await;
-    for round in 0..40 {
-        let request = Request::post("/").header("host", "shop.test");
-        let body = Full::new(Bytes::from(vec![b'x'; 1000]));
-        let answer = client.send(request.body(body).expect("a request")).await;
-        assert_eq!(answer.status, 200, "request {round}");
+    // What fails says so in its head alone, or with content.
+    for (protocol, content) in [
+        (AppProtocol::Http, "no"),
+        (AppProtocol::Http2, "no"),
+        (AppProtocol::Http2, ""),
+        (AppProtocol::Http, ""),
+    ] {
+        let (good, bad) =
+            (Origin::text("ok").await, Origin::with(move |_| async move { status(503, content) }).await);
+        let mut resources = service("web", protocol, &[good.address, bad.address]);
+        let mut retried = route("retried", "/", vec![backend("web", 1)]);
+        retried.action.retry =
+            Some(RouteRetry { codes: vec![503], attempts: 3, backoff: Some(Duration::from_millis(1)) });
+        resources.push(Resource::Route(retried));
+        let lab = Lab::start(resources).await;
+        let mut client = Client::connect(lab.gateway).await;
+        for round in 0..40 {
+            let request = Request::post("/").header("host", "shop.test");
+            let body = Full::new(Bytes::from(vec![b'x'; 1000]));
+            let answer = client.send(request.body(body).expect("a request")).await;
+            assert_eq!(answer.status, 200, "request {round} over {protocol:?} with {content:?}");
+        }
+        assert!(bad.count() > 0, "the failing backend was never tried");
+        assert_eq!(good.count(), 40);
     }
-    assert!(bad.count() > 0, "the failing backend was never tried");
-    assert_eq!(good.count(), 40);
 }
 
 #[tokio::test(flavor = "multi_thread")]
