@@ -28,7 +28,7 @@ pub(crate) fn is_from_receiver(packet: &Packet) -> bool {
 #[inline(always)]
 fn is_router(packet: &Packet) -> bool {
     let sender = policy::identity(&packet.sender);
-    let workload = sender >= identity::FIRST_ALLOCATED && sender < identity::LOCAL_SCOPE;
+    let workload = (identity::FIRST_ALLOCATED..identity::LOCAL_SCOPE).contains(&sender);
     !workload && sender != identity::UNKNOWN
 }
 
