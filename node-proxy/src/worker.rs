@@ -94,11 +94,6 @@ impl Worker {
         self.reports.metrics.serves(position);
     }
 
-    /// The worker's counters.
-    pub(crate) fn metrics(&self) -> &WorkerMetrics {
-        &self.reports.metrics
-    }
-
     /// Where what the worker has to say goes.
     pub(crate) fn reports(&self) -> &Rc<Reports> {
         &self.reports

@@ -123,6 +123,8 @@ impl Exchange {
     /// Steps 6 to 9: an endpoint that both ends' policies allow, within the limits. Each try asks again; only
     /// the first takes tokens.
     pub(crate) fn next_try(&mut self, connection: &Connection, now: u64) -> Result<Try, Refusal> {
+        // Policy is that of now, also for a try that comes later.
+        self.resolved = connection.resolve();
         let (choice, slot) = self.pick(connection, now);
         self.permit = None;
         let permit = self.authorise(&choice)?;
@@ -190,6 +192,21 @@ impl Exchange {
     /// The endpoint of the current try.
     pub(crate) fn current(&self) -> Option<Try> {
         self.current.clone()
+    }
+
+    /// Decides again for the endpoint of the current try, which had to wait, where the state is another now.
+    pub(crate) fn permit_again(&mut self, connection: &Connection) -> Result<(), Refusal> {
+        let resolved = connection.resolve();
+        if Rc::ptr_eq(&resolved.held, &self.resolved.held) {
+            return Ok(());
+        }
+        self.resolved = resolved;
+        let Some(attempt) = self.current.clone() else { return Err(Reason::Internal.into()) };
+        let (worker, ends) = (&connection.worker, connection.ends);
+        let choice = self.resolved.choice(attempt.choice.address, ends, worker.is_transparent());
+        self.permit = None;
+        self.permit = Some(self.authorise(&choice)?);
+        Ok(())
     }
 
     /// The current try is over, and with it what permitted it.

@@ -13,7 +13,7 @@ use socket2::SockRef;
 use crate::{
     request::Connection,
     serve::{
-        client::{Client, Wire},
+        client::Client,
         engine::{BOTH, Due, Engine, client_token, listener_token},
         listening::{Accepting, Listening},
     },
@@ -100,21 +100,15 @@ impl Engine {
         waiting.into_iter().for_each(|number| self.accept(number));
     }
 
-    /// A connection has ended, so that another finds room.
-    pub(super) fn resume_accepting(&mut self) {
-        if self.clients.len() + 1 == self.worker.connections_limit() {
-            self.accept_again();
-        }
-    }
-
     /// Takes a connection; yields its number.
     pub(super) fn admit(&mut self, mut socket: TcpStream, ends: Ends) -> io::Result<u32> {
+        let owner = self.next_owner();
         let entry = self.clients.vacant_entry();
         let number = entry.key() as u32;
-        self.poll.registry().register(&mut socket, client_token(number), BOTH)?;
+        self.poll.registry().register(&mut socket, client_token(number, owner), BOTH)?;
         let connection = Connection::new(Rc::clone(&self.worker), ends);
         let open = self.worker.open();
-        entry.insert(Client::new(socket, connection, Wire::Sniffing, open));
+        entry.insert(Client::new(socket, owner, connection, open));
         Ok(number)
     }
 }

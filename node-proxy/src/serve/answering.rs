@@ -5,7 +5,10 @@ use weft_http::{h1::Length, h2::ErrorCode, head::Head};
 
 use crate::{
     request::{exchange::Outcome, reply::Refusal},
-    serve::{engine::Engine, running::HIGH_WATER},
+    serve::{
+        engine::{Due, Engine},
+        running::HIGH_WATER,
+    },
 };
 
 impl Engine {
@@ -65,6 +68,10 @@ impl Engine {
         };
         match sent {
             Ok(taken) => {
+                if running.answering.is_empty() && taken < data.len() {
+                    let at = self.now + self.worker.limits().write_timeout.as_nanos() as u64;
+                    running.stall.until(at, &mut self.wheel, Due::Stall(id));
+                }
                 running.answering.add(&data[taken..]);
                 running.answered |= end && running.stream.is_some() && running.answering.is_empty();
                 let room = running.answering.is_empty() && client.output.len() <= HIGH_WATER;
@@ -87,7 +94,15 @@ impl Engine {
         let held = &mut running.answering;
         let end = held.ended && held.trailers.is_none();
         match client.send_data(running.stream, held.bytes(), end, &mut self.buffers) {
-            Ok(taken) => held.taken(taken),
+            Ok(taken) => {
+                held.taken(taken);
+                if held.is_empty() {
+                    running.stall.never();
+                } else if taken > 0 {
+                    let at = self.now + self.worker.limits().write_timeout.as_nanos() as u64;
+                    running.stall.until(at, &mut self.wheel, Due::Stall(id));
+                }
+            }
             Err(reason) => return self.cut(id, reason),
         }
         let (waits, ended, trailers) =

@@ -72,7 +72,22 @@ impl Engine {
             && let Some(pool) = upstream.pool
             && let Some(id) = self.next_waiting(pool)
         {
-            self.send_on(id, number);
+            if self.is_still_permitted(id) {
+                self.send_on(id, number);
+            }
+        }
+    }
+
+    /// Whether the policies of now allow what has waited; otherwise it is refused.
+    fn is_still_permitted(&mut self, id: u32) -> bool {
+        let Some(running) = self.exchanges.get_mut(id as usize) else { return false };
+        let Some(client) = self.clients.get(running.client as usize) else { return false };
+        match running.exchange.permit_again(&client.connection) {
+            Ok(()) => true,
+            Err(refusal) => {
+                self.refuse(id, refusal);
+                false
+            }
         }
     }
 
@@ -81,6 +96,9 @@ impl Engine {
         while self.pools.http2(pool).len() < H2_PER_POOL
             && let Some(id) = self.next_waiting(pool)
         {
+            if !self.is_still_permitted(id) {
+                continue;
+            }
             match self.exchanges.get(id as usize).and_then(|running| running.exchange.current()) {
                 Some(attempt) => self.attach(id, &attempt),
                 None => self.failed(id, Reason::Internal, true),

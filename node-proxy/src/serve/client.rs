@@ -36,6 +36,8 @@ pub(super) enum Wire {
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) socket: TcpStream,
+    /// Tells it from those that had its number before.
+    pub(super) owner: u32,
     pub(super) connection: Connection,
     pub(super) wire: Wire,
     /// The exchange under way on HTTP/1.1, or the tunnel.
@@ -71,11 +73,12 @@ pub(super) struct Client {
 
 impl Client {
     /// A connection of which nothing was read.
-    pub(super) fn new(socket: TcpStream, connection: Connection, wire: Wire, open: Open) -> Client {
+    pub(super) fn new(socket: TcpStream, owner: u32, connection: Connection, open: Open) -> Client {
         Client {
             socket,
+            owner,
             connection,
-            wire,
+            wire: Wire::Sniffing,
             user: None,
             output: Output::default(),
             rest: Vec::new(),

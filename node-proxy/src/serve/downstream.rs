@@ -97,9 +97,15 @@ impl Engine {
             debug_assert!(left.len() <= REST_BYTES);
             client.rest = self.buffers.lend();
             client.rest.extend_from_slice(left);
-            // For the end of a response; or, on HTTP/2, until what we answer is read.
-            client.stalled =
-                client.user.is_some() || matches!(client.wire, Wire::H2(_)) && client.is_behind();
+            // A pipeline waits for the end of a response; HTTP/2 until what we answer is read. What is left of
+            // a request that has not come to its end waits for more.
+            client.stalled = match client.wire {
+                Wire::H2(_) => client.is_behind(),
+                Wire::H1(_) => client.user.is_some_and(|id| {
+                    self.exchanges.get(id as usize).is_some_and(|running| running.content.is_complete())
+                }),
+                Wire::Sniffing | Wire::Bytes => false,
+            };
         }
         if client.ended && !client.closing {
             self.client_ended(number);
@@ -296,10 +302,9 @@ impl Engine {
     fn report_refused(&mut self, number: u32, error: &Error, status: u16) {
         let Some(client) = self.clients.get(number as usize) else { return };
         let (ends, resolved) = (client.connection.ends, client.connection.resolve());
-        self.worker.metrics().request(status, 0, Some(error.reason));
         let mut account = Account::start(self.now);
         account.reason = Some(error.reason);
-        account.report_connection(self.worker.reports(), &resolved, ends, self.now);
+        account.report_refused(self.worker.reports(), &resolved, ends, status, self.now);
         tracing::debug!(client = %ends.client, destination = %ends.destination, %error, "request refused");
     }
 
@@ -322,7 +327,7 @@ impl Engine {
         self.buffers.take_back(std::mem::take(&mut client.rest));
         // A socket that is closed leaves the set by itself; what it was registered for must not stay.
         drop(self.poll.registry().deregister(&mut client.socket));
-        self.resume_accepting();
+        self.accepts_again |= self.clients.len() + 1 == self.worker.connections_limit();
     }
 
     /// Writes what a client is to be told, and goes on where that made room.

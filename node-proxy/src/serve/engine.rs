@@ -17,7 +17,7 @@ use std::{
 use mio::{Events, Interest, Poll, Token, Waker};
 use slab::Slab;
 use weft_ebpf_common::reason::Reason;
-use weft_http::head::Head;
+use weft_http::{h1::Retry, head::Head};
 
 use crate::{
     serve::{
@@ -49,6 +49,8 @@ pub(super) enum Due {
     Try(u32),
     /// The pause before the next try.
     Retry(u32),
+    /// A client's stream takes nothing of its response.
+    Stall(u32),
     Tunnel(u32),
     /// Accepting goes on.
     Accept,
@@ -79,6 +81,9 @@ pub(super) struct Engine {
     /// The time of this turn, in nanoseconds since the start of the process.
     pub(super) now: u64,
     pub(super) draining: bool,
+    owners: u32,
+    /// A connection has ended, so that another finds room.
+    pub(super) accepts_again: bool,
 }
 
 /// One connection of either kind.
@@ -88,8 +93,11 @@ pub(super) enum Side {
     Upstream(u32),
 }
 
-/// Sockets are named by what they are, in the lowest two bits, and their number.
+/// Sockets are named by what they are, in the lowest two bits, their number in the next thirty, and above that
+/// how often numbers were given: a turn may still name a socket that it has closed itself, whose number another
+/// has by then.
 const KINDS: usize = 4;
+const NUMBERS: usize = 1 << 32;
 const LISTENER: usize = 0;
 const CLIENT: usize = 1;
 const UPSTREAM: usize = 2;
@@ -99,12 +107,12 @@ pub(super) fn listener_token(number: usize) -> Token {
     Token(number * KINDS + LISTENER)
 }
 
-pub(super) fn client_token(number: u32) -> Token {
-    Token(number as usize * KINDS + CLIENT)
+pub(super) fn client_token(number: u32, owner: u32) -> Token {
+    Token(owner as usize * NUMBERS + number as usize * KINDS + CLIENT)
 }
 
-pub(super) fn upstream_token(number: u32) -> Token {
-    Token(number as usize * KINDS + UPSTREAM)
+pub(super) fn upstream_token(number: u32, owner: u32) -> Token {
+    Token(owner as usize * NUMBERS + number as usize * KINDS + UPSTREAM)
 }
 
 pub(super) const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
@@ -133,6 +141,8 @@ impl Engine {
             again: Vec::new(),
             now,
             draining: false,
+            owners: 0,
+            accepts_again: false,
         };
         Ok((engine, waker))
     }
@@ -150,9 +160,11 @@ impl Engine {
         }
         self.now = clock::nanos();
         for event in events.iter() {
-            let (number, kind) = (event.token().0 / KINDS, event.token().0 % KINDS);
+            let token = event.token().0;
+            let (number, kind) = (token % NUMBERS / KINDS, token % KINDS);
             match kind {
                 LISTENER => self.accept(number),
+                CLIENT | UPSTREAM if !self.is_of_owner(kind, number, token / NUMBERS) => {}
                 CLIENT => self.guarded(Side::Client(number as u32), |engine| {
                     engine.on_client(number as u32, event.into());
                 }),
@@ -165,7 +177,26 @@ impl Engine {
         }
         self.expire();
         self.settle();
+        if std::mem::take(&mut self.accepts_again) {
+            self.accept_again();
+            self.settle();
+        }
         Ok(())
+    }
+
+    /// Whether a socket is still the one that was named.
+    fn is_of_owner(&self, kind: usize, number: usize, owner: usize) -> bool {
+        let now = match kind {
+            CLIENT => self.clients.get(number).map(|client| client.owner),
+            _ => self.upstreams.get(number).map(|upstream| upstream.owner),
+        };
+        now.is_some_and(|now| now as usize == owner)
+    }
+
+    /// What a socket is told from those by that had its number before.
+    pub(super) fn next_owner(&mut self) -> u32 {
+        self.owners = self.owners.wrapping_add(1);
+        self.owners
     }
 
     fn patience(&self, longest: Option<Duration>) -> Option<Duration> {
@@ -188,8 +219,8 @@ impl Engine {
         tracing::error!(?side, "a panic ended a connection");
         // What it left half changed is not looked at again.
         let ended = catch_unwind(AssertUnwindSafe(|| match side {
-            Side::Client(number) => self.drop_client(number),
-            Side::Upstream(number) => self.drop_upstream(number),
+            Side::Client(number) => self.client_gone(number, Reason::Internal),
+            Side::Upstream(number) => self.upstream_failed(number, Reason::Internal, Retry::No),
         }));
         if ended.is_err() {
             tracing::error!(?side, "a connection could not be ended after a panic");

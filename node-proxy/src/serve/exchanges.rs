@@ -46,6 +46,7 @@ impl Engine {
             whole: Timeout::default(),
             this_try: Timeout::default(),
             pause: Timeout::default(),
+            stall: Timeout::default(),
         };
         let id = self.exchanges.insert(running) as u32;
         match (&mut client.wire, stream) {
@@ -178,6 +179,7 @@ impl Engine {
         running.whole.clear(&mut self.wheel);
         running.this_try.clear(&mut self.wheel);
         running.pause.clear(&mut self.wheel);
+        running.stall.clear(&mut self.wheel);
         if let (Some(stream), owed) = (running.stream, running.owed.0)
             && owed > 0
         {

@@ -29,6 +29,7 @@ impl Engine {
                 Due::Exchange(id) => self.for_exchange(id, |engine| engine.exchange_due(id, true)),
                 Due::Try(id) => self.for_exchange(id, |engine| engine.exchange_due(id, false)),
                 Due::Retry(id) => self.for_exchange(id, |engine| engine.retry_due(id)),
+                Due::Stall(id) => self.for_exchange(id, |engine| engine.stall_due(id)),
                 Due::Tunnel(id) => self.tunnel_due(id),
                 Due::Accept => self.accept_again(),
             }
@@ -145,6 +146,15 @@ impl Engine {
         match whole {
             true => self.refuse(id, Reason::UpstreamTimeout.into()),
             false => self.failed(id, Reason::UpstreamTimeout, false),
+        }
+    }
+
+    /// A stream took nothing of its response for too long.
+    fn stall_due(&mut self, id: u32) {
+        if let Some(running) = self.exchanges.get_mut(id as usize)
+            && running.stall.passed(self.now, &mut self.wheel, Due::Stall(id))
+        {
+            self.cut(id, Reason::ClientReset);
         }
     }
 

@@ -49,10 +49,11 @@ impl Engine {
     /// Begins a connection.
     pub(super) fn connect(&mut self, permit: &Permit, key: PoolKey, wire: Wire) -> io::Result<u32> {
         let socket = self.worker.dialer().begin(permit, key.from, key.to)?;
+        let owner = self.next_owner();
         let entry = self.upstreams.vacant_entry();
         let number = entry.key() as u32;
-        let mut upstream = EndpointConnection::new(TcpStream::from_std(socket), wire, key);
-        self.poll.registry().register(&mut upstream.socket, upstream_token(number), BOTH)?;
+        let mut upstream = EndpointConnection::new(TcpStream::from_std(socket), owner, wire, key);
+        self.poll.registry().register(&mut upstream.socket, upstream_token(number, owner), BOTH)?;
         let patience = self.worker.dialer().timeout().as_nanos() as u64;
         upstream.timeout.until(self.now + patience, &mut self.wheel, Due::Upstream(number));
         entry.insert(upstream);

@@ -43,4 +43,6 @@ pub(super) struct Running {
     pub(super) this_try: Timeout,
     /// The pause before the next try.
     pub(super) pause: Timeout,
+    /// Until when the client's stream has to take something of what waits for it.
+    pub(super) stall: Timeout,
 }

@@ -43,6 +43,8 @@ pub(crate) enum Phase {
 #[derive(Debug)]
 pub(crate) struct EndpointConnection {
     pub(crate) socket: TcpStream,
+    /// Tells it from those that had its number before.
+    pub(crate) owner: u32,
     pub(crate) wire: Wire,
     pub(crate) phase: Phase,
     /// Its pool; nothing for a connection that one client has for itself.
@@ -74,9 +76,10 @@ pub(crate) struct EndpointConnection {
 
 impl EndpointConnection {
     /// A connection that is being made.
-    pub(crate) fn new(socket: TcpStream, wire: Wire, key: PoolKey) -> EndpointConnection {
+    pub(crate) fn new(socket: TcpStream, owner: u32, wire: Wire, key: PoolKey) -> EndpointConnection {
         EndpointConnection {
             socket,
+            owner,
             wire,
             phase: Phase::Connecting,
             pool: None,

@@ -127,6 +127,24 @@ impl Account {
     pub(crate) fn report_connection(&self, reports: &Reports, resolved: &Resolved, ends: Ends, now: u64) {
         reports.metrics.decision(self.reason);
         self.count_bytes(&reports.metrics);
+        self.record_connection(reports, resolved, ends, now);
+    }
+
+    /// The one place from which is reported what was refused before it was a request; `status` is what the
+    /// client was told, 0 for nothing.
+    pub(crate) fn report_refused(
+        &self,
+        reports: &Reports,
+        resolved: &Resolved,
+        ends: Ends,
+        status: u16,
+        now: u64,
+    ) {
+        reports.metrics.request(status, 0, self.reason);
+        self.record_connection(reports, resolved, ends, now);
+    }
+
+    fn record_connection(&self, reports: &Reports, resolved: &Resolved, ends: Ends, now: u64) {
         let ended = self.ended(resolved, ends, now);
         reports.recorder.borrow_mut().connection(ended, self.policy.as_ref());
     }

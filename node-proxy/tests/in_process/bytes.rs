@@ -385,3 +385,27 @@ async fn whichever_connection_has_a_stream_first_takes_who_waits_longest() {
     }
     assert_eq!(opened.load(Ordering::SeqCst), 8, "no more connections than that");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chunked_request_passes_wherever_its_pieces_end() {
+    let echo = |request: Request<hyper::body::Incoming>| async move {
+        let content = request.into_body().collect().await.expect("the content").to_bytes();
+        Response::new(Full::new(content))
+    };
+    let origin = Origin::with(echo).await;
+    let lab = gateway(AppProtocol::Http, origin.address).await;
+    let content = "5\r\nhello\r\n3\r\nabc\r\n0\r\n\r\n";
+    for split in 0..content.len() {
+        let (first, second) = content.split_at(split);
+        let mut client = TcpStream::connect(lab.gateway).await.expect("a connection");
+        client.set_nodelay(true).expect("an option");
+        let begin =
+            "POST / HTTP/1.1\r\nhost: shop.test\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n";
+        client.write_all(format!("{begin}{first}").as_bytes()).await.expect("written");
+        tokio::time::sleep(Duration::from_millis(15)).await;
+        client.write_all(second.as_bytes()).await.expect("written");
+        let mut answer = String::new();
+        timeout(SOON, client.read_to_string(&mut answer)).await.expect("in time").expect("text");
+        assert!(answer.ends_with("helloabc"), "split at {split}: {answer}");
+    }
+}
