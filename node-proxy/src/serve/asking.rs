@@ -111,8 +111,10 @@ impl Engine {
     fn send_on(&mut self, id: u32, number: u32) {
         let Some(running) = self.exchanges.get_mut(id as usize) else { return };
         let Some(upstream) = self.upstreams.get_mut(number as usize) else { return };
-        let Some(permit) = running.exchange.permit() else { return };
-        debug_assert!(running.exchange.is_for(upstream.key), "a permit is for one endpoint");
+        // A permit is for one endpoint: what has none for this one is refused, never sent.
+        let Some(permit) = running.exchange.permit().filter(|_| running.exchange.is_for(upstream.key)) else {
+            return self.refuse(id, Reason::Internal.into());
+        };
         running.upstream = Some(number);
         if !matches!(upstream.wire, UpstreamWire::H2(_)) {
             upstream.user = Some(id);
