@@ -43,6 +43,7 @@ pub struct Programs {
     bpf: Ebpf,
     directory: PathBuf,
     left_out: BTreeSet<&'static str>,
+    chooses_error: bool,
     knows_tcx: bool,
     attachment: Attachment,
 }
@@ -72,26 +73,18 @@ impl Programs {
             fs::create_dir_all(directory).map_err(path_error(directory))?;
         }
         drop_other_layouts(&maps)?;
-        let mut bpf = EbpfLoader::new().default_map_pin_directory(&maps).load(object())?;
-        let mut left_out = BTreeSet::new();
-        for (name, program) in bpf.programs_mut() {
-            let loaded = match program {
-                Program::SchedClassifier(program) => program.load(),
-                Program::CgroupSockAddr(program) => program.load(),
-                Program::CgroupSock(program) => program.load(),
-                Program::CgroupSockopt(program) => program.load(),
-                _ => continue,
-            };
-            let Err(source) = loaded else { continue };
-            match OPTIONAL_HOOKS.into_iter().find(|optional| *optional == name) {
-                Some(optional) if lacks_function(&source) => left_out.insert(optional),
-                _ => return Err(LoadError::Program { name: name.to_owned(), source: Box::new(source) }),
-            };
+        let mut chooses_error = true;
+        let mut loaded = load_object(&maps, chooses_error);
+        if matches!(&loaded, Err(LoadError::Program { source, .. }) if lacks_function(source)) {
+            chooses_error = false;
+            loaded = load_object(&maps, chooses_error);
         }
+        let (bpf, left_out) = loaded?;
         let mut programs = Programs {
             bpf,
             directory: bpffs.to_owned(),
             left_out,
+            chooses_error,
             knows_tcx: false,
             attachment: Attachment::Auto,
         };
@@ -114,6 +107,11 @@ impl Programs {
     /// The [`OPTIONAL_HOOKS`] that the kernel does not take.
     pub(crate) fn left_out(&self) -> &BTreeSet<&'static str> {
         &self.left_out
+    }
+
+    /// Whether a refused `connect` says why; else it is `EPERM`.
+    pub(crate) fn chooses_error(&self) -> bool {
+        self.chooses_error
     }
 
     /// The descriptor of a loaded program.
@@ -231,10 +229,40 @@ impl Programs {
     }
 }
 
-/// The kernel does not have a function that the program calls.
+/// Loads the object, whose hooks of sockets say why they refuse where the kernel lets them. What the kernel does
+/// not take of [`OPTIONAL_HOOKS`] is left out, and named.
+fn load_object(maps: &Path, chooses_error: bool) -> Result<(Ebpf, BTreeSet<&'static str>), LoadError> {
+    let chooses = u32::from(chooses_error);
+    let mut bpf = EbpfLoader::new()
+        .default_map_pin_directory(maps)
+        .override_global("CHOOSES_ERROR", &chooses, true)
+        .load(object())?;
+    let mut left_out = BTreeSet::new();
+    for (name, program) in bpf.programs_mut() {
+        let loaded = match program {
+            Program::SchedClassifier(program) => program.load(),
+            Program::CgroupSockAddr(program) => program.load(),
+            Program::CgroupSock(program) => program.load(),
+            Program::CgroupSockopt(program) => program.load(),
+            _ => continue,
+        };
+        let Err(source) = loaded else { continue };
+        match OPTIONAL_HOOKS.into_iter().find(|optional| *optional == name) {
+            Some(optional) if lacks_function(&source) => left_out.insert(optional),
+            _ => return Err(LoadError::Program { name: name.to_owned(), source: Box::new(source) }),
+        };
+    }
+    Ok((bpf, left_out))
+}
+
+/// The kernel does not have a function that the program calls, or not for such a program; the three ways in which
+/// kernels from 5.10 to 6.18 say so.
 fn lacks_function(error: &ProgramError) -> bool {
-    matches!(error, ProgramError::LoadError { verifier_log, .. }
-        if verifier_log.to_string().contains("unknown func "))
+    let ProgramError::LoadError { verifier_log, .. } = error else { return false };
+    let log = verifier_log.to_string();
+    ["unknown func ", "invalid func ", "program of this type cannot use helper "]
+        .iter()
+        .any(|said| log.contains(said))
 }
 
 /// A device of index 0 exists nowhere: a kernel that has tcx links says so, another does not know them.

@@ -132,6 +132,7 @@ fn programs() -> Vec<Feature> {
         Ok(programs) => {
             let mut features = vec![feature("kernel programs", true, "every hook passes the verifier")];
             features.push(tcx(programs));
+            features.push(refusal(programs.chooses_error()));
             features.extend(OPTIONAL_HOOKS.map(|hook| mark_guard(!programs.left_out().contains(hook))));
             features
         }
@@ -169,6 +170,15 @@ fn tcx(programs: &Programs) -> Feature {
         )
     };
     Feature { name: "tcx links", found, detail: detail.to_owned() }
+}
+
+fn refusal(found: bool) -> Feature {
+    let (found, detail) = if found {
+        (Found::Yes, "a service without endpoints, or without the port, answers ECONNREFUSED")
+    } else {
+        (Found::Replaced, "by EPERM (operation not permitted); needs 6.1")
+    };
+    Feature { name: "refusal at connect", found, detail: detail.to_owned() }
 }
 
 fn mark_guard(found: bool) -> Feature {

@@ -57,7 +57,7 @@ const LIMITS: [(&str, u32, u32); 6] = [
     ("from_port", 53_000, 29_000),
     ("to_port", 47_000, 24_000),
     ("from_netdev", 19_000, 6_700),
-    ("bounced", 26_000, 9_000),
+    ("bounced", 35_000, 18_000),
 ];
 
 #[test]

@@ -364,12 +364,88 @@ fn a_service_address_that_was_not_translated_goes_nowhere() {
     both(0, |bench| {
         bench.service(80, UDP, 0);
         bench.drops_for("from_pod", &bench.udp(POD, VIP, (5000, 80)), Reason::ServiceNotTranslated);
-        bench.drops_for("from_pod", &bench.tcp(POD, VIP, (5000, 81), SYN), Reason::ServiceNotTranslated);
+        bench.service(80, TCP, 0);
+        bench.drops_for("from_pod", &bench.tcp(POD, VIP, (5000, 80), SYN), Reason::ServiceNotTranslated);
         bench.drops_for("from_pod", &bench.echo(POD, VIP, true), Reason::ServiceNotTranslated);
         bench.drops_for("from_pod", &bench.packet(POD, VIP, 47, &[0; 8]), Reason::ServiceNotTranslated);
-        bench.drops_for("from_pod", &bench.fragment(POD, VIP), Reason::ServiceNotTranslated);
-        bench.drops_for("bounced", &bench.tcp(NODE, VIP, (5000, 81), SYN), Reason::ServiceNotTranslated);
+        bench.drops_for("from_pod", &bench.fragment(POD, VIP), Reason::UnknownServicePort);
+        bench.drops_for("bounced", &bench.tcp(NODE, VIP, (5000, 80), SYN), Reason::ServiceNotTranslated);
         bench.drops_for("bounced", &bench.udp(NODE, VIP, (5000, 80)), Reason::ServiceNotTranslated);
+    });
+}
+
+/// The sum of the internet (RFC 1071), which is 0xffff over what has a right checksum.
+fn internet_sum(bytes: &[&[u8]]) -> u32 {
+    let all = bytes.concat();
+    let mut sum = all.chunks(2).fold(0_u32, |sum, pair| {
+        sum + u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or_default()]))
+    });
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    sum
+}
+
+/// Checks link, IP header and checksums of what answers a packet from `from` to the service: protocol and what
+/// it carries.
+fn read_answer(bench: &Bench, from: usize, asked: &[u8], answer: &[u8]) -> (u8, Vec<u8>) {
+    assert_eq!((&answer[..6], &answer[6..12], &answer[12..14]), (&asked[6..12], &asked[..6], &asked[12..14]));
+    let (ip, carried) = answer[14..].split_at(if bench.v6 { 40 } else { 20 });
+    let addresses = if bench.v6 { &ip[8..40] } else { &ip[12..20] };
+    let wanted = bench.header(VIP, from, 0, 0);
+    assert_eq!(addresses, if bench.v6 { &wanted[8..40] } else { &wanted[12..20] });
+    let (protocol, length) = match bench.v6 {
+        true => (ip[6], u16::from_be_bytes([ip[4], ip[5]]).into()),
+        false => (ip[9], usize::from(u16::from_be_bytes([ip[2], ip[3]])) - 20),
+    };
+    assert_eq!(length, carried.len());
+    assert!(bench.v6 || internet_sum(&[ip]) == 0xffff, "the header's checksum of {answer:x?}");
+    let pseudo = [&[0, protocol], &(carried.len() as u16).to_be_bytes()[..]].concat();
+    let sum =
+        if protocol == 1 { internet_sum(&[carried]) } else { internet_sum(&[addresses, &pseudo, carried]) };
+    assert_eq!(sum, 0xffff, "the checksum of {answer:x?}");
+    (protocol, carried.to_vec())
+}
+
+#[test]
+#[ignore = "needs root"]
+fn who_asks_for_what_no_service_has_is_refused_at_once() {
+    both(0, |bench| {
+        // No such port, and a port that nobody serves.
+        for (port, backends, reason) in
+            [(81, 1, Reason::UnknownServicePort), (80, 0, Reason::NoServiceBackend)]
+        {
+            bench.service_with(80, TCP, 0, backends);
+            bench.service_with(80, UDP, 0, backends);
+            for (program, from, verdict) in [("from_pod", POD, BOUNCE), ("bounced", NODE, 0)] {
+                let mut syn = bench.tcp(from, VIP, (5000, port), SYN);
+                let sequence = if bench.v6 { 58 } else { 38 };
+                syn[sequence..sequence + 4].copy_from_slice(&0xffff_ffff_u32.to_be_bytes());
+                // Data with the SYN (RFC 7413) is acknowledged too.
+                syn.extend([7; 90]);
+                let total = (syn.len() - if bench.v6 { 54 } else { 14 }) as u16;
+                let at = if bench.v6 { 18 } else { 16 };
+                syn[at..at + 2].copy_from_slice(&total.to_be_bytes());
+                let (found, counted, answer) = bench.answer(program, &syn);
+                assert_eq!((found, counted), (verdict, Some(reason)), "{program} {port}");
+                let (protocol, segment) = read_answer(bench, from, &syn, &answer);
+                assert_eq!(
+                    (protocol, &segment[..4]),
+                    (TCP, &[0, port as u8, 5000_u16.to_be_bytes()[0], 136][..])
+                );
+                assert_eq!((&segment[4..12], segment[13]), (&[0, 0, 0, 0, 0, 0, 0, 90][..], 4 | ACK));
+
+                let datagram = bench.udp(from, VIP, (5000, port));
+                let (found, counted, answer) = bench.answer(program, &datagram);
+                assert_eq!((found, counted), (verdict, Some(reason)), "{program} {port}");
+                let (protocol, message) = read_answer(bench, from, &datagram, &answer);
+                let kind: [u8; 3] = if bench.v6 { [58, 1, 4] } else { [1, 3, 3] };
+                assert_eq!([protocol, message[0], message[1]], kind);
+                assert_eq!(message[8..], datagram[14..], "it names the datagram");
+            }
+            // What is from the middle of something asks for nothing.
+            bench.drops_for("from_pod", &bench.tcp(POD, VIP, (5000, port), ACK), reason);
+        }
     });
 }
 

@@ -120,6 +120,8 @@ reasons! {
     Internal = 275, hubble 0, http 500, "internal_error";
     /// An ICMP error about no connection of the pod, or from somebody whom its packets do not pass.
     UnrelatedError = 276, hubble 142, http 0, "unrelated_error";
+    /// The address is that of a service which has no such port.
+    UnknownServicePort = 277, hubble 158, http 0, "unknown_service_port";
 }
 
 impl core::fmt::Display for Reason {

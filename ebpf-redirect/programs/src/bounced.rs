@@ -14,7 +14,7 @@ use weft_ebpf_common::{
 };
 
 use crate::{
-    context, event,
+    answer, context, event,
     maps::config,
     packet::{self, KIND_ERROR, KIND_FLOW, Packet, TCP, WHOLE},
     proxy,
@@ -51,10 +51,7 @@ fn hand_over(skb: *mut __sk_buff, packet: &Packet, config: &Config) -> i32 {
     let mark = context::mark(skb) & config.mark_mask;
     if packet.protocol != TCP {
         // Link-local chatter of the device itself is nobody's loss.
-        if service::is_address(&packet.receiver) {
-            return drop(packet, Reason::ServiceNotTranslated);
-        }
-        return TC_ACT_SHOT;
+        return if service::is_address(&packet.receiver) { not_translated(skb, packet) } else { TC_ACT_SHOT };
     }
     match packet.kind {
         KIND_FLOW if packet.fragment == WHOLE => {}
@@ -75,7 +72,7 @@ fn hand_over(skb: *mut __sk_buff, packet: &Packet, config: &Config) -> i32 {
             Some(service) if service.flags & SERVICE_KEPT != 0 && mark != config.from_proxy => {
                 host_client(packet, service.id);
             }
-            _ => return drop(packet, Reason::ServiceNotTranslated),
+            _ => return not_translated(skb, packet),
         }
     }
     match proxy::assign_listener(skb, packet, config) {
@@ -85,6 +82,24 @@ fn hand_over(skb: *mut __sk_buff, packet: &Packet, config: &Config) -> i32 {
             TC_ACT_SHOT
         }
     }
+}
+
+/// A process of the node asks for a service past the hooks of sockets. Where nobody serves it, it is told so;
+/// its own stack takes the answer.
+#[inline(never)]
+fn not_translated(skb: *mut __sk_buff, packet: &Packet) -> i32 {
+    let reason = match service::at(&packet.destination, packet.destination_port_be, packet.protocol) {
+        None if service::is_address(&packet.destination) => Reason::UnknownServicePort,
+        Some(service) if service.backends == 0 && service.flags & SERVICE_KEPT == 0 => {
+            Reason::NoServiceBackend
+        }
+        _ => return drop(packet, Reason::ServiceNotTranslated),
+    };
+    if answer::refuse(skb, packet) {
+        event::drop(packet, reason as u16, EGRESS);
+        return proxy::DELIVER;
+    }
+    drop(packet, reason)
 }
 
 #[inline(always)]

@@ -7,6 +7,7 @@
 use aya_ebpf::{
     EbpfContext,
     bindings::{BPF_ANY, bpf_sock_addr},
+    helpers::generated::bpf_set_retval,
     macros::cgroup_sock_addr,
     programs::SockAddrContext,
 };
@@ -22,13 +23,22 @@ use crate::{
     context::{self, field, set_word, word},
     event,
     maps::{BACKENDS, REVERSE, get},
+    packet::{TCP, UDP},
     service::{self, Counted},
 };
 
 /// Go on.
 pub(crate) const PROCEED: i32 = 1;
-/// The call fails with EPERM.
+/// The call fails, with EPERM where nothing else was said.
 const REFUSE: i32 = 0;
+const ECONNREFUSED: i32 = 111;
+/// `connect` of UDP sockets that only asks which source address it would get: glibc takes the port that was
+/// given or none, Go 9, musl 65535.
+const PROBES: [u16; 3] = [0, 9, 65_535];
+
+/// Whether the kernel lets these hooks choose the error (6.1). The loader sets it.
+#[unsafe(no_mangle)]
+static CHOOSES_ERROR: u32 = 1;
 
 /// `connect` of IPv4 sockets.
 #[cgroup_sock_addr(connect4)]
@@ -59,7 +69,7 @@ fn translate4(ctx: &SockAddrContext, connect: bool) -> i32 {
     let asked = asked4(ctx.sock_addr);
     match choose(ctx, &asked, connect) {
         Choice::Leave => PROCEED,
-        Choice::Refuse => REFUSE,
+        Choice::Refuse => refuse(),
         Choice::Take(backend) => {
             write4(ctx.sock_addr, &backend);
             PROCEED
@@ -72,7 +82,7 @@ fn translate6(ctx: &SockAddrContext, connect: bool) -> i32 {
     let asked = asked6(ctx.sock_addr);
     match choose(ctx, &asked, connect) {
         Choice::Leave => PROCEED,
-        Choice::Refuse => REFUSE,
+        Choice::Refuse => refuse(),
         Choice::Take(backend) => {
             write6(ctx.sock_addr, &backend);
             PROCEED
@@ -120,10 +130,23 @@ enum Choice {
     Take(Endpoint),
 }
 
+/// What a closed port says.
+#[inline(always)]
+fn refuse() -> i32 {
+    // SAFETY: a number of the object; volatile, since the loader has the last word.
+    if unsafe { (&raw const CHOOSES_ERROR).read_volatile() } != 0 {
+        // SAFETY: the helper takes a number.
+        let _old = unsafe { bpf_set_retval(-ECONNREFUSED) };
+    }
+    REFUSE
+}
+
 #[inline(always)]
 fn choose(ctx: &SockAddrContext, asked: &Endpoint, connect: bool) -> Choice {
     let protocol = word(field!(ctx.sock_addr, protocol)) as u8;
-    let Some(service) = service::at(&asked.address, asked.port_be, protocol) else { return Choice::Leave };
+    let Some(service) = service::at(&asked.address, asked.port_be, protocol) else {
+        return unknown(ctx, asked, protocol, connect);
+    };
     // The hooks of packets hand it to the proxy.
     if service.flags & SERVICE_KEPT != 0 {
         return Choice::Leave;
@@ -135,8 +158,7 @@ fn choose(ctx: &SockAddrContext, asked: &Endpoint, connect: bool) -> Choice {
     }
     let Some(backend) = found else {
         service::count(service.id, Counted::Refused);
-        event::count(Reason::NoServiceBackend as u16, METRIC_DROP, EGRESS, 0);
-        tell(ctx, asked, &Endpoint::default(), service, protocol, EVENT_DROP);
+        tell_refused(ctx, asked, (protocol, service.id), Reason::NoServiceBackend);
         return Choice::Refuse;
     };
     let cookie = context::cookie(ctx.sock_addr);
@@ -144,9 +166,27 @@ fn choose(ctx: &SockAddrContext, asked: &Endpoint, connect: bool) -> Choice {
     let _full = REVERSE.insert(&key, asked, u64::from(BPF_ANY));
     service::count(service.id, Counted::Translated);
     if connect {
-        tell(ctx, asked, backend, service, protocol, EVENT_TRANSLATE);
+        event::send(about(ctx, asked, (protocol, service.id), EVENT_TRANSLATE, backend));
     }
     Choice::Take(*backend)
+}
+
+/// What is not a service may be a port that one does not have. Left alone is a `connect` of a UDP socket that
+/// may only ask for its source address, as resolvers do to order a list: to say no would change that order.
+#[inline(always)]
+fn unknown(ctx: &SockAddrContext, asked: &Endpoint, protocol: u8, connect: bool) -> Choice {
+    if protocol != TCP && protocol != UDP || !service::is_address(&asked.address) {
+        return Choice::Leave;
+    }
+    if protocol == UDP && connect {
+        let port = u16::from_be(asked.port_be);
+        let probe = PROBES.contains(&port) || service::at(&asked.address, asked.port_be, TCP).is_some();
+        if probe {
+            return Choice::Leave;
+        }
+    }
+    tell_refused(ctx, asked, (protocol, 0), Reason::UnknownServicePort);
+    Choice::Refuse
 }
 
 /// A backend at random.
@@ -161,34 +201,40 @@ fn pick(service: &Service) -> Option<&'static Endpoint> {
     get(&BACKENDS, &BackendKey { list, slot })
 }
 
+/// Counts a refusal and tells of it.
 #[inline(always)]
-fn tell(
+fn tell_refused(ctx: &SockAddrContext, asked: &Endpoint, what: (u8, u32), reason: Reason) {
+    event::count(reason as u16, METRIC_DROP, EGRESS, 0);
+    event::send(Event { reason: reason as u16, ..about(ctx, asked, what, EVENT_DROP, asked) });
+}
+
+/// An event about a call that asks for a service, by protocol and number, and is led to `destination`.
+#[inline(always)]
+fn about(
     ctx: &SockAddrContext,
     asked: &Endpoint,
-    backend: &Endpoint,
-    service: &Service,
-    protocol: u8,
+    (protocol, service_id): (u8, u32),
     kind: u8,
-) {
-    let dropped = kind == EVENT_DROP;
-    event::send(Event {
+    destination: &Endpoint,
+) -> Event {
+    Event {
         time_ns: context::now(),
         opened_ns: 0,
         source: Address::default(),
-        destination: if dropped { asked.address } else { backend.address },
+        destination: destination.address,
         service: *asked,
         source_port_be: 0,
-        destination_port_be: if dropped { asked.port_be } else { backend.port_be },
+        destination_port_be: destination.port_be,
         kind,
         direction: EGRESS,
         protocol,
         tcp_flags: 0,
-        reason: if dropped { Reason::NoServiceBackend as u16 } else { 0 },
+        reason: 0,
         pad: 0,
         source_identity: 0,
         destination_identity: 0,
         workload: 0,
-        service_id: service.id,
+        service_id,
         suppressed: 0,
         process: ctx.tgid(),
         verdict: Verdict::NONE,
@@ -197,5 +243,5 @@ fn tell(
         bytes: 0,
         reply_packets: 0,
         reply_bytes: 0,
-    });
+    }
 }

@@ -15,7 +15,7 @@ use weft_ebpf_common::{
 };
 
 use crate::{
-    connection, context, event, fragment, icmp,
+    answer, connection, context, event, fragment, icmp,
     maps::{self, config},
     packet::{
         self, KIND_ERROR, KIND_FLOW, KIND_FRAGMENT, KIND_LINK, Link, NEIGHBOUR_ADVERTISEMENT, NEXT_HOP,
@@ -166,10 +166,15 @@ fn new(packet: &mut Packet, workload: &Workload, config: &Config) -> u32 {
     const NOT_TRANSLATED: u32 = connection::DROP + Reason::ServiceNotTranslated as u32;
     if let Some(service) = service::at(&packet.destination, packet.destination_port_be, packet.protocol) {
         packet.service = service.id;
-        return if service.flags & SERVICE_KEPT == 0 { NOT_TRANSLATED } else { connection::PROXIED };
+        return match (service.flags & SERVICE_KEPT, service.backends) {
+            (0, 0) => connection::DROP + Reason::NoServiceBackend as u32,
+            (0, _) => NOT_TRANSLATED,
+            _ => connection::PROXIED,
+        };
     }
     if service::is_address(&packet.destination) {
-        return NOT_TRANSLATED;
+        let has_ports = packet::has_ports(packet.protocol);
+        return if has_ports { connection::DROP + Reason::UnknownServicePort as u32 } else { NOT_TRANSLATED };
     }
     let peer = policy::identity(&packet.destination);
     // The node's own address is also that of traffic from outside which the node has translated.
@@ -178,10 +183,16 @@ fn new(packet: &mut Packet, workload: &Workload, config: &Config) -> u32 {
     connection::new(packet, EGRESS, (peer, opener), workload, config)
 }
 
-/// Drops a packet. Where it is from the middle of a connection, the pod is told that this is over: the stack
-/// resets what comes to a listener and belongs to nothing.
+/// Drops a packet. Who asks for a service that nobody serves is refused. Where the packet is from the middle of
+/// a connection, the pod is told that this is over: the stack resets what comes to a listener and belongs to
+/// nothing.
 #[inline(never)]
 fn end(skb: *mut __sk_buff, packet: &Packet, workload: &Workload, config: &Config, reason: u16) -> i32 {
+    let unserved = reason == Reason::NoServiceBackend as u16 || reason == Reason::UnknownServicePort as u16;
+    if unserved && answer::refuse(skb, packet) {
+        event::drop(packet, reason, EGRESS);
+        return answer::to_pod(skb);
+    }
     if !packet.can_be_reset() || config.listeners == 0 {
         return event::dropped(reason);
     }

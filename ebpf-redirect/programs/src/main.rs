@@ -2,12 +2,13 @@
 //! The kernel programs: one hook per file, over shared modules.
 //!
 //! Read `header` and `packet` first, then `fragment`, `maps`, `connection`, `tcp`, `share`, `icmp`, `policy`
-//! and `proxy`, then the hooks: `from_pod`, `to_pod`, `port`, `from_netdev`, `bounced`, and the sockets'
+//! `proxy` and `answer`, then the hooks: `from_pod`, `to_pod`, `port`, `from_netdev`, `bounced`, and the sockets'
 //! `connect`, `datagram`, `bind`.
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+mod answer;
 mod bind;
 mod bounced;
 mod connect;

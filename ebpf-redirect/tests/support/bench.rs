@@ -145,10 +145,14 @@ impl Bench {
     }
 
     pub(crate) fn service(&self, port: u16, protocol: u8, flags: u32) {
+        self.service_with(port, protocol, flags, 1);
+    }
+
+    pub(crate) fn service_with(&self, port: u16, protocol: u8, flags: u32, backends: u32) {
         let address = self.address(VIP);
         for (port, protocol, id) in [(port, protocol, 3), (0, 0, 0)] {
             let key = ServiceKey { address, port_be: port.to_be(), protocol, pad: 0 };
-            self.maps.services.update(&key, &Service { id, list: 0, backends: 0, flags }).unwrap();
+            self.maps.services.update(&key, &Service { id, list: 0, backends, flags }).unwrap();
         }
     }
 
@@ -291,6 +295,17 @@ impl Bench {
             .map(|(number, ..)| Reason::from_number(number).unwrap());
         let mark = u32::from_ne_bytes(context[8..12].try_into().unwrap());
         Run { verdict, mark, reason }
+    }
+
+    /// Runs a program that is to make an answer of the packet: its verdict, the reason that it counted, and the
+    /// answer.
+    pub(crate) fn answer(&self, program: &str, frame: &[u8]) -> (i32, Option<Reason>, Vec<u8>) {
+        let before = self.drops();
+        let mut context = [0_u8; 192];
+        context[40..44].copy_from_slice(&DEVICE.to_ne_bytes());
+        let (verdict, out) = bpf::test_run(self.programs.fd(program).unwrap(), frame, &mut context).unwrap();
+        let counted = self.drops().into_iter().find(|drop| !before.contains(drop));
+        (verdict, counted.map(|(number, ..)| Reason::from_number(number).unwrap()), out)
     }
 
     pub(crate) fn passes(&self, program: &str, frame: &[u8]) {
