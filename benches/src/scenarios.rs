@@ -18,6 +18,7 @@ mod connect;
 pub(crate) mod instructions;
 mod memory;
 mod paced;
+mod path;
 mod same_work;
 mod saturated;
 
@@ -54,6 +55,14 @@ pub(crate) enum Scenario {
     Memory,
     /// Time of connect(2) to a ClusterIP, with 10 and with 10,000 services (root).
     Connect,
+    /// CPU time of a UDP datagram from pod to pod (root).
+    Datagram,
+    /// CPU time of 64 KB from pod to pod by TCP (root).
+    Stream,
+    /// CPU time of a request and its answer from pod to pod by TCP (root).
+    Rr,
+    /// CPU time of a connection from pod to pod (root).
+    New,
     /// User instructions per request, counted by callgrind.
     Instructions,
 }
@@ -93,6 +102,10 @@ impl Scenario {
             Self::Paced => "HTTP/1.1, route and policy, one core, 3,000 requests/s, open loop",
             Self::Memory => "memory",
             Self::Connect => "connect(2) to a ClusterIP",
+            Self::Datagram => "a datagram from pod to pod",
+            Self::Stream => "64 KB from pod to pod by TCP",
+            Self::Rr => "a request from pod to pod by TCP",
+            Self::New => "a new connection from pod to pod",
             Self::Instructions => "user instructions per exchange (callgrind)",
         }
     }
@@ -114,6 +127,10 @@ impl Scenario {
             Self::Paced => paced::run(self.title(), options),
             Self::Memory => memory::run(self.title(), options),
             Self::Connect => connect::run(self.title(), options),
+            Self::Datagram => path::run(self.title(), path::Load::Datagram, options),
+            Self::Stream => path::run(self.title(), path::Load::Stream, options),
+            Self::Rr => path::run(self.title(), path::Load::Rr, options),
+            Self::New => path::run(self.title(), path::Load::New, options),
             Self::Instructions => instructions::run(self.title(), options),
         }
     }

@@ -20,6 +20,8 @@ use weft_ebpf_common::{
     layout,
 };
 
+pub mod bare;
+
 /// Attach types of links (`enum bpf_attach_type`, kernel 6.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -52,6 +54,7 @@ pub enum Attach {
     TcxEgress = 47,
 }
 
+const PROG_LOAD: u32 = 5;
 const MAP_LOOKUP: u32 = 1;
 const MAP_UPDATE: u32 = 2;
 const MAP_DELETE: u32 = 3;

@@ -23,7 +23,7 @@ mod node;
 mod pod;
 
 pub use node::{Node, Shape};
-pub use pod::{Label, Pod};
+pub use pod::{GATEWAY_V4, GATEWAY_V6, Label, Pod};
 
 /// Where the outside world and the controller are on the underlay.
 pub(crate) const WORLD_V4: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 1);

@@ -12,9 +12,9 @@ use crate::netns::Netns;
 use crate::process::{Place, Running};
 
 /// The address of the node in each routed pod's world: on every host-side device, for ARP only.
-const GATEWAY_V4: &str = "169.254.77.1";
+pub const GATEWAY_V4: &str = "169.254.77.1";
 /// The same in IPv6.
-const GATEWAY_V6: &str = "fe80::77:1";
+pub const GATEWAY_V6: &str = "fe80::77:1";
 
 /// A label: its key and value.
 pub type Label = (String, String);
