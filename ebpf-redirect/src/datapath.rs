@@ -34,6 +34,7 @@ use crate::{
 };
 
 mod bring;
+mod roles;
 
 use bring::Brought;
 

@@ -35,20 +35,23 @@ pub enum DeviceHook {
     FromPort,
     /// What is sent to such a port.
     ToPort,
-    /// What comes from everywhere else.
+    /// What comes through devices of the node behind which pods may be.
     FromNetdev,
+    /// What comes from everywhere else.
+    FromUplink,
     /// Our own device.
     Bounced,
 }
 
 impl DeviceHook {
     /// All of them.
-    pub const ALL: [DeviceHook; 6] = [
+    pub const ALL: [DeviceHook; 7] = [
         DeviceHook::FromPod,
         DeviceHook::ToPod,
         DeviceHook::FromPort,
         DeviceHook::ToPort,
         DeviceHook::FromNetdev,
+        DeviceHook::FromUplink,
         DeviceHook::Bounced,
     ];
 
@@ -60,6 +63,7 @@ impl DeviceHook {
             DeviceHook::FromPort => "from_port",
             DeviceHook::ToPort => "to_port",
             DeviceHook::FromNetdev => "from_netdev",
+            DeviceHook::FromUplink => "from_uplink",
             DeviceHook::Bounced => "bounced",
         }
     }
@@ -73,6 +77,7 @@ impl DeviceHook {
             DeviceHook::ToPort => 3,
             DeviceHook::FromNetdev => 4,
             DeviceHook::Bounced => 5,
+            DeviceHook::FromUplink => 6,
         }
     }
 

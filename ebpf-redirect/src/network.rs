@@ -13,7 +13,6 @@ use futures_util::{TryStreamExt, stream::BoxStream};
 use netlink_packet_route::{
     AddressFamily,
     address::{AddressAttribute, AddressScope},
-    link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo},
     neighbour::NeighbourFlags,
     route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteScope, RouteType},
     rule::{RuleAction, RuleAttribute, RuleMessage},
@@ -27,10 +26,12 @@ use crate::{
 };
 
 mod bridge;
+mod links;
 mod sysctl;
 mod watch;
 
 use bridge::BridgeTables;
+pub(crate) use links::{Kind, Link};
 
 /// Who made our routes, as `ip route show proto 77` shows it.
 const ROUTE_PROTOCOL: RouteProtocol = RouteProtocol::Other(77);
@@ -75,19 +76,6 @@ fn file(path: &Path) -> impl FnOnce(io::Error) -> NetworkError + '_ {
     |source| NetworkError::File { path: path.to_owned(), source }
 }
 
-/// A device.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Link {
-    /// Its name.
-    pub name: String,
-    /// It is a bridge.
-    pub bridge: bool,
-    /// It is the loopback device.
-    pub loopback: bool,
-    /// Index of the bridge or other device that it is a port of.
-    pub controller: Option<u32>,
-}
-
 /// Where a route leads.
 struct Way {
     device: u32,
@@ -108,35 +96,6 @@ impl std::fmt::Debug for Network {
 }
 
 impl Network {
-    /// Every device by index.
-    ///
-    /// # Errors
-    /// Those of the netlink request.
-    pub(crate) async fn links(&self) -> Result<BTreeMap<u32, Link>, NetworkError> {
-        let mut links = BTreeMap::new();
-        let mut found = self.handle.link().get().execute();
-        while let Some(message) = found.try_next().await.map_err(netlink("list of devices"))? {
-            let mut link = Link {
-                name: String::new(),
-                bridge: false,
-                loopback: message.header.flags.contains(LinkFlags::Loopback),
-                controller: None,
-            };
-            for attribute in message.attributes {
-                match attribute {
-                    LinkAttribute::IfName(name) => link.name = name,
-                    LinkAttribute::Controller(index) => link.controller = Some(index),
-                    LinkAttribute::LinkInfo(details) => {
-                        link.bridge = details.contains(&LinkInfo::Kind(InfoKind::Bridge));
-                    }
-                    _ => {}
-                }
-            }
-            links.insert(message.header.index, link);
-        }
-        Ok(links)
-    }
-
     /// The addresses of this namespace's devices.
     ///
     /// # Errors
@@ -173,7 +132,7 @@ impl Network {
         for address in addresses {
             let Some(way) = self.way(address).await? else { continue };
             let Some(link) = links.get(&way.device) else { continue };
-            if link.bridge {
+            if link.kind == Kind::Bridge {
                 let is_port =
                     |port: &u32| links.get(port).is_some_and(|link| link.controller == Some(way.device));
                 let before = known.get(&address).copied().filter(is_port);

@@ -272,6 +272,80 @@ fn nat_and_state_rules_of_others_do_not_touch_the_proxys_connections() {
 
 #[test]
 #[ignore = "needs root"]
+fn who_asks_a_kept_address_is_served_and_called_what_it_is() {
+    let (lab, _state, running) = scene(Shape::Routed);
+    let remote = lab.remote();
+    sh(&format!("ip -n {remote} route add {} via 172.30.9.1", VIP[0]));
+    sh(&format!("ip -n {remote} -6 route add {} via fd00:30::1", VIP[1]));
+    for (from, identity) in [(&remote, 2), (&lab.node, 1)] {
+        for vip in both(80, |family| vips()[family]) {
+            running.events();
+            let answer = ask(from, vip, 10).unwrap();
+            assert!(answer.starts_with("proxy ") && answer.contains(&format!(" {vip};server ")), "{answer}");
+            let told = running.events().into_iter().find(|event| {
+                event.kind == weft_ebpf_redirect::KernelEventKind::Redirect && event.destination == vip
+            });
+            assert_eq!(told.map(|event| event.source_identity), Some(identity), "{from} to {vip}");
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn what_comes_from_outside_in_a_pods_name_goes_nowhere() {
+    for shape in [Shape::Routed, Shape::Bridged] {
+        let lab = Lab::new(shape, 2);
+        let state = State::new(&lab.pods);
+        let running = Running::start(&lab, &state, Vec::new);
+        // Where the stack itself looks at sources, it would be its doing.
+        lab.node_sh("sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.up0.rp_filter=0");
+        let remote = lab.remote();
+        let [v4, v6] = lab.pods[0].addresses;
+        sh(&format!(
+            "ip -n {remote} addr add {v4}/32 dev lo; ip -n {remote} -6 addr add {v6}/128 dev lo nodad"
+        ));
+        for family in [0, 1] {
+            let (spoofed, own) =
+                (lab.pods[0].addresses[family], ["172.30.9.2", "fd00:30::2"][family].parse().unwrap());
+            let to = SocketAddr::new(lab.pods[1].addresses[family], 5353 + family as u16);
+            let received = datagrams(&lab.pods[1].namespace, to.port());
+            send_from(&remote, spoofed, to);
+            send_from(&remote, own, to);
+            assert_eq!(received.recv_timeout(PATIENCE).map(|from| from.ip()), Ok(own), "{shape:?}");
+            let reason = weft_ebpf_common::Reason::InvalidSourceIp;
+            let told = running.events().into_iter().any(|event| {
+                matches!(event.kind, weft_ebpf_redirect::KernelEventKind::Drop { reason: found, .. } if found == reason)
+                    && event.source.ip() == spoofed
+            });
+            assert!(told, "no event about {spoofed}");
+        }
+    }
+}
+
+/// Who sends datagrams to a port in a namespace.
+fn datagrams(namespace: &str, port: u16) -> mpsc::Receiver<SocketAddr> {
+    let ((ready, wait), (from, received)) = (mpsc::channel(), mpsc::channel());
+    inside(namespace, move || {
+        let socket = std::net::UdpSocket::bind(("::", port)).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        ready.send(()).unwrap();
+        while let Ok((_, sender)) = socket.recv_from(&mut [0; 64]) {
+            let _gone = from.send(SocketAddr::new(sender.ip().to_canonical(), sender.port()));
+        }
+    });
+    wait.recv_timeout(PATIENCE).unwrap();
+    received
+}
+
+fn send_from(namespace: &str, from: IpAddr, to: SocketAddr) {
+    let sent = inside(namespace, move || {
+        std::net::UdpSocket::bind((from, 0)).unwrap().send_to(b"x", to).unwrap();
+    });
+    sent.join().unwrap();
+}
+
+#[test]
+#[ignore = "needs root"]
 fn without_a_proxy_a_connection_waits_and_nothing_is_passed_or_reset() {
     let (lab, _state, running) = scene(Shape::Routed);
     running.set_listeners(vec![]);

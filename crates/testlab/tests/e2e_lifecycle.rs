@@ -112,7 +112,7 @@ fn a_node_changes_from_links_to_filters_under_traffic_and_cleans_both_up() {
     let started = WeftNode::spawn(&node, &scene.mesh.controller, &["--attachment", "clsact"]).unwrap();
     scene.mesh.nodes.insert(0, started.wait_ready().unwrap());
     let filters = node.netns().run("tc", &["filter", "show", "dev", "eth0", "ingress"]).unwrap();
-    assert!(filters.contains("weft_from_netdev"), "{filters}");
+    assert!(filters.contains("weft_from_uplink"), "{filters}");
     let url = url(scene.web.v4.into(), 80);
     let again = wait::eventually(SOON, || {
         let summary = scene.request(client.place(), &url, &[])?;

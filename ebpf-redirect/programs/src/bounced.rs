@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
-//! Ingress of our own device: what the other hooks sent around, and what processes of the node send
-//! to a service whose address is kept, which a route leads here.
+//! Ingress of our own device: what the other hooks sent around, and what processes of the node, or machines
+//! outside, send to a service whose address is kept, which a route leads here.
 
 use aya_ebpf::{
     bindings::{__sk_buff, TC_ACT_SHOT},
@@ -17,7 +17,7 @@ use crate::{
     answer, context, event,
     maps::config,
     packet::{self, KIND_ERROR, KIND_FLOW, Packet, TCP, WHOLE},
-    proxy,
+    policy, proxy,
     service::{self, Counted},
 };
 
@@ -65,12 +65,12 @@ fn hand_over(skb: *mut __sk_buff, packet: &Packet, config: &Config) -> i32 {
     if proxy::assign_known(skb, packet, config) {
         return proxy::DELIVER;
     }
-    // Decided by the hook that sent it here, or sent by a process of the node to a kept address.
+    // Decided by the hook that sent it here, or sent to a kept address by who passes none.
     if mark != config.to_proxy {
         let kept = service::at(&packet.destination, packet.destination_port_be, packet.protocol);
         match kept {
             Some(service) if service.flags & SERVICE_KEPT != 0 && mark != config.from_proxy => {
-                host_client(packet, service.id);
+                client(skb, packet, service.id);
             }
             _ => return not_translated(skb, packet),
         }
@@ -102,12 +102,17 @@ fn not_translated(skb: *mut __sk_buff, packet: &Packet) -> i32 {
     drop(packet, reason)
 }
 
+/// Tells of a client that no hook has seen. The node itself is known by a socket of its own that sends: its
+/// address is also that of traffic from outside which the node has translated.
 #[inline(always)]
-fn host_client(packet: &Packet, service_id: u32) {
+fn client(skb: *mut __sk_buff, packet: &Packet, service_id: u32) {
     if !packet.begins() {
         return;
     }
     event::count(0, METRIC_REDIRECT, EGRESS, packet.length);
     service::count(service_id, Counted::Redirected);
-    event::redirected(packet, EGRESS, (identity::HOST, 0), (0, service_id));
+    let known = policy::identity(&packet.source);
+    let outside = known == identity::HOST && context::socket(skb).is_null();
+    let client = if outside { identity::WORLD } else { known };
+    event::redirected(packet, EGRESS, (client, 0), (0, service_id));
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
-//! Ingress of every device that is neither a pod's nor ours: uplinks, overlays, bridges.
+//! Ingress of devices that are neither pods' nor ours, and behind which pods may be all the same: bridges, and
+//! what leads from one part of the node to another.
 //!
 //! Policy is decided where the pod is. Here the packets of connections that the proxy has are handed
 //! over, before the stack's early demultiplexing finds the transparent socket: `ip_forward` drops a

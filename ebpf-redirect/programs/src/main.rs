@@ -2,8 +2,8 @@
 //! The kernel programs: one hook per file, over shared modules.
 //!
 //! Read `header` and `packet` first, then `fragment`, `maps`, `connection`, `tcp`, `share`, `icmp`, `policy`
-//! `proxy` and `answer`, then the hooks: `from_pod`, `to_pod`, `port`, `from_netdev`, `bounced`, and the sockets'
-//! `connect`, `datagram`, `bind`.
+//! `proxy` and `answer`, then the hooks: `from_pod`, `to_pod`, `port`, `from_netdev`, `from_uplink`, `bounced`,
+//! and the sockets' `connect`, `datagram`, `bind`.
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
@@ -19,6 +19,7 @@ mod event;
 mod fragment;
 mod from_netdev;
 mod from_pod;
+mod from_uplink;
 mod header;
 mod icmp;
 mod maps;

@@ -8,9 +8,8 @@ use std::{
 
 use imbl::ordset::DiffItem;
 
-use super::{Applied, Datapath, DatapathError};
+use super::{Applied, Datapath, DatapathError, roles};
 use crate::{
-    config::{DEVICE, DEVICE_PEER},
     desired::{Desired, DesiredWorkload},
     error::LoadError,
     firewall::{self, Exempt},
@@ -140,23 +139,7 @@ impl Datapath {
         links: &BTreeMap<u32, Link>,
         places: &BTreeMap<IpAddr, Place>,
     ) -> Result<(), LoadError> {
-        let pods: BTreeSet<u32> = places.values().map(|place| place.ifindex).collect();
-        let bridges: BTreeSet<u32> = places.values().filter_map(|place| place.bridge).collect();
-        let is_port = |link: &Link| link.controller.is_some_and(|bridge| bridges.contains(&bridge));
-        let mut wanted = BTreeSet::new();
-        for (index, link) in links {
-            if link.name == DEVICE {
-                wanted.insert((DeviceHook::Bounced, *index));
-            } else if pods.contains(index) {
-                wanted.insert((DeviceHook::FromPod, *index));
-                wanted.insert((DeviceHook::ToPod, *index));
-            } else if is_port(link) {
-                wanted.insert((DeviceHook::FromPort, *index));
-                wanted.insert((DeviceHook::ToPort, *index));
-            } else if !link.loopback && link.name != DEVICE_PEER {
-                wanted.insert((DeviceHook::FromNetdev, *index));
-            }
-        }
+        let wanted = roles::hooks(links, places);
         // Each attachment waits for the kernel's readers: one per hook and process, not one per change.
         // What others took away in the meantime (a filter, a queueing discipline) comes back.
         let there = self.programs.attached()?;

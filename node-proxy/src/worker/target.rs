@@ -223,7 +223,13 @@ fn redirected(state: &MeshState, client: &Party, destination: SocketAddr) -> Tar
 /// The address to connect from, so that the endpoint sees the true client.
 fn source(state: &MeshState, ends: Ends, endpoint: SocketAddr) -> Option<IpAddr> {
     let ipv6 = endpoint.is_ipv6();
+    let place = |address| state.directory().find(address).place;
+    let client_is_here = matches!(place(ends.client.ip()), Place::LocalPod | Place::Host);
     match ends.entrance {
+        // What an endpoint elsewhere answers to a client elsewhere would come past this node.
+        Entrance::Redirected if !client_is_here && place(endpoint.ip()) != Place::LocalPod => {
+            state.directory().ingress_address(ipv6)
+        }
         Entrance::Gateway(_) => state.directory().ingress_address(ipv6),
         // A connection of an address to itself would never leave the pod: it comes from the node instead.
         Entrance::Redirected if ends.client.ip() == endpoint.ip() => state.directory().node_address(ipv6),

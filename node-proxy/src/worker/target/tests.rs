@@ -48,3 +48,25 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_endpoint_sees_the_client_wherever_its_answer_comes_by() {
+    let mut snapshot = world::ground();
+    world::two_pods(vec![], vec![]).into_iter().for_each(|pod| world::put(&mut snapshot, Ok(pod)));
+    let (state, _) = Compiler::new(NODE.into(), vec![]).compile(&snapshot, &[]);
+    let [outside, node]: [IpAddr; 2] = [[203, 0, 113, 9].into(), [192, 168, 0, 1].into()];
+    let from = |client: IpAddr, endpoint: IpAddr| {
+        let destination = SocketAddr::new([10, 96, 0, 1].into(), 80);
+        let ends =
+            Ends { client: SocketAddr::new(client, 40_000), destination, entrance: Entrance::Redirected };
+        source(&state, ends, SocketAddr::new(endpoint, 8080))
+    };
+    let elsewhere = pod_address(77);
+    for endpoint in [pod_address(2), elsewhere, outside] {
+        assert_eq!(from(pod_address(1), endpoint), Some(pod_address(1)));
+        assert_eq!(from(node, endpoint), Some(node));
+    }
+    assert_eq!(from(outside, pod_address(2)), Some(outside));
+    // It would answer past this node.
+    assert_eq!(from(outside, elsewhere), Some(node));
+}

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+//! Ingress of devices behind which nothing of this node is: network cards, tunnels, other machines' ends.
+//!
+//! SECURITY: a workload here is known by its address. What comes from outside with such an address would be
+//! taken for the workload's own by every policy that lets it in.
+
+use aya_ebpf::{
+    bindings::{__sk_buff, TC_ACT_UNSPEC},
+    macros::classifier,
+    programs::TcContext,
+};
+use weft_ebpf_common::{
+    Reason,
+    layout::{Config, INGRESS},
+};
+
+use crate::{
+    context, event, from_netdev,
+    maps::{self, config},
+    packet::{self, Packet},
+};
+
+/// The entry point.
+#[classifier]
+pub fn from_uplink(ctx: TcContext) -> i32 {
+    let (Some(config), Some(packet)) = (config(), packet::scratch()) else { return TC_ACT_UNSPEC };
+    let skb = ctx.skb.skb;
+    match packet::parse(skb, packet) {
+        packet::IP => {
+            let decided = decide(skb, packet, config);
+            event::settle(packet, decided, INGRESS)
+        }
+        _ => TC_ACT_UNSPEC,
+    }
+}
+
+#[inline(always)]
+fn decide(skb: *mut __sk_buff, packet: &mut Packet, config: &Config) -> i32 {
+    if maps::workload(&packet.sender).is_some() {
+        return event::dropped(Reason::InvalidSourceIp as u16);
+    }
+    // Marks are of this node; a packet that carries one of ours here was handed over already.
+    if context::mark(skb) & config.mark_mask == config.to_proxy {
+        return TC_ACT_UNSPEC;
+    }
+    from_netdev::hand_over(skb, packet, config)
+}
