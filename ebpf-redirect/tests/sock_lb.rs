@@ -7,13 +7,16 @@ use std::{
     io::Write,
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     process::{Command, Stdio},
-    sync::mpsc,
+    sync::{OnceLock, mpsc},
     time::Duration,
 };
 
 use socket2::{Domain, Socket, Type};
 use weft_ebpf_common::Reason;
-use weft_ebpf_redirect::{Datapath, KernelEventKind, probe::Found};
+use weft_ebpf_redirect::{
+    Datapath, KernelEventKind,
+    probe::{Found, Report},
+};
 use weft_ir::Protocol;
 
 #[path = "support/lab.rs"]
@@ -220,12 +223,17 @@ fn a_service_without_backends_refuses_at_once_and_says_why() {
     assert_eq!(refused, 2);
 }
 
+/// What the check says of a feature. One check for all tests: two at once of one process have the same pins.
+fn found(feature: &str) -> Found {
+    static REPORT: OnceLock<Report> = OnceLock::new();
+    let report = REPORT.get_or_init(Datapath::check);
+    report.features.iter().find(|found| found.name == feature).unwrap().found
+}
+
 /// What a socket says whose service nobody serves.
 fn refused() -> String {
     // Before 6.1 the hooks cannot choose the error, and the check says so.
-    let report = Datapath::check();
-    let chosen = report.features.iter().find(|feature| feature.name == "refusal at connect").unwrap();
-    let kind = match chosen.found {
+    let kind = match found("refusal at connect") {
         Found::Yes => std::io::ErrorKind::ConnectionRefused,
         _ => std::io::ErrorKind::PermissionDenied,
     };
@@ -312,9 +320,7 @@ fn others_cannot_take_the_proxys_ports_or_mark() {
     let pod = &lab.pods[0].namespace;
     let refused = std::io::ErrorKind::PermissionDenied.to_string();
     // Before 6.1 the kernel cannot guard the mark, and the check says so.
-    let report = Datapath::check();
-    let guard = report.features.iter().find(|feature| feature.name == "guard of the mark").unwrap();
-    let mark = if guard.found == Found::Yes { &*refused } else { "marked" };
+    let mark = if found("guard of the mark") == Found::Yes { &*refused } else { "marked" };
     for (operation, answer) in [
         ("bind 0.0.0.0:61000", &*refused),
         ("bind [::]:65535", &refused),
