@@ -23,8 +23,9 @@ pub(crate) fn mount(bpffs: &Path) -> Result<(), LoadError> {
     }
 }
 
+/// Whether a bpf file system is at a path.
 #[allow(unsafe_code, reason = "statfs has no safe form in the standard library")]
-fn is_bpffs(path: &Path) -> io::Result<bool> {
+pub(crate) fn is_bpffs(path: &Path) -> io::Result<bool> {
     use std::os::unix::ffi::OsStrExt;
     let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;
     let mut found = std::mem::MaybeUninit::<libc::statfs>::zeroed();

@@ -14,5 +14,5 @@ pub fn cgroup2_mount() -> io::Result<std::path::PathBuf> {
         .map(|line| line.split(' ').collect::<Vec<_>>())
         .find_map(|fields| (fields.get(2) == Some(&"cgroup2")).then(|| fields.get(1).copied()).flatten())
         .map(Into::into)
-        .ok_or_else(|| io::Error::other("no cgroup2 in /proc/mounts (mount -t cgroup2 none /sys/fs/cgroup)"))
+        .ok_or_else(|| io::Error::other("no cgroup v2 is mounted"))
 }

@@ -27,6 +27,7 @@ use crate::{
     firewall::{self, FirewallError},
     hook::DeviceHook,
     load::{Programs, detach_all, maps_directory},
+    machine::{self, Lacks},
     maps::{Maps, possible_cpus},
     network::{Network, NetworkError},
     probe::{self, Report},
@@ -65,6 +66,9 @@ pub enum DatapathError {
     /// A setting cannot work.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The process may not do what it has to, or does not see the node.
+    #[error(transparent)]
+    Machine(#[from] Lacks),
     /// Programs could not be loaded or attached.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -173,6 +177,7 @@ impl Datapath {
     /// Names what could not be made. What was made stays for the next try or for cleanup.
     pub async fn attach(config: DatapathConfig) -> Result<Datapath, DatapathError> {
         config.check()?;
+        machine::check()?;
         let network = Network::open()?;
         let programs = Programs::load(&config.bpffs)?.attaching(config.attachment);
         let maps = Maps::open(&maps_directory(&config.bpffs))?;

@@ -22,6 +22,7 @@ mod events;
 mod firewall;
 pub mod hook;
 pub mod load;
+mod machine;
 pub mod maps;
 mod network;
 pub mod probe;
@@ -33,4 +34,5 @@ pub use datapath::{Applied, Counters, Datapath, DatapathError, Outcome, PacketCo
 pub use error::LoadError;
 pub use events::{Events, EventsError, KernelEvent, KernelEventKind};
 pub use firewall::FirewallError;
+pub use machine::{Lack, Lacks};
 pub use network::NetworkError;

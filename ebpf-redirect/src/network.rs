@@ -32,6 +32,7 @@ mod watch;
 
 use bridge::BridgeTables;
 pub(crate) use links::{Kind, Link};
+pub(crate) use sysctl::WRITTEN as WRITTEN_SYSCTLS;
 
 /// Who made our routes, as `ip route show proto 77` shows it.
 const ROUTE_PROTOCOL: RouteProtocol = RouteProtocol::Other(77);

@@ -8,9 +8,9 @@ use aya::util::KernelVersion;
 use serde::Serialize;
 
 use crate::{
-    cgroup::cgroup2_mount,
     hook::OPTIONAL_HOOKS,
     load::{Programs, unpin_all},
+    machine,
 };
 
 /// What the directory of a check's pins begins with; the process follows.
@@ -73,8 +73,19 @@ impl fmt::Display for Report {
 /// Looks at the kernel and the machine.
 pub(crate) fn probe() -> Report {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned();
-    let mut features = vec![version(), root(), cgroup2(), bpffs()];
-    features.extend(programs());
+    let mut features = vec![version()];
+    let needs = machine::needs();
+    let able = needs.iter().all(|need| need.found.is_ok());
+    features.extend(needs.into_iter().map(need));
+    if able {
+        features.extend(programs());
+    } else {
+        features.push(feature(
+            "kernel programs",
+            false,
+            "cannot be tried before what is missing above is there",
+        ));
+    }
     features.push(nft());
     features.push(file("IPv6", "/proc/sys/net/ipv6", "redirect and services of IPv6 pods"));
     Report { kernel, features }
@@ -89,27 +100,11 @@ fn version() -> Feature {
     feature("kernel 5.10 or later", found, "tested on 6.18, and on Debian's 5.10, 6.1 and 6.12 in QEMU")
 }
 
-fn root() -> Feature {
-    #[allow(unsafe_code, reason = "the standard library does not tell the user")]
-    // SAFETY: the call has no arguments and cannot fail.
-    let user = unsafe { libc::geteuid() };
-    feature("root", user == 0, "CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN to load and attach")
-}
-
-fn cgroup2() -> Feature {
-    match cgroup2_mount() {
-        Ok(path) => feature("cgroup v2", true, &format!("service load balancing, at {}", path.display())),
-        Err(error) => feature("cgroup v2", false, &error.to_string()),
+fn need(need: machine::Need) -> Feature {
+    match need.found {
+        Ok(detail) => feature(need.name, true, &detail),
+        Err(lack) => feature(need.name, false, &lack.to_string()),
     }
-}
-
-fn bpffs() -> Feature {
-    let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
-    let mounted = mounts.lines().any(|line| line.split(' ').nth(2) == Some("bpf"));
-    let known = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
-    let known = known.lines().any(|line| line.trim_end().ends_with("\tbpf"));
-    let detail = if mounted { "keeps maps and links over restarts" } else { "mounted when it is needed" };
-    feature("bpf file system", mounted || known, detail)
 }
 
 fn file(name: &'static str, path: &str, what: &str) -> Feature {

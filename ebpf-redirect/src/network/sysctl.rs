@@ -13,6 +13,9 @@ use super::{NetworkError, file};
 /// transparent sockets for packets that are only forwarded, which the stack then drops.
 const SYSCTLS: [(&str, &str); 1] = [("net/ipv4/ip_early_demux", "0")];
 
+/// What is written, or stands for what is: `conf` of our device is below the second once it is made.
+pub(crate) const WRITTEN: [&str; 2] = ["net/ipv4/ip_early_demux", "net/ipv4/conf/lo/rp_filter"];
+
 fn saved(state_dir: &Path) -> PathBuf {
     state_dir.join("sysctls.json")
 }

@@ -78,7 +78,9 @@ pub enum NodeError {
     #[error("cannot start the workers")]
     Workers(#[source] io::Error),
     /// There is no cgroup to attach to.
-    #[error("cannot find the cgroup of this node's pods: give --cgroup")]
+    #[error(
+        "cannot find the cgroup of this node's pods: mount cgroup v2 (in a pod, a hostPath volume of the node's /sys/fs/cgroup), or give --cgroup"
+    )]
     Cgroup(#[source] io::Error),
     /// The kernel programs cannot be used.
     #[error("cannot use the kernel's part; see weft-node --check, or serve gateways only with --no-redirect")]
