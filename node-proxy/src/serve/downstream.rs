@@ -83,11 +83,12 @@ impl Engine {
         let Some((kept, _)) = input.split_at_mut_checked(len) else { return false };
         kept[..held].copy_from_slice(&client.rest);
         let rest = std::mem::take(&mut client.rest);
-        client.stalled = false;
+        let stalled = std::mem::take(&mut client.stalled);
         self.buffers.take_back(rest);
         let used = self.handle_client(number, kept);
         self.keep_rest(number, &kept[used..]);
-        more
+        // What came while it was stalled was not read, and the kernel tells of it once.
+        more || stalled && self.clients.get(number as usize).is_some_and(|client| client.wants_more())
     }
 
     /// Keeps what was not used up for the next read.

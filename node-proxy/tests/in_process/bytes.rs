@@ -20,6 +20,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    sync::Notify,
     task::AbortHandle,
     time::timeout,
 };
@@ -223,6 +224,62 @@ async fn requests_of_a_pipeline_are_answered_in_their_order() {
     let order: Vec<&str> =
         answers.split('<').skip(1).map(|rest| rest.split('>').next().unwrap_or("")).collect();
     assert_eq!(order, (0..20).map(|number| number.to_string()).collect::<Vec<_>>());
+}
+
+/// A gateway, its origin, and a client that has sent a request, which is not answered before it is told, and the
+/// beginning of another.
+async fn one_and_a_half() -> (Lab, Origin, Arc<Notify>, TcpStream) {
+    let told = Arc::new(Notify::new());
+    let waits = Arc::clone(&told);
+    let origin = Origin::with(move |request| {
+        let waits = Arc::clone(&waits);
+        async move {
+            if request.uri().path() == "/late" {
+                waits.notified().await;
+            }
+            Response::new(Full::new(Bytes::from("ok")))
+        }
+    })
+    .await;
+    let lab = gateway(AppProtocol::Http, origin.address).await;
+    let mut client = TcpStream::connect(lab.gateway).await.expect("a connection");
+    client.write_all(b"GET /late HTTP/1.1\r\nhost: a\r\n\r\nGET /next HT").await.expect("it is sent");
+    eventually("the first request arrives", || origin.count() == 1).await;
+    (lab, origin, told, client)
+}
+
+/// Until the proxy has seen what was sent before: it has had turns for others since.
+async fn turns_pass(lab: &Lab) {
+    for _ in 0..10 {
+        assert_eq!(lab.get("/").await.status, 200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_while_a_response_is_awaited_is_read_after_it() {
+    let (lab, origin, told, mut client) = one_and_a_half().await;
+    client.write_all(b"TP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.expect("it is sent");
+    turns_pass(&lab).await;
+    let before = origin.count();
+    told.notify_one();
+    let mut answers = String::new();
+    timeout(SOON, client.read_to_string(&mut answers)).await.expect("in time").expect("text");
+    assert_eq!(answers.matches("HTTP/1.1 200").count(), 2, "{answers}");
+    assert_eq!(origin.count(), before + 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_ended_inside_its_next_head_is_not_waited_for() {
+    let (lab, _origin, told, mut client) = one_and_a_half().await;
+    client.shutdown().await.expect("half closed");
+    turns_pass(&lab).await;
+    told.notify_one();
+    let mut answers = String::new();
+    // Less than the time that a head may take.
+    let end = timeout(Duration::from_secs(8), client.read_to_string(&mut answers)).await;
+    end.expect("in time").expect("text");
+    assert_eq!(answers.matches("HTTP/1.1 ").count(), 1, "{answers}");
+    assert!(answers.starts_with("HTTP/1.1 200"), "{answers}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
