@@ -1,17 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the targets share with the tests of the crate: drivers of the machines, and other parsers beside them.
-#![allow(dead_code, reason = "the tests use more of the drivers than the targets")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "the tests use more of the drivers than the targets, and the targets are their module"
+)]
 
 #[path = "../../tests/h1/drive.rs"]
-mod drive;
+pub(crate) mod drive;
 #[path = "../../tests/h2/feed.rs"]
-mod feed;
+pub(crate) mod feed;
 #[path = "../../tests/h1/proxy.rs"]
-mod proxy;
+pub(crate) mod proxy;
 #[path = "../../tests/h1/same.rs"]
-mod same;
+pub(crate) mod same;
 #[path = "../../tests/h1/support.rs"]
-mod support;
+pub(crate) mod support;
+
+pub mod kept;
 
 use weft_http::{
     h2::{Config, Connection, PREFACE},
