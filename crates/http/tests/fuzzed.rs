@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Every input that fuzzing has found worth keeping, through the properties of its target.
 
+#![allow(clippy::unwrap_used, reason = "the drivers are those of tests")]
+
 #[path = "../fuzz/src/lib.rs"]
 mod targets;
 
-use targets::{drive, feed, proxy, same, support};
+use targets::{proxy, support};
 
 fn replay(kept: &str, target: fn(&[u8])) {
     let mut inputs = 0;
