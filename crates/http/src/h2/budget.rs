@@ -10,6 +10,7 @@
 //! |---|---|---|
 //! | rapid reset, CVE-2023-44487 | resets | [`RESETS`] streams |
 //! | made you reset, CVE-2025-8671 | resets | [`RESETS`] streams |
+//! | lists of fields that are too large, small as their blocks may be (HPACK bombs) | resets | [`RESETS`] requests |
 //! | PING, SETTINGS, priority, CVE-2019-9512, -9513, -9515 | control | [`CONTROL`] frames |
 //! | reset of streams that are gone, CVE-2019-9514; unknown frames | control | [`CONTROL`] frames |
 //! | empty DATA and padding, CVE-2019-9518, RUSTSEC-2026-0258 | control | [`CONTROL`] / [`EMPTY`] frames |

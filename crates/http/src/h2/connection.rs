@@ -384,8 +384,10 @@ impl Connection {
     #[inline]
     fn settle(&mut self, id: StreamId) {
         let Some(stream) = self.streams.get(id).filter(|stream| stream.is_ended()) else { return };
-        let held = stream.held;
-        self.budget.answered();
+        let (held, refused) = (stream.held, stream.refused);
+        if !refused {
+            self.budget.answered();
+        }
         self.tombs.add(id.number, false);
         if held == 0 {
             self.streams.remove(id);

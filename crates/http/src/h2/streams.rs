@@ -65,6 +65,8 @@ pub(crate) struct Stream {
     pub(crate) waits_for_window: bool,
     /// It stands in the line for the connection's window.
     pub(crate) in_line: bool,
+    /// It was refused as it came: to answer it is of no use to anybody.
+    pub(crate) refused: bool,
     /// Both sides are done with it; it is here for what is held.
     pub(crate) lingers: bool,
 }
@@ -304,6 +306,7 @@ mod tests {
             connect: false,
             waits_for_window: false,
             in_line: false,
+            refused: false,
             lingers: false,
         }
     }

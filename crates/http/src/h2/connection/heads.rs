@@ -145,8 +145,11 @@ impl Connection {
             Read::TooLarge => {
                 self.budget.reset()?;
                 let receiving = if block.end { Receiving::Ended } else { Receiving::Unwanted };
-                let stream = self.add(block.number, 0, receiving, Sending::Head);
-                return Ok(Some(Event::Rejected { stream: Some(stream), failure: too_large(self.role) }));
+                let id = self.add(block.number, 0, receiving, Sending::Head);
+                if let Some(stream) = self.streams.get(id) {
+                    stream.refused = true;
+                }
+                return Ok(Some(Event::Rejected { stream: Some(id), failure: too_large(self.role) }));
             }
             Read::Malformed(detail) => detail,
             Read::Whole(Some(1..)) if block.end => "no content although its length says so",
@@ -191,6 +194,7 @@ impl Connection {
             connect: false,
             waits_for_window: false,
             in_line: false,
+            refused: false,
             lingers: false,
         })
     }

@@ -103,6 +103,31 @@ fn malformed_oversized_and_refused_requests() {
     calmed(&ended, RESETS + 10);
 }
 
+/// A field of 2,000 octets in the table, and heads that refer to it so often that they are too large, each of
+/// which is answered: to answer what was refused is no use that pays for the next one.
+#[test]
+fn small_blocks_that_stand_for_much_again_and_again() {
+    for end_stream in [true, false] {
+        let mut end = End::server();
+        let mut block = end.block(&[GET, &[("x", &"v".repeat(2000))]].concat());
+        block.resize(block.len() + 40, 0xbe);
+        let first = frame(kind::HEADERS, flag::END_HEADERS | 1, 1, &block);
+        assert_eq!(end.feed(&first), ["rejected 1 431"]);
+        end.out.clear();
+        let mut block = end.block(GET);
+        block.resize(block.len() + 40, 0xbe);
+        let ended = attack(&mut end, |end, round| {
+            let number = 2 * round + 1;
+            if end.connection.streams.find(number).is_some() {
+                end.answer(number, 431, true);
+            }
+            let flags = flag::END_HEADERS | u8::from(end_stream);
+            frame(kind::HEADERS, flags, number + 2, &block)
+        });
+        calmed(&ended, RESETS);
+    }
+}
+
 #[test]
 fn frames_that_carry_nothing() {
     let attacks: [Flood; 8] = [
