@@ -43,8 +43,10 @@ impl Engine {
         match client.send_head(running.stream, &self.scratch, length, &mut self.buffers) {
             Ok(all) => {
                 running.responding = true;
+                running.converses = true;
                 running.answered = all;
                 self.touch_client(number);
+                self.wait_for_upload(id);
                 if status == 101 {
                     self.switch(id);
                 }
@@ -77,6 +79,7 @@ impl Engine {
                 let room = running.answering.is_empty() && client.output.len() <= HIGH_WATER;
                 client.holds |= !room;
                 self.touch_client(number);
+                self.wait_for_upload(id);
                 room
             }
             Err(reason) => {

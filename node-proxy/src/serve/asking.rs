@@ -9,7 +9,13 @@ use weft_http::{
 
 use crate::{
     request::exchange::Try,
-    serve::{client::Wire, engine::Engine, held::Held, owners::token, running::HIGH_WATER},
+    serve::{
+        client::Wire,
+        engine::Engine,
+        held::Held,
+        owners::token,
+        running::{HIGH_WATER, Running},
+    },
     upstream::{
         connection::{EndpointConnection, Phase, Sent, Wire as UpstreamWire},
         pool::{H2_PER_POOL, PoolId},
@@ -106,19 +112,42 @@ impl Engine {
         }
     }
 
-    /// Writes the head of a request, and what is there of its content, to a connection, which takes it once
-    /// it stands.
+    /// Gives a request to a connection, which takes it once it stands.
     fn send_on(&mut self, id: u32, number: u32) {
+        let Some(running) = self.exchanges.get_mut(id as usize) else { return };
+        let Some(upstream) = self.upstreams.get_mut(number as usize) else { return };
+        running.upstream = Some(number);
+        if !matches!(upstream.wire, UpstreamWire::H2(_)) {
+            upstream.user = Some(id);
+        }
+        // What is written cannot be taken back, and the policies may be others by the time that it stands.
+        if upstream.phase == Phase::Connecting {
+            running.waits = true;
+            return upstream.waiting.push(id);
+        }
+        self.write_request(id, number);
+    }
+
+    /// The endpoint is there: what has waited for that is sent, as far as it is still allowed.
+    pub(super) fn send_waiting(&mut self, number: u32) {
+        let Some(upstream) = self.upstreams.get_mut(number as usize) else { return };
+        for id in std::mem::take(&mut upstream.waiting) {
+            let waits = |running: &Running| running.waits && running.upstream == Some(number);
+            if self.exchanges.get(id as usize).is_some_and(waits) && self.is_still_permitted(id) {
+                self.write_request(id, number);
+            }
+        }
+    }
+
+    /// Writes the head of a request, and what is there of its content.
+    fn write_request(&mut self, id: u32, number: u32) {
         let Some(running) = self.exchanges.get_mut(id as usize) else { return };
         let Some(upstream) = self.upstreams.get_mut(number as usize) else { return };
         // A permit is for one endpoint: what has none for this one is refused, never sent.
         let Some(permit) = running.exchange.permit().filter(|_| running.exchange.is_for(upstream.key)) else {
             return self.refuse(id, Reason::Internal.into());
         };
-        running.upstream = Some(number);
-        if !matches!(upstream.wire, UpstreamWire::H2(_)) {
-            upstream.user = Some(id);
-        }
+        running.waits = false;
         let content = &mut running.content;
         let (length, end) = (content.length, content.is_empty());
         let request = Sent { head: running.exchange.sent(), length, end, number: token(id) };
@@ -126,9 +155,7 @@ impl Engine {
             Ok(onward) => running.onward = onward,
             Err(reason) => return self.unsendable(id, number, reason),
         }
-        if upstream.phase == Phase::Open {
-            upstream.timeout.never();
-        }
+        upstream.timeout.never();
         running.asking = Held::default();
         running.asking.add(content.kept());
         running.asking.ended = content.is_complete();
@@ -137,7 +164,10 @@ impl Engine {
         self.touch_upstream(number);
         match end && self.exchanges.get(id as usize).is_some_and(|running| running.onward.is_some()) {
             true => self.noted_end(id),
-            false => self.push_request(id),
+            false => {
+                self.wait_for_endpoint(id);
+                self.push_request(id);
+            }
         }
         self.ask_for_content(id);
     }
@@ -161,30 +191,31 @@ impl Engine {
     /// Hands the endpoint what it takes of the request's content.
     pub(super) fn push_request(&mut self, id: u32) {
         let Some(running) = self.exchanges.get_mut(id as usize) else { return };
-        let Some(number) = running.upstream else { return };
+        let Some(number) = running.carrier() else { return };
         let Some(upstream) = self.upstreams.get_mut(number as usize) else { return };
         let (held, stream) = (&mut running.asking, running.onward);
         let last = held.ended && held.trailers.is_none();
-        let mut ends_with_data = false;
-        let mut sent = Ok(());
-        if !held.is_empty() {
-            ends_with_data = last && stream.is_some();
-            sent = upstream
-                .send_data(stream, held.bytes(), last, &mut self.buffers)
-                .map(|taken| held.taken(taken));
-        }
-        if sent.is_ok() && held.is_empty() && std::mem::take(&mut held.ended) {
-            let trailers = held.trailers.take();
-            if !ends_with_data {
-                sent = upstream.finish(stream, trailers.as_deref(), &mut self.buffers);
+        let ends_with_data = last && stream.is_some() && !held.is_empty();
+        let mut sent = match held.is_empty() {
+            true => Ok(0),
+            false => upstream.send_data(stream, held.bytes(), last, &mut self.buffers),
+        };
+        if let Ok(taken) = sent {
+            held.taken(taken);
+            if held.is_empty() && std::mem::take(&mut held.ended) {
+                let trailers = held.trailers.take();
+                if !ends_with_data {
+                    sent = upstream.finish(stream, trailers.as_deref(), &mut self.buffers).map(|()| 0);
+                }
             }
         }
         let waits = !held.is_empty();
         self.touch_upstream(number);
         match sent {
             Err(reason) => self.unsendable(id, number, reason),
-            Ok(()) if !waits => self.resume_client(id),
-            Ok(()) => {}
+            Ok(taken) if waits && taken > 0 => self.wait_for_endpoint(id),
+            Ok(_) if waits => {}
+            Ok(_) => self.resume_client(id),
         }
     }
 
@@ -213,8 +244,8 @@ impl Engine {
     pub(super) fn request_data(&mut self, id: u32, data: &[u8]) -> bool {
         let Some(running) = self.exchanges.get_mut(id as usize) else { return true };
         running.exchange.account.received += data.len() as u64;
-        running.content.add(data, running.upstream.is_none());
-        let Some(number) = running.upstream else {
+        running.content.add(data, running.carrier().is_none());
+        let Some(number) = running.carrier() else {
             return !running.content.is_full();
         };
         let Some(upstream) = self.upstreams.get_mut(number as usize) else { return true };
@@ -224,10 +255,14 @@ impl Engine {
         };
         match sent {
             Ok(taken) => {
+                let stops = running.asking.is_empty() && taken < data.len();
                 running.asking.add(&data[taken..]);
                 let room = running.asking.is_empty() && upstream.output.len() <= HIGH_WATER;
                 upstream.holds |= !room;
                 self.touch_upstream(number);
+                if stops {
+                    self.wait_for_endpoint(id);
+                }
                 room
             }
             Err(reason) => {
@@ -243,11 +278,14 @@ impl Engine {
         if running.content.is_complete() {
             return;
         }
+        if running.asking.is_empty() {
+            running.upload.never();
+        }
         running.content.end(trailers.then(|| {
             let spare = self.heads.lend();
             std::mem::replace(&mut self.scratch, spare)
         }));
-        if running.upstream.is_some() {
+        if running.carrier().is_some() {
             running.asking.ended = true;
             running.asking.trailers = running.content.trailers().map(|trailers| Box::new(trailers.clone()));
             self.push_request(id);
@@ -258,7 +296,7 @@ impl Engine {
     /// another, not the request, if that may be sent again.
     pub(super) fn lost(&mut self, id: u32, reason: Reason, retry: Retry) {
         let Some(running) = self.exchanges.get_mut(id as usize) else { return };
-        (running.upstream, running.onward, running.waits_on) = (None, None, None);
+        running.detach();
         let again = match retry {
             Retry::Safe => true,
             Retry::IfIdempotent => running.exchange.received.method().is_idempotent(),

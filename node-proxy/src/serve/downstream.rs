@@ -211,8 +211,10 @@ impl Engine {
                 } else if let Some(running) = id.and_then(|id| self.exchanges.get_mut(id as usize)) {
                     running.owed.0 += content.len();
                 }
-                if let Some(id) = self.of_stream(number, stream, token).filter(|_| end) {
-                    self.request_end(id, false);
+                match self.of_stream(number, stream, token) {
+                    Some(id) if end => self.request_end(id, false),
+                    Some(id) => self.wait_for_upload(id),
+                    None => {}
                 }
             }
             Stream::Trailers { stream, token } => {

@@ -51,6 +51,8 @@ pub(super) enum Due {
     Retry(u32),
     /// A client's stream takes nothing of its response.
     Stall(u32),
+    /// A stream's request makes no step.
+    Upload(u32),
     Tunnel(u32),
     /// Accepting goes on.
     Accept,
@@ -80,6 +82,8 @@ pub(super) struct Engine {
     pub(super) again: Vec<Side>,
     /// The time of this turn, in nanoseconds since the start of the process.
     pub(super) now: u64,
+    /// By how many nanoseconds tests have put the clock forward.
+    pub(super) ahead: u64,
     pub(super) draining: bool,
     owners: u32,
     /// A connection has ended, so that another finds room.
@@ -140,6 +144,7 @@ impl Engine {
             dirty: Vec::new(),
             again: Vec::new(),
             now,
+            ahead: 0,
             draining: false,
             owners: 0,
             accepts_again: false,
@@ -158,7 +163,7 @@ impl Engine {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
             result => result?,
         }
-        self.now = clock::nanos();
+        self.now = clock::nanos() + self.ahead;
         for event in events.iter() {
             let token = event.token().0;
             let (number, kind) = (token % NUMBERS / KINDS, token % KINDS);

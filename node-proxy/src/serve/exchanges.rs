@@ -30,29 +30,35 @@ impl Engine {
         let spare = self.heads.lend();
         let head = std::mem::replace(&mut self.scratch, spare);
         client.timeout.never();
+        let exchange = Exchange::new(&client.connection, head, self.now);
+        let converses = exchange.is_grpc();
         let running = Running {
-            exchange: Exchange::new(&client.connection, head, self.now),
+            exchange,
             client: number,
             stream,
             upstream: None,
+            waits: false,
             waits_on: None,
             onward: None,
             content: Content::new(length),
             asking: Held::default(),
             answering: Held::default(),
             owed: (0, 0),
+            converses,
             responding: false,
             answered: false,
             whole: Timeout::default(),
             this_try: Timeout::default(),
             pause: Timeout::default(),
             stall: Timeout::default(),
+            upload: Timeout::default(),
         };
         let id = self.exchanges.insert(running) as u32;
         match (&mut client.wire, stream) {
             (Wire::H2(connection), Some(stream)) => connection.set_token(stream, token(id)),
             _ => client.user = Some(id),
         }
+        self.wait_for_upload(id);
         self.plan(id);
     }
 
@@ -92,7 +98,7 @@ impl Engine {
     /// There is no response to come from this try.
     pub(super) fn failed(&mut self, id: u32, reason: Reason, safe: bool) {
         let Some(running) = self.exchanges.get_mut(id as usize) else { return };
-        (running.upstream, running.onward, running.waits_on) = (None, None, None);
+        running.detach();
         if running.responding {
             return self.cut(id, reason);
         }
@@ -145,6 +151,9 @@ impl Engine {
         let Some(running) = self.exchanges.get_mut(id as usize) else { return };
         let (Some(number), onward) = (running.upstream.take(), running.onward.take()) else { return };
         let Some(upstream) = self.upstreams.get_mut(number as usize) else { return };
+        if std::mem::take(&mut running.waits) {
+            upstream.waiting.retain(|waiting| *waiting != id);
+        }
         if let UpstreamWire::H2(connection) = &mut upstream.wire {
             if let Some(stream) = onward {
                 let out = upstream.output.buffer(&mut self.buffers);
@@ -152,10 +161,7 @@ impl Engine {
                 // One that has ended already is not found any more.
                 connection.reset(stream, ErrorCode::CANCEL, out);
             }
-            if connection.open_streams() == 0 && upstream.phase == Phase::Open {
-                let patience = self.worker.limits().keep_timeout.as_nanos() as u64;
-                upstream.timeout.until(self.now + patience, &mut self.wheel, Due::Upstream(number));
-            }
+            self.keep_unused(number);
             self.touch_upstream(number);
             return self.serve_waiting(number);
         }
@@ -166,10 +172,20 @@ impl Engine {
         }
         let pool = self.pools.find(upstream.key, upstream.pool);
         upstream.pool = Some(pool);
-        let patience = self.worker.limits().keep_timeout.as_nanos() as u64;
-        upstream.timeout.until(self.now + patience, &mut self.wheel, Due::Upstream(number));
+        self.keep_unused(number);
         if !self.pools.keep_idle(pool, number) {
             self.drop_upstream(number);
+        }
+    }
+
+    /// Keeps a connection that nobody uses, for a while. One that is still being made has until then.
+    pub(super) fn keep_unused(&mut self, number: u32) {
+        if let Some(upstream) = self.upstreams.get_mut(number as usize)
+            && !upstream.is_used()
+            && upstream.phase == Phase::Open
+        {
+            let patience = self.worker.limits().keep_timeout.as_nanos() as u64;
+            upstream.timeout.until(self.now + patience, &mut self.wheel, Due::Upstream(number));
         }
     }
 
@@ -180,6 +196,7 @@ impl Engine {
         running.this_try.clear(&mut self.wheel);
         running.pause.clear(&mut self.wheel);
         running.stall.clear(&mut self.wheel);
+        running.upload.clear(&mut self.wheel);
         if let (Some(stream), owed) = (running.stream, running.owed.0)
             && owed > 0
         {

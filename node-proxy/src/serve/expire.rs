@@ -30,6 +30,7 @@ impl Engine {
                 Due::Try(id) => self.for_exchange(id, |engine| engine.exchange_due(id, false)),
                 Due::Retry(id) => self.for_exchange(id, |engine| engine.retry_due(id)),
                 Due::Stall(id) => self.for_exchange(id, |engine| engine.stall_due(id)),
+                Due::Upload(id) => self.for_exchange(id, |engine| engine.upload_due(id)),
                 Due::Tunnel(id) => self.tunnel_due(id),
                 Due::Accept => self.accept_again(),
             }
@@ -88,6 +89,33 @@ impl Engine {
         };
         let at = self.now + patience.as_nanos() as u64;
         upstream.timeout.until(at, &mut self.wheel, Due::Upstream(number));
+    }
+
+    /// Sets until when more of a request's content is waited for on a client's stream; on HTTP/1.1 it is the
+    /// connection that is waited for. What the endpoint does not take yet is not the client's to answer for.
+    pub(super) fn wait_for_upload(&mut self, id: u32) {
+        let Some(running) = self.exchanges.get_mut(id as usize) else { return };
+        if running.stream.is_none() || running.content.is_complete() || !running.asking.is_empty() {
+            return;
+        }
+        if running.owed.0 > 0 {
+            return running.upload.never();
+        }
+        let limits = self.worker.limits();
+        let patience = if running.converses { limits.relay_timeout } else { limits.content_timeout };
+        running.upload.until(self.now + patience.as_nanos() as u64, &mut self.wheel, Due::Upload(id));
+    }
+
+    /// Sets until when the endpoint has to take something of what waits for its stream; on HTTP/1.1 it is its
+    /// connection that has to.
+    pub(super) fn wait_for_endpoint(&mut self, id: u32) {
+        if let Some(running) = self.exchanges.get_mut(id as usize)
+            && !running.asking.is_empty()
+            && running.onward.is_some()
+        {
+            let at = self.now + self.worker.limits().write_timeout.as_nanos() as u64;
+            running.upload.until(at, &mut self.wheel, Due::Upload(id));
+        }
     }
 
     fn client_due(&mut self, number: u32) {
@@ -155,6 +183,25 @@ impl Engine {
             && running.stall.passed(self.now, &mut self.wheel, Due::Stall(id))
         {
             self.cut(id, Reason::ClientReset);
+        }
+    }
+
+    /// A stream's request makes no step: its endpoint takes nothing, or its client sends nothing.
+    fn upload_due(&mut self, id: u32) {
+        let Some(running) = self.exchanges.get_mut(id as usize) else { return };
+        if !running.upload.passed(self.now, &mut self.wheel, Due::Upload(id)) {
+            return;
+        }
+        let reason = match running.asking.is_empty() {
+            true => Reason::RequestTimeout,
+            false => Reason::UpstreamTimeout,
+        };
+        match running.responding {
+            true => self.cut(id, reason),
+            false => {
+                self.leave_upstream(id);
+                self.refuse(id, reason.into());
+            }
         }
     }
 

@@ -88,9 +88,11 @@ impl Engine {
             Ok(None) if !ready.gone => {
                 upstream.phase = Phase::Open;
                 upstream.timeout.never();
-                if let (Wire::Bytes, Some(tunnel)) = (&upstream.wire, upstream.user) {
-                    self.pass_ends(tunnel);
+                match (&upstream.wire, upstream.user) {
+                    (Wire::Bytes, Some(tunnel)) => self.pass_ends(tunnel),
+                    _ => self.send_waiting(number),
                 }
+                self.keep_unused(number);
                 true
             }
             Ok(error) => self.not_connected(number, error),
@@ -432,8 +434,12 @@ impl Engine {
         }
         let (number, owed) = (running.client, std::mem::take(&mut running.owed.0));
         match running.stream {
-            Some(stream) if owed > 0 => self.release_to_client(number, stream, owed),
-            Some(_) => {}
+            Some(stream) => {
+                if owed > 0 {
+                    self.release_to_client(number, stream, owed);
+                }
+                self.wait_for_upload(id);
+            }
             None => {
                 if let Some(client) = self.clients.get_mut(number as usize)
                     && std::mem::take(&mut client.paused)

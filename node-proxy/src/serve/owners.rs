@@ -63,7 +63,9 @@ impl Engine {
         match &upstream.wire {
             UpstreamWire::H2(connection) => {
                 let own = |(stream, token)| self.of_onward(number, stream, token);
-                connection.streams().filter_map(own).collect()
+                let waiting = |id: &u32| self.of_upstream(number, None, Some(*id));
+                let waiting = upstream.waiting.iter().filter_map(waiting);
+                connection.streams().filter_map(own).chain(waiting).collect()
             }
             UpstreamWire::H1(_) => self.of_upstream(number, None, upstream.user).into_iter().collect(),
             UpstreamWire::Bytes => Vec::new(),

@@ -21,6 +21,8 @@ pub(super) struct Running {
     pub(super) stream: Option<StreamId>,
     /// The connection to the endpoint.
     pub(super) upstream: Option<u32>,
+    /// That is not ready for it yet.
+    pub(super) waits: bool,
     /// The connections of which none has a stream for it yet.
     pub(super) waits_on: Option<PoolId>,
     /// Its stream on that, where it speaks HTTP/2.
@@ -33,6 +35,8 @@ pub(super) struct Running {
     pub(super) answering: Held,
     /// Bytes of the request, and of the response, that their sender was not told to be taken.
     pub(super) owed: (usize, usize),
+    /// Either end may speak at any time, and be silent for long: a gRPC call, or a response has begun.
+    pub(super) converses: bool,
     /// The head of the response was written.
     pub(super) responding: bool,
     /// All of the response was written.
@@ -45,4 +49,18 @@ pub(super) struct Running {
     pub(super) pause: Timeout,
     /// Until when the client's stream has to take something of what waits for it.
     pub(super) stall: Timeout,
+    /// Until when more of the request has to come, or to be taken, on HTTP/2.
+    pub(super) upload: Timeout,
+}
+
+impl Running {
+    /// The connection to the endpoint, once the request is on it.
+    pub(super) fn carrier(&self) -> Option<u32> {
+        self.upstream.filter(|_| !self.waits)
+    }
+
+    /// It has no connection, and stands in no line for one.
+    pub(super) fn detach(&mut self) {
+        (self.upstream, self.waits, self.onward, self.waits_on) = (None, false, None, None);
+    }
 }

@@ -198,6 +198,11 @@ impl Turns {
         self.engine.publish(state);
     }
 
+    /// Puts the clock of its deadlines forward.
+    pub fn pass(&mut self, time: Duration) {
+        self.engine.ahead += u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    }
+
     /// One turn, of what is there.
     ///
     /// # Errors

@@ -53,6 +53,8 @@ pub(crate) struct EndpointConnection {
     pub(crate) key: PoolKey,
     /// The exchange, or the tunnel, that has it.
     pub(crate) user: Option<u32>,
+    /// Exchanges whose requests are written once the endpoint is there to read them.
+    pub(crate) waiting: Vec<u32>,
     pub(crate) output: Output,
     /// What was read and is not complete.
     pub(crate) rest: Vec<u8>,
@@ -85,6 +87,7 @@ impl EndpointConnection {
             pool: None,
             key,
             user: None,
+            waiting: Vec::new(),
             output: Output::default(),
             rest: Vec::new(),
             sent: false,
@@ -168,7 +171,7 @@ impl EndpointConnection {
     /// Whether it takes another request now.
     pub(crate) fn has_room(&self) -> bool {
         match &self.wire {
-            Wire::H2(connection) => !self.ended && connection.capacity() > 0,
+            Wire::H2(connection) => !self.ended && connection.capacity() > self.waiting.len(),
             Wire::H1(_) | Wire::Bytes => false,
         }
     }
@@ -190,7 +193,7 @@ impl EndpointConnection {
     /// Whether somebody has it.
     pub(crate) fn is_used(&self) -> bool {
         match &self.wire {
-            Wire::H2(connection) => connection.open_streams() > 0,
+            Wire::H2(connection) => connection.open_streams() > 0 || !self.waiting.is_empty(),
             Wire::H1(_) | Wire::Bytes => self.user.is_some(),
         }
     }

@@ -186,3 +186,32 @@ fn direction(resolved: &Resolved, denied: Option<Direction>) -> Direction {
         None => Direction::Ingress,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+    use crate::{
+        state::{Held, MeshState},
+        worker::{records::ring, target::Entrance},
+    };
+
+    #[test]
+    fn what_is_refused_before_it_is_a_request_counts_once() {
+        let (recorder, mut records) = ring(4, Arc::default());
+        let metrics = Arc::new(WorkerMetrics::default());
+        let reports = Reports { metrics: Arc::clone(&metrics), recorder: RefCell::new(recorder) };
+        let held = Rc::new(Held::new(Arc::new(MeshState::empty("node-a")), tokio::sync::mpsc::channel(1).0));
+        let (client, destination) = (([10, 0, 0, 1], 1).into(), ([10, 0, 0, 2], 80).into());
+        let ends = Ends { client, destination, entrance: Entrance::Redirected };
+        let mut account = Account::start(1);
+        account.reason = Some(Reason::BadRequest);
+        account.report_refused(&reports, &Resolved::new(held, ends), ends, 400, 2);
+        let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let sum = |counters: &[AtomicU64]| counters.iter().map(value).sum::<u64>();
+        assert_eq!((sum(&metrics.requests), value(&metrics.requests[4])), (1, 1));
+        assert_eq!((sum(&metrics.refused), value(&metrics.allowed)), (1, 0));
+        assert_eq!(records.by_ref().count(), 1);
+    }
+}

@@ -16,7 +16,9 @@ pub struct Limits {
     pub head_timeout: Duration,
     /// Time that a client's connection may wait for the next request; then it is closed.
     pub idle_timeout: Duration,
-    /// Longest silence inside content that is being read.
+    /// Longest silence inside content that is being read, on a connection of HTTP/1.1 and a stream of HTTP/2;
+    /// then 408 for a request. nginx allows as long (`client_body_timeout`). On HTTP/2, a gRPC call and a
+    /// request whose response has begun may be silent for the time of a relay, since either end may speak then.
     pub content_timeout: Duration,
     /// Longest time without progress while writing.
     pub write_timeout: Duration,

@@ -16,7 +16,6 @@ use http_body_util::Full;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::mpsc,
 };
 use weft_ebpf_common::reason::Reason;
 use weft_ir::{
@@ -25,15 +24,15 @@ use weft_ir::{
     PolicyRule, PortRule, Protocol, RateLimit, RateLimitTarget, Requirement, Resource, Rewrite, RouteFilter,
     RouteParent, Selector, Service, ServicePort, Snapshot, Tier, Workload,
 };
-use weft_node_proxy::{
-    Compiler, DialConfig, Dialer, Ends, Entrance, Limits, MeshState, Records, Turns, Worker, WorkerMetrics,
-    WorkerParts, ring,
+use weft_node_proxy::{Compiler, Ends, Entrance, Limits, MeshState, Records, Turns};
+
+use crate::{
+    by_hand::{compile, worker},
+    support::{backend, name, route},
 };
 
-use crate::support::{backend, name, route};
-
-const CLIENT: [u8; 4] = [10, 0, 0, 9];
-const VIP: ([u8; 4], u16) = ([10, 96, 0, 1], 80);
+pub(crate) const CLIENT: [u8; 4] = [10, 0, 0, 9];
+pub(crate) const VIP: ([u8; 4], u16) = ([10, 96, 0, 1], 80);
 
 /// A worker at a state, and what it recorded.
 struct Mesh {
@@ -91,23 +90,7 @@ async fn head(stream: &mut TcpStream) -> String {
 
 impl Mesh {
     fn new(resources: Vec<Resource>) -> Mesh {
-        let mut snapshot = Snapshot { revision: 1, ..Snapshot::default() };
-        resources.into_iter().for_each(|resource| snapshot.insert(resource));
-        let (state, rejected) = Compiler::new("node-a".into(), vec![]).compile(&snapshot, &[]);
-        assert_eq!(rejected, []);
-        let (recorder, records) = ring(4096, Arc::default());
-        let dial = DialConfig { mark: None, ports: 1..=1, connect_timeout: Duration::from_secs(2) };
-        let worker = Worker::new(WorkerParts {
-            seed: 1,
-            state,
-            retired: mpsc::channel(1).0,
-            metrics: Arc::new(WorkerMetrics::default()),
-            recorder,
-            dialer: Dialer::new(dial, 0),
-            limits: Limits::default(),
-            connections: 16,
-            transparent: false,
-        });
+        let (worker, records) = worker(compile(1, resources), Limits::default());
         let turns = Turns::new(worker).expect("a set of sockets");
         Mesh { turns: RefCell::new(turns), records: RefCell::new(records) }
     }
@@ -192,7 +175,13 @@ fn app(app: &str) -> Selector {
 }
 
 /// A policy for the pods of an app: what it may do with another, in one direction.
-fn policy(policy: &str, subject: &str, ingress: bool, peer: &str, http: Option<Vec<HttpRule>>) -> Resource {
+pub(crate) fn policy(
+    policy: &str,
+    subject: &str,
+    ingress: bool,
+    peer: &str,
+    http: Option<Vec<HttpRule>>,
+) -> Resource {
     let port = PortRule { port: PolicyPort::Any, protocol: Some(Protocol::Tcp), l7: http.map(L7Rules::Http) };
     let rule = PolicyRule { peers: vec![Peer::Selector(app(peer))], ports: vec![port], authenticate: false };
     let direction = PolicyDirection { default_deny: true, allow: vec![rule], deny: vec![] };
@@ -212,12 +201,12 @@ fn policy(policy: &str, subject: &str, ingress: bool, peer: &str, http: Option<V
     })
 }
 
-fn rule(method: &str, path: &str) -> HttpRule {
+pub(crate) fn rule(method: &str, path: &str) -> HttpRule {
     HttpRule { method: Some(method.into()), path: Some(path.into()), ..HttpRule::default() }
 }
 
 /// The Service `web` at the VIP, over pods `v1` and `v2`, with its client pod.
-fn shop(v1: SocketAddr, v2: SocketAddr, node_of_v2: &str) -> Vec<Resource> {
+pub(crate) fn shop(v1: SocketAddr, v2: SocketAddr, node_of_v2: &str) -> Vec<Resource> {
     let octets = |address: SocketAddr| match address.ip() {
         IpAddr::V4(address) => address.octets(),
         IpAddr::V6(_) => panic!("IPv4 here"),
@@ -268,7 +257,7 @@ fn shop(v1: SocketAddr, v2: SocketAddr, node_of_v2: &str) -> Vec<Resource> {
     resources
 }
 
-fn to_service(mut attached: weft_ir::Route) -> Resource {
+pub(crate) fn to_service(mut attached: weft_ir::Route) -> Resource {
     attached.parents = vec![RouteParent::Service { service: name("web"), port: Some(80) }];
     Resource::Route(attached)
 }
@@ -470,11 +459,10 @@ fn a_switched_stream_ends_when_its_request_is_no_longer_allowed() {
             .await;
         assert_eq!(&echo, b"hello");
         let publish = |revision, path| {
-            let mut snapshot = Snapshot { revision, ..Snapshot::default() };
             let allowed =
                 ["v1", "v2"].map(|to| policy(to, "client", false, to, Some(vec![rule("GET", path)])));
-            shop(v1, v2, "node-b").into_iter().chain(allowed).for_each(|resource| snapshot.insert(resource));
-            mesh.publish(Compiler::new("node-a".into(), vec![]).compile(&snapshot, &[]).0);
+            let resources = shop(v1, v2, "node-b").into_iter().chain(allowed).collect();
+            mesh.publish(compile(revision, resources));
         };
         // A change that still allows it leaves it alone.
         publish(2, "/chat");
