@@ -25,23 +25,24 @@ pub(crate) struct Asked<'a> {
     pub(crate) authority: &'a [u8],
     /// Path and query.
     pub(crate) target: &'a [u8],
+    path: &'a [u8],
 }
 
 impl<'a> Asked<'a> {
     /// As it was received: the head before any change of a field.
     pub(crate) fn received(head: &'a Head) -> Asked<'a> {
         let authority = head.received_authority().unwrap_or_default();
-        Asked { head, authority, target: head.received_target() }
+        Asked { head, authority, target: head.received_target(), path: head.received_path() }
     }
 
     /// As it takes effect.
     pub(crate) fn effective(head: &'a Head) -> Asked<'a> {
-        Asked { head, authority: head.authority().unwrap_or_default(), target: head.target() }
+        let authority = head.authority().unwrap_or_default();
+        Asked { head, authority, target: head.target(), path: head.path() }
     }
 
     fn part_of_target(&self, query: bool) -> &'a [u8] {
-        let path = |target: &'a [u8]| target.split(|byte| *byte == b'?').next().unwrap_or_default();
-        if query { self.target } else { path(self.target) }
+        if query { self.target } else { self.path }
     }
 }
 

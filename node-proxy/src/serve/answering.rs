@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The way of a response: to the client, as far as it takes it; and the answers that the proxy gives itself.
 
-use weft_http::{h1::Length, h2::ErrorCode, head::Head};
+use weft_http::{h1::Length, h2::ErrorCode};
 
 use crate::{
     request::{exchange::Outcome, reply::Refusal},
@@ -108,14 +108,20 @@ impl Engine {
             }
             Err(reason) => return self.cut(id, reason),
         }
-        let (waits, ended, trailers) =
-            (!held.is_empty(), held.ended, if held.is_empty() { held.trailers.take() } else { None });
+        let (waits, ended) = (!held.is_empty(), held.ended);
+        let trailers = if waits { None } else { held.trailers.take() };
         running.answered |= end && !waits;
         self.touch_client(number);
         match (waits, ended) {
             (true, _) => {}
             (false, false) => self.resume_endpoint(id),
-            (false, true) => self.finish_response(id, trailers.as_deref()),
+            (false, true) => {
+                let has_trailers = trailers.is_some();
+                if let Some(trailers) = trailers {
+                    self.scratch = trailers;
+                }
+                self.finish_response(id, has_trailers);
+            }
         }
     }
 
@@ -127,16 +133,18 @@ impl Engine {
             running.answering.trailers = trailers.then(|| Box::new((*self.scratch).clone()));
             return self.leave_upstream(id);
         }
-        let head = std::mem::take(&mut self.scratch);
-        self.finish_response(id, trailers.then_some(&*head));
-        self.scratch = head;
+        self.finish_response(id, trailers);
     }
 
-    fn finish_response(&mut self, id: u32, trailers: Option<&Head>) {
+    /// All content was taken; trailers are in the scratch head.
+    fn finish_response(&mut self, id: u32, trailers: bool) {
         let Some(running) = self.exchanges.get_mut(id as usize) else { return };
         let number = running.client;
         let done = match self.clients.get_mut(number as usize) {
-            Some(client) if !running.answered => client.finish(running.stream, trailers, &mut self.buffers),
+            Some(client) if !running.answered => {
+                let trailers = trailers.then_some(&*self.scratch);
+                client.finish(running.stream, trailers, &mut self.buffers)
+            }
             _ => Ok(()),
         };
         self.touch_client(number);

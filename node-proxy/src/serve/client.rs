@@ -129,12 +129,23 @@ impl Client {
     ) -> Result<usize, Reason> {
         let out = self.output.buffer(buffers);
         match (&mut self.wire, stream) {
-            (Wire::H1(server), _) => server.send_data(data, out).map(|()| data.len()).map_err(reason),
+            (Wire::H1(server), _) => {
+                if let Some(behind) = server.open_data(data.len(), out).map_err(reason)? {
+                    self.pass(data, behind, buffers);
+                }
+                Ok(data.len())
+            }
             (Wire::H2(connection), Some(stream)) => {
                 connection.send_data(stream, data, end, out).map_err(unsent)
             }
             _ => Err(Reason::Internal),
         }
+    }
+
+    /// Writes bytes, and those that follow them.
+    pub(super) fn pass(&mut self, data: &[u8], behind: &[u8], buffers: &mut Buffers) {
+        let socket = self.writable.then_some(&mut self.socket);
+        self.output.pass(data, behind, socket, buffers);
     }
 
     /// Ends a response.

@@ -19,9 +19,6 @@ use crate::{
     worker::{account::Account, limits::Limits},
 };
 
-/// Reads of one connection in one turn, so that one that always has more holds up no other.
-const READS: usize = 4;
-
 impl Engine {
     /// The kernel says that a client's socket is ready.
     pub(super) fn on_client(&mut self, number: u32, ready: Ready) {
@@ -43,7 +40,7 @@ impl Engine {
     /// Reads and handles what a client has sent, as far as it is wanted.
     pub(super) fn read_client(&mut self, number: u32) {
         let mut input = std::mem::take(&mut self.input);
-        let more = (0..READS).all(|_| self.read_client_once(number, &mut input));
+        let more = self.read_client_once(number, &mut input);
         self.input = input;
         if more {
             self.again.push(Side::Client(number));

@@ -80,6 +80,8 @@ pub(super) struct Engine {
     pub(super) dirty: Vec<Side>,
     /// Connections that may have something to be read, besides those that the kernel names.
     pub(super) again: Vec<Side>,
+    /// A list without connections, with the room that it once needed.
+    spare: Vec<Side>,
     /// The time of this turn, in nanoseconds since the start of the process.
     pub(super) now: u64,
     /// By how many nanoseconds tests have put the clock forward.
@@ -143,6 +145,7 @@ impl Engine {
             input: vec![0; REST_BYTES + READ_BYTES],
             dirty: Vec::new(),
             again: Vec::new(),
+            spare: Vec::new(),
             now,
             ahead: 0,
             draining: false,
@@ -233,28 +236,39 @@ impl Engine {
         self.input.resize(REST_BYTES + READ_BYTES, 0);
     }
 
-    /// Writes what the turn made, and goes on where that made room, until nothing is left that can be
-    /// done now. What a connection has to say when the turn ends waits for its socket.
+    /// Writes what the turn made, and reads on where more is there or room was made, until nothing is left that
+    /// can be done now. What a connection has to say when the turn ends waits for its socket. What was read is
+    /// written before more is read, so that it need not be kept.
     fn settle(&mut self) {
         for _ in 0..ROUNDS {
-            let again = std::mem::take(&mut self.again);
-            for side in again {
-                self.guarded(side, |engine| match side {
-                    Side::Client(number) => engine.read_client(number),
-                    Side::Upstream(number) => engine.read_upstream(number),
-                });
-            }
-            let dirty = std::mem::take(&mut self.dirty);
-            if dirty.is_empty() {
-                break;
-            }
-            for side in dirty {
-                self.guarded(side, |engine| match side {
+            self.in_turn(
+                |engine| &mut engine.dirty,
+                |engine, side| match side {
                     Side::Client(number) => engine.flush_client(number),
                     Side::Upstream(number) => engine.flush_upstream(number),
-                });
+                },
+            );
+            if self.again.is_empty() && self.dirty.is_empty() {
+                break;
             }
+            self.in_turn(
+                |engine| &mut engine.again,
+                |engine, side| match side {
+                    Side::Client(number) => engine.read_client(number),
+                    Side::Upstream(number) => engine.read_upstream(number),
+                },
+            );
         }
+    }
+
+    /// Handles the connections of a list; those that come onto it meanwhile are for the next time.
+    fn in_turn(&mut self, list: fn(&mut Engine) -> &mut Vec<Side>, handle: fn(&mut Engine, Side)) {
+        let spare = std::mem::take(&mut self.spare);
+        let mut sides = std::mem::replace(list(self), spare);
+        for side in sides.drain(..) {
+            self.guarded(side, |engine| handle(engine, side));
+        }
+        self.spare = sides;
     }
 
     /// Serves a new state from the next request on.
@@ -320,5 +334,6 @@ impl Engine {
     }
 }
 
-/// How often one turn goes on where writing made room; the rest is for the next turn, after other sockets.
+/// How often one turn goes on with a connection; the rest is for the next turn, so that one that always has more
+/// holds up no other.
 const ROUNDS: usize = 4;

@@ -210,7 +210,10 @@ impl Engine {
             }
             if running.stream.is_none() {
                 client.paused = false;
-                self.again.push(Side::Client(running.client));
+                // The next request of a pipeline was left, or more was there than was wanted.
+                if client.readable || client.ended || !client.rest.is_empty() {
+                    self.again.push(Side::Client(running.client));
+                }
             }
         }
         running.content.give_up(&mut self.buffers);

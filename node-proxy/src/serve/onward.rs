@@ -23,9 +23,6 @@ use crate::{
     },
 };
 
-/// Reads of one connection in one turn, so that one that always has more holds up no other.
-const READS: usize = 4;
-
 impl Engine {
     /// Begins a connection for HTTP.
     pub(super) fn dial(&mut self, permit: &Permit, key: PoolKey) -> io::Result<u32> {
@@ -111,7 +108,7 @@ impl Engine {
     /// Reads and handles what an endpoint has sent, as far as it is wanted.
     pub(super) fn read_upstream(&mut self, number: u32) {
         let mut input = std::mem::take(&mut self.input);
-        let more = (0..READS).all(|_| self.read_upstream_once(number, &mut input));
+        let more = self.read_upstream_once(number, &mut input);
         self.input = input;
         if more {
             self.again.push(Side::Upstream(number));

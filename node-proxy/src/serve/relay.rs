@@ -110,7 +110,7 @@ impl Engine {
         let Some(upstream) = tunnel.upstream else { return };
         let Some(connection) = self.upstreams.get_mut(upstream as usize) else { return };
         tunnel.account.received += data.len() as u64;
-        connection.output.buffer(&mut self.buffers).extend_from_slice(data);
+        connection.pass(data, b"", &mut self.buffers);
         client.paused = connection.output.len() > HIGH_WATER;
         connection.holds |= client.paused;
         self.touch_upstream(upstream);
@@ -123,7 +123,7 @@ impl Engine {
         let Some(tunnel) = self.tunnels.get_mut(id as usize) else { return };
         let Some(client) = self.clients.get_mut(tunnel.client as usize) else { return };
         tunnel.account.sent += data.len() as u64;
-        client.output.buffer(&mut self.buffers).extend_from_slice(data);
+        client.pass(data, b"", &mut self.buffers);
         upstream.paused = client.output.len() > HIGH_WATER;
         client.holds |= upstream.paused;
         let number = tunnel.client;

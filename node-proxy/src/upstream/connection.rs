@@ -139,12 +139,24 @@ impl EndpointConnection {
     ) -> Result<usize, Reason> {
         let out = self.output.buffer(buffers);
         match (&mut self.wire, stream) {
-            (Wire::H1(client), _) => client.send_data(data, out).map(|()| data.len()).map_err(reason),
+            (Wire::H1(client), _) => {
+                if let Some(behind) = client.open_data(data.len(), out).map_err(reason)? {
+                    self.pass(data, behind, buffers);
+                }
+                Ok(data.len())
+            }
             (Wire::H2(connection), Some(stream)) => {
                 connection.send_data(stream, data, end, out).map_err(unsent)
             }
             _ => Err(Reason::Internal),
         }
+    }
+
+    /// Writes bytes, and those that follow them.
+    pub(crate) fn pass(&mut self, data: &[u8], behind: &[u8], buffers: &mut Buffers) {
+        let stands = self.writable && self.phase == Phase::Open;
+        let socket = stands.then_some(&mut self.socket);
+        self.sent |= self.output.pass(data, behind, socket, buffers);
     }
 
     /// Ends a request.

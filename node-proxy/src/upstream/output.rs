@@ -2,7 +2,7 @@
 //! What is to be written to a socket, and the buffers for it, which the worker lends: a connection that
 //! has nothing to say holds none.
 
-use std::io::{self, Write};
+use std::io::{self, IoSlice, Write};
 
 /// Buffers that a worker keeps for connections that will need one.
 const KEPT: usize = 256;
@@ -10,6 +10,10 @@ const KEPT: usize = 256;
 const KEPT_BYTES: usize = 64 * 1024;
 /// What a new buffer has room for: a response of the common size.
 const FIRST_BYTES: usize = 2048;
+
+/// Content of this many bytes is offered to the socket where it was read: to copy it costs more than the system
+/// call that it may save.
+const DIRECT: usize = 16 * 1024;
 
 /// Buffers that nobody uses.
 #[derive(Debug, Default)]
@@ -54,6 +58,41 @@ impl Output {
     /// Whether nothing waits.
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Appends content, and what follows it. A large piece is offered to the socket at once, where that may take
+    /// something, so that only what it does not take is copied; says whether it took anything. An error of the
+    /// socket shows when the rest is written.
+    pub(crate) fn pass(
+        &mut self,
+        content: &[u8],
+        behind: &[u8],
+        socket: Option<&mut impl Write>,
+        buffers: &mut Buffers,
+    ) -> bool {
+        let parts = [&self.bytes[self.written..], content, behind];
+        let waiting = parts[0].len();
+        let taken = match socket {
+            Some(socket) if content.len() >= DIRECT => {
+                socket.write_vectored(&parts.map(IoSlice::new)).unwrap_or(0)
+            }
+            _ => 0,
+        };
+        if taken >= waiting {
+            self.bytes.clear();
+            self.written = 0;
+        } else {
+            self.written += taken;
+        }
+        let mut left = taken.saturating_sub(waiting);
+        for part in [content, behind] {
+            let rest = &part[left.min(part.len())..];
+            left -= part.len() - rest.len();
+            if !rest.is_empty() {
+                self.buffer(buffers).extend_from_slice(rest);
+            }
+        }
+        taken > 0
     }
 
     /// Writes as much as the socket takes; how much that was, and whether it would take more.
@@ -117,6 +156,43 @@ mod tests {
 
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
+        }
+    }
+
+    #[test]
+    fn content_goes_out_behind_what_waits_and_what_is_not_taken_is_kept() {
+        /// Takes so many bytes at once, and then no more.
+        struct Wide(usize, Vec<u8>);
+        impl Write for Wide {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.write_vectored(&[IoSlice::new(bytes)])
+            }
+
+            fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+                let all = parts.iter().flat_map(|part| part.iter()).take(std::mem::take(&mut self.0));
+                let before = self.1.len();
+                self.1.extend(all);
+                match self.1.len() - before {
+                    0 => Err(io::ErrorKind::WouldBlock.into()),
+                    count => Ok(count),
+                }
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let content: Vec<u8> = (0..DIRECT).map(|at| at as u8).collect();
+        let wanted = [b"head", &content[..], b"\r\n"].concat();
+        for room in [0, 1, 3, 4, 5, DIRECT + 3, DIRECT + 4, DIRECT + 5, DIRECT + 6, 2 * DIRECT] {
+            let (mut buffers, mut output) = (Buffers::default(), Output::default());
+            let mut socket = Wide(room, Vec::new());
+            output.buffer(&mut buffers).extend_from_slice(b"head");
+            assert_eq!(output.pass(&content, b"\r\n", Some(&mut socket), &mut buffers), room > 0);
+            assert_eq!(output.len(), wanted.len().saturating_sub(room), "{room}");
+            socket.0 = usize::MAX;
+            output.write(&mut socket, &mut buffers).expect("written");
+            assert!(socket.1 == wanted && output.is_empty(), "{room}");
         }
     }
 

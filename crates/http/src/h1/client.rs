@@ -133,26 +133,19 @@ impl Client {
     /// Writes a piece of the request's content. Errs if it is more than was announced: the connection has
     /// to be closed.
     pub fn send_data(&mut self, data: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
-        if self.open_data(data.len(), out)? {
+        if let Some(behind) = self.open_data(data.len(), out)? {
             out.extend_from_slice(data);
-            self.close_data(data.len(), out);
+            out.extend_from_slice(behind);
         }
         Ok(())
     }
 
-    /// Writes what stands before a piece of this many bytes, which the caller then writes, and says
-    /// whether it is to be written at all: not once the server does not want it.
-    pub fn open_data(&mut self, bytes: usize, out: &mut Vec<u8>) -> Result<bool, Error> {
-        let Some(encoder) = &mut self.writing else { return Ok(false) };
+    /// Writes what stands before a piece of this many bytes, which the caller then writes, and then what is
+    /// returned. None: it is not to be written at all, since the server does not want it any more.
+    pub fn open_data(&mut self, bytes: usize, out: &mut Vec<u8>) -> Result<Option<&'static [u8]>, Error> {
+        let Some(encoder) = &mut self.writing else { return Ok(None) };
         self.request.waits = false;
-        if encoder.open(bytes, out) { Ok(true) } else { Err(self.cut()) }
-    }
-
-    /// Writes what stands behind a piece of this many bytes.
-    pub fn close_data(&mut self, bytes: usize, out: &mut Vec<u8>) {
-        if let Some(encoder) = &self.writing {
-            encoder.close(bytes, out);
-        }
+        encoder.open(bytes, out).map(Some).ok_or_else(|| self.cut())
     }
 
     /// Ends the request with trailers, which only chunked content can have.

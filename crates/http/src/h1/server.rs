@@ -302,30 +302,20 @@ impl Server {
     /// Writes a piece of the response's content; nothing for a response that has none, such as one to HEAD.
     /// Errs if it is more than was announced: the connection has to be cut.
     pub fn send_data(&mut self, data: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
-        if self.open_data(data.len(), out)? {
+        if let Some(behind) = self.open_data(data.len(), out)? {
             out.extend_from_slice(data);
-            self.close_data(data.len(), out);
+            out.extend_from_slice(behind);
         }
         Ok(())
     }
 
-    /// Writes what stands before a piece of this many bytes, which the caller then writes, and says
-    /// whether it is to be written at all.
-    pub fn open_data(&mut self, bytes: usize, out: &mut Vec<u8>) -> Result<bool, Error> {
+    /// Writes what stands before a piece of this many bytes, which the caller then writes, and then what is
+    /// returned. None: it is not to be written at all.
+    pub fn open_data(&mut self, bytes: usize, out: &mut Vec<u8>) -> Result<Option<&'static [u8]>, Error> {
         match &mut self.writing {
-            Writing::Content(Encoder::None) => Ok(false),
-            Writing::Content(encoder) => match encoder.open(bytes, out) {
-                true => Ok(true),
-                false => Err(self.cut()),
-            },
+            Writing::Content(Encoder::None) => Ok(None),
+            Writing::Content(encoder) => encoder.open(bytes, out).map(Some).ok_or_else(|| self.cut()),
             _ => Err(misuse("content without the head of a response")),
-        }
-    }
-
-    /// Writes what stands behind a piece of this many bytes.
-    pub fn close_data(&mut self, bytes: usize, out: &mut Vec<u8>) {
-        if let Writing::Content(encoder) = &self.writing {
-            encoder.close(bytes, out);
         }
     }
 

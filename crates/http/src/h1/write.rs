@@ -21,31 +21,22 @@ pub(super) enum Encoder {
 }
 
 impl Encoder {
-    /// Writes what stands before a piece of this many bytes. False if it is more than was announced: the
-    /// message cannot be completed.
+    /// Writes what stands before a piece of this many bytes; what stands behind it. None if it is more than was
+    /// announced: the message cannot be completed.
     #[must_use]
-    pub(super) fn open(&mut self, bytes: usize, out: &mut Vec<u8>) -> bool {
+    pub(super) fn open(&mut self, bytes: usize, out: &mut Vec<u8>) -> Option<&'static [u8]> {
         match self {
-            Encoder::None => return bytes == 0,
-            Encoder::Length(remaining) => match remaining.checked_sub(bytes as u64) {
-                Some(rest) => *remaining = rest,
-                None => return false,
-            },
+            Encoder::None if bytes > 0 => return None,
+            Encoder::Length(remaining) => *remaining = remaining.checked_sub(bytes as u64)?,
             // A chunk without content would end it.
             Encoder::Chunked if bytes > 0 => {
                 lines::number(out, bytes as u64, 16);
                 out.extend_from_slice(b"\r\n");
+                return Some(b"\r\n");
             }
-            Encoder::Chunked | Encoder::UntilClose => {}
+            Encoder::None | Encoder::Chunked | Encoder::UntilClose => {}
         }
-        true
-    }
-
-    /// Writes what stands behind a piece of this many bytes.
-    pub(super) fn close(&self, bytes: usize, out: &mut Vec<u8>) {
-        if *self == Encoder::Chunked && bytes > 0 {
-            out.extend_from_slice(b"\r\n");
-        }
+        Some(b"")
     }
 
     /// Ends the content. False if less was written than announced.

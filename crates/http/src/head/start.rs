@@ -120,7 +120,7 @@ impl Method {
 }
 
 /// The start line as ranges; an empty one was not given.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Start {
     pub(crate) kind: Kind,
     pub(crate) version: Version,
@@ -137,7 +137,7 @@ pub(crate) struct Start {
 }
 
 /// Path and query, and where in them the question mark stands (their length without one).
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Target {
     pub(crate) text: Span,
     pub(crate) query_at: u32,
@@ -258,6 +258,13 @@ impl Head {
     /// Path and query as they were received. That of an absolute target without path is `/`.
     pub fn received_target(&self) -> &[u8] {
         self.start.received.text.of(self.text())
+    }
+
+    /// The received path, without the query.
+    #[inline]
+    pub fn received_path(&self) -> &[u8] {
+        let target = self.received_target();
+        target.get(..self.start.received.query_at as usize).unwrap_or(target)
     }
 
     /// The effective path, without the query.
