@@ -59,7 +59,7 @@ impl Span {
 }
 
 /// One field, as ranges of its head's text.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Field {
     pub(crate) name: Span,
     pub(crate) value: Span,
@@ -261,6 +261,12 @@ impl Head {
     #[inline]
     pub fn value(&self, field: &Field) -> &[u8] {
         field.value.of(&self.text)
+    }
+
+    /// Whether it was made of the same text in the same way: then whatever is made of it is the same, too.
+    #[inline]
+    pub(crate) fn is_made_as(&self, other: &Head) -> bool {
+        self.text == other.text && self.fields == other.fields && self.start == other.start
     }
 
     /// The text that ranges point into.

@@ -9,7 +9,7 @@ use super::{
     config::{Config, DEFAULT_TABLE, DEFAULT_WINDOW, Role},
     error::{ErrorCode, Failure, Fault},
     frame::{self, Frame, HEADER_LEN, Header, MAX_PAYLOAD, PREFACE, flag, kind},
-    memo::Memo,
+    memo::{Memo, Written},
     streams::{StreamId, Streams, Tombs},
 };
 use crate::{
@@ -111,6 +111,8 @@ pub struct Connection {
     block: Block,
     /// The last head, and the last trailers, that came.
     memos: [Memo; 2],
+    /// The last head, and the last trailers, that went out.
+    written: [Written; 2],
     /// The DATA frame that is under way.
     content: Option<Content>,
     peer: Peer,
@@ -219,6 +221,7 @@ impl Connection {
             budget: Budget::default(),
             block: Block::default(),
             memos: Default::default(),
+            written: Default::default(),
             content: None,
             peer: Peer {
                 max_streams: STREAMS_UNTIL_TOLD,

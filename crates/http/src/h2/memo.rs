@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Header blocks that come again and again.
+//! Header blocks that come, and go, again and again.
 //!
 //! A client that calls the same method, and a server that answers well, send the same octets each time. While
-//! the table of the decoder is as it was, the same octets stand for the same head: it is copied, not read.
+//! the table of the decoder is as it was, the same octets stand for the same head: it is copied, not read. And
+//! while that of the encoder is as it was, the same head becomes the same octets: they are copied, not made.
 
-use crate::head::Head;
+use crate::head::{FieldName, Head};
 
-/// Blocks that are longer are seldom the same twice, in octets.
+/// Blocks that are longer are seldom the same twice, in octets; nor are heads of more text.
 const LONGEST: usize = 1024;
 
 /// The last block of one kind, and what it stands for.
@@ -60,9 +61,71 @@ impl Memo {
     }
 }
 
+/// The last block of one kind that was written, and what it was made of.
+#[derive(Debug, Default)]
+pub(crate) struct Written {
+    block: Option<Box<Block>>,
+    /// Heads to come that are not remembered, since those before were never the same again.
+    pause: u8,
+    /// How long the last pause was.
+    last_pause: u8,
+}
+
+#[derive(Debug)]
+struct Block {
+    octets: Vec<u8>,
+    /// The state of the encoder's table that it was written in.
+    state: u32,
+    head: Head,
+}
+
+impl Written {
+    /// The longest pause: what is copied in vain is a small part of what it costs to write this many heads.
+    const LONGEST_PAUSE: u8 = 63;
+
+    /// The octets of this head, if they are those of the last time.
+    #[inline]
+    pub(crate) fn recall(&mut self, head: &Head, state: u32) -> Option<&[u8]> {
+        let block = self.block.as_deref()?;
+        if block.state != state || !block.head.is_made_as(head) {
+            return None;
+        }
+        self.last_pause = 0;
+        Some(&block.octets)
+    }
+
+    /// Remembers what a head became, which left the table as it was. One with a secret is not remembered: how long
+    /// another takes would tell whether it has the same.
+    pub(crate) fn remember(&mut self, head: &Head, state: u32, octets: &[u8]) {
+        if let Some(left) = self.pause.checked_sub(1) {
+            self.pause = left;
+            return;
+        }
+        if octets.len() > LONGEST || head.text().len() > LONGEST || has_secret(head) {
+            return;
+        }
+        self.last_pause = (2 * self.last_pause + 1).min(Self::LONGEST_PAUSE);
+        self.pause = self.last_pause;
+        let block = self
+            .block
+            .get_or_insert_with(|| Box::new(Block { octets: Vec::new(), state, head: Head::new() }));
+        block.octets.clear();
+        block.octets.extend_from_slice(octets);
+        block.state = state;
+        block.head.clone_from(head);
+    }
+}
+
+fn has_secret(head: &Head) -> bool {
+    use FieldName::{Authorization, Cookie, ProxyAuthorization, SetCookie};
+    [Authorization, Cookie, ProxyAuthorization, SetCookie].into_iter().any(|name| head.has(name))
+        || head.fields().any(|field| field.is_sensitive())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::head::Value;
 
     #[test]
     fn a_block_is_recalled_from_its_third_time_on_while_the_table_is_the_same() {
@@ -80,5 +143,50 @@ mod tests {
         memo.remember(b"other", 7, &head, None);
         assert_eq!(memo.recall(b"block", 7, &mut other), None);
         assert_eq!(memo.recall(b"other", 7, &mut other), None);
+    }
+
+    fn request(target: &str) -> Head {
+        let mut head = Head::new();
+        head.start_request(b"GET", target.as_bytes(), b"a.test").expect("valid");
+        head
+    }
+
+    #[test]
+    fn a_head_is_recalled_as_long_as_the_table_and_the_head_are_the_same() {
+        let (mut written, head) = (Written::default(), request("/one"));
+        assert_eq!(written.recall(&head, 7), None);
+        written.remember(&head, 7, b"block");
+        assert_eq!(written.recall(&head, 7), Some(&b"block"[..]));
+        assert_eq!(written.recall(&head, 8), None);
+        assert_eq!(written.recall(&request("/two"), 7), None);
+        let mut more = request("/one");
+        more.append(&FieldName::Via.into(), Value::literal("x")).expect("room");
+        assert_eq!(written.recall(&more, 7), None);
+        more.remove(&FieldName::Via.into());
+        assert_eq!(written.recall(&more, 7), None, "it was made in another way");
+        assert_eq!(written.recall(&head, 7), Some(&b"block"[..]));
+    }
+
+    #[test]
+    fn what_is_never_the_same_again_is_seldom_copied() {
+        let mut written = Written::default();
+        let copied = |number: &i32| {
+            let head = request(&format!("/{number}"));
+            assert_eq!(written.recall(&head, 7), None);
+            written.remember(&head, 7, b"block");
+            written.block.as_deref().is_some_and(|block| block.head.is_made_as(&head))
+        };
+        let copied = (0..1000).filter(copied).count();
+        assert!((2..30).contains(&copied), "{copied} of 1000");
+    }
+
+    #[test]
+    fn a_head_with_a_secret_is_not_remembered() {
+        for name in [FieldName::Authorization, FieldName::Cookie, FieldName::SetCookie] {
+            let (mut written, mut head) = (Written::default(), request("/one"));
+            head.append(&name.into(), Value::literal("secret")).expect("room");
+            written.remember(&head, 7, b"block");
+            assert_eq!(written.recall(&head, 7), None);
+        }
     }
 }

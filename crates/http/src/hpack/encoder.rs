@@ -53,6 +53,13 @@ impl Encoder {
         }
     }
 
+    /// A number that is another one whenever the table has changed: under the same one, the same fields become the
+    /// same octets. None while the next block has to say the table's size.
+    #[inline]
+    pub fn state(&self) -> Option<u32> {
+        self.resized_to.is_none().then(|| self.table.state())
+    }
+
     /// Begins a block: says how large the table is, where that has changed (RFC 7541, section 4.2).
     #[inline]
     pub fn begin(&mut self, out: &mut Vec<u8>) {

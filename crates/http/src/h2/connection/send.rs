@@ -219,8 +219,19 @@ impl Connection {
     }
 
     fn write_head(&mut self, number: u32, head: &Head, end: bool, out: &mut Vec<u8>) {
-        let encoder = &mut self.encoder;
-        frame::write_block(number, end, out, |out| block::write(head, encoder, out));
+        let (encoder, written) =
+            (&mut self.encoder, &mut self.written[usize::from(head.kind() == Kind::Trailers)]);
+        let before = encoder.state();
+        if let Some(block) = before.and_then(|state| written.recall(head, state)) {
+            return frame::write_block(number, end, out, |out| out.extend_from_slice(block));
+        }
+        frame::write_block(number, end, out, |out| {
+            let start = out.len();
+            block::write(head, encoder, out);
+            if let Some(state) = before.filter(|state| encoder.state() == Some(*state)) {
+                written.remember(head, state, &out[start..]);
+            }
+        });
     }
 
     /// We have sent everything on a stream.
