@@ -10,6 +10,7 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use anyhow::{Context, bail};
 use clap::{Parser, ValueEnum};
@@ -18,6 +19,7 @@ mod client;
 mod interrupt;
 mod load;
 mod machine;
+mod page;
 mod peers;
 mod process;
 mod report;
@@ -26,7 +28,6 @@ mod stats;
 mod workload;
 
 use peers::PeerName;
-use report::Table;
 use scenarios::{Options, Scenario, instructions};
 
 /// Compare Weft with its peers on this machine.
@@ -53,6 +54,9 @@ struct Cli {
     /// Where to write all single measurements.
     #[arg(long, default_value = "target/bench.json", value_name = "FILE")]
     json: PathBuf,
+    /// Also write the tables into this Markdown page, between its lines for results.
+    #[arg(long, value_name = "FILE")]
+    page: Option<PathBuf>,
     /// With `instructions`: count Weft's alone, and fail at more than 3 % above those that were noted.
     #[arg(long, conflicts_with = "note")]
     check: bool,
@@ -88,15 +92,15 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     if (cli.check || cli.note) && cli.scenarios != [Scenario::Instructions] {
         bail!("--check and --note go with the scenario `instructions`, and with no other");
     }
+    if let Some(page) = &cli.page {
+        page::check(page)?;
+    }
     interrupt::listen()?;
     let machine = machine::Machine::describe(&peers::envoy::program());
     if cli.output == Output::Table {
         println!("{machine}");
     }
-    let results = measure(cli)?;
-    let json = serde_json::json!({ "machine": machine, "results": results });
-    let text = serde_json::to_string_pretty(&json)?;
-    fs::write(&cli.json, &text).with_context(|| format!("cannot write {}", cli.json.display()))?;
+    let text = measure(cli, &machine)?;
     match cli.output {
         Output::Table => println!("\nall measurements: {}", cli.json.display()),
         Output::Json => println!("{text}"),
@@ -104,14 +108,16 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn measure(cli: &Cli) -> anyhow::Result<Vec<Table>> {
+/// Measures what was asked for, and keeps what is there after each scenario; all of it, as JSON.
+fn measure(cli: &Cli, machine: &machine::Machine) -> anyhow::Result<String> {
+    let start = Instant::now();
     let options = Options {
         rounds: if cli.quick { cli.rounds.min(3) } else { cli.rounds },
         quick: cli.quick,
-        peers: if cli.peers.is_empty() { PeerName::ALL.to_vec() } else { cli.peers.clone() },
+        peers: if cli.peers.is_empty() { PeerName::USUAL.to_vec() } else { cli.peers.clone() },
     };
     let chosen = if cli.scenarios.is_empty() { Scenario::value_variants() } else { &cli.scenarios };
-    let mut results = Vec::new();
+    let (mut results, mut text) = (Vec::new(), String::new());
     for (number, scenario) in chosen.iter().enumerate() {
         eprintln!("\n== {}/{} {}", number + 1, chosen.len(), scenario.title());
         let result = match scenario {
@@ -124,8 +130,14 @@ fn measure(cli: &Cli) -> anyhow::Result<Vec<Table>> {
             println!("\n{}\n{result}", result.title);
         }
         results.push(result);
+        let json = serde_json::json!({ "machine": machine, "results": results });
+        text = serde_json::to_string_pretty(&json)?;
+        fs::write(&cli.json, &text).with_context(|| format!("cannot write {}", cli.json.display()))?;
+        if let Some(page) = &cli.page {
+            page::write(page, machine, start.elapsed().as_secs(), &results)?;
+        }
     }
-    Ok(results)
+    Ok(text)
 }
 
 #[cfg(test)]

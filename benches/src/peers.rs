@@ -17,7 +17,7 @@ pub(crate) mod weft;
 
 /// A proxy to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum PeerName {
     /// Envoy 1.40, one worker.
     Envoy,
@@ -27,11 +27,15 @@ pub(crate) enum PeerName {
     Weft,
     /// A byte relay without any work of its own: the floor for a process with sockets.
     Relay,
+    /// The same relay, whose set of sockets lies in tokio's as one descriptor.
+    RelayInTokio,
+    /// A relay of tokio's tasks and tokio's set of sockets.
+    RelayTokio,
 }
 
 impl PeerName {
-    /// All of them.
-    pub(crate) const ALL: [Self; 4] = [Self::Envoy, Self::Haproxy, Self::Weft, Self::Relay];
+    /// Those that take part where none is named. What ways to wait for sockets cost is a question of its own.
+    pub(crate) const USUAL: [Self; 4] = [Self::Envoy, Self::Haproxy, Self::Weft, Self::Relay];
 
     /// The name in tables.
     pub(crate) fn label(self) -> &'static str {
@@ -40,12 +44,14 @@ impl PeerName {
             Self::Haproxy => "HAProxy",
             Self::Weft => "Weft",
             Self::Relay => "relay",
+            Self::RelayInTokio => "relay, in tokio",
+            Self::RelayTokio => "relay of tokio",
         }
     }
 
     /// Whether it routes and decides, and so is a proxy to compare with.
     pub(crate) fn is_proxy(self) -> bool {
-        self != Self::Relay
+        matches!(self, Self::Envoy | Self::Haproxy | Self::Weft)
     }
 
     /// Starts the proxy in front of the origin.
@@ -54,7 +60,9 @@ impl PeerName {
             Self::Envoy => envoy::start(setup),
             Self::Haproxy => haproxy::start(setup),
             Self::Weft => weft::start(setup),
-            Self::Relay => relay::start(setup),
+            Self::Relay => relay::start(setup, "weft-bench-relay", &[]),
+            Self::RelayInTokio => relay::start(setup, "weft-bench-relay", &["--in-tokio"]),
+            Self::RelayTokio => relay::start(setup, "weft-bench-relay-tokio", &[]),
         }
     }
 }

@@ -6,15 +6,19 @@
 //!
 //! A socket is read until a read does not fill the buffer, which for an open stream says that it is empty
 //! (epoll(7)). What the other side does not take at once is kept, and no more is read until it did.
+//!
+//! With `--in-tokio` the same set of sockets lies in tokio's as one descriptor, and tokio waits.
 
 use std::env;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Registry, Token};
+use tokio::io::unix::AsyncFd;
 
 /// Size of the buffer: most exchanges fit into one read.
 const BUFFER: usize = 64 * 1024;
@@ -24,12 +28,19 @@ const LISTENER: Token = Token(usize::MAX - 1);
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = env::args().skip(1).collect();
-    let [listen, origin] = arguments.as_slice() else {
-        bail!("usage: weft-bench-relay LISTEN_ADDRESS ORIGIN_ADDRESS");
+    let [listen, origin, how @ ..] = arguments.as_slice() else {
+        bail!("usage: weft-bench-relay LISTEN_ADDRESS ORIGIN_ADDRESS [--in-tokio]");
     };
     let (listen, origin) =
         (listen.parse().context("LISTEN_ADDRESS")?, origin.parse().context("ORIGIN_ADDRESS")?);
-    Relay::bind(listen, origin)?.run()
+    let relay = Relay::bind(listen, origin)?;
+    match how {
+        [] => relay.run(),
+        [how] if how == "--in-tokio" => {
+            tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(relay.run_in_tokio())
+        }
+        _ => bail!("the only option is --in-tokio"),
+    }
 }
 
 /// One of the two sockets of a pair; the other has the number with the lowest bit changed.
@@ -73,22 +84,43 @@ impl Relay {
     fn run(mut self) -> anyhow::Result<()> {
         let mut events = Events::with_capacity(EVENTS);
         loop {
-            match self.poll.poll(&mut events, None) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                result => result.context("epoll_wait")?,
-            }
-            for event in &events {
-                if event.token() == LISTENER {
-                    self.accept()?;
-                    continue;
-                }
-                let side = event.token().0;
-                // A failed socket ends its pair alone; whoever measures sees it at both ends.
-                if self.turn(side, event).unwrap_or(Pair::Over) == Pair::Over {
-                    self.end(side);
-                }
+            self.once(&mut events, None)?;
+        }
+    }
+
+    async fn run_in_tokio(mut self) -> anyhow::Result<()> {
+        let set = self.poll.registry().try_clone()?;
+        #[allow(deprecated, reason = "it owns its descriptor, and closes it only when it ends")]
+        let set = AsyncFd::new(set).context("tokio takes no set")?;
+        let mut events = Events::with_capacity(EVENTS);
+        loop {
+            let mut ready = set.readable().await?;
+            self.once(&mut events, Some(Duration::ZERO))?;
+            // Fewer than there was room for: the set has no more.
+            if events.iter().count() < EVENTS {
+                ready.clear_ready();
             }
         }
+    }
+
+    /// Handles what is ready.
+    fn once(&mut self, events: &mut Events, patience: Option<Duration>) -> anyhow::Result<()> {
+        match self.poll.poll(events, patience) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            result => result.context("epoll_wait")?,
+        }
+        for event in &*events {
+            if event.token() == LISTENER {
+                self.accept()?;
+                continue;
+            }
+            let side = event.token().0;
+            // A failed socket ends its pair alone; whoever measures sees it at both ends.
+            if self.turn(side, event).unwrap_or(Pair::Over) == Pair::Over {
+                self.end(side);
+            }
+        }
+        Ok(())
     }
 
     fn accept(&mut self) -> anyhow::Result<()> {
@@ -219,11 +251,17 @@ mod tests {
     use super::*;
 
     /// A relay in front of an origin that sends everything back after it has read everything.
-    fn echo(bytes: usize) -> Vec<u8> {
+    fn echo(bytes: usize, in_tokio: bool) -> Vec<u8> {
         let origin = net::TcpListener::bind("127.0.0.1:0").unwrap();
         let relay = Relay::bind("127.0.0.1:0".parse().unwrap(), origin.local_addr().unwrap()).unwrap();
         let address = relay.listener.local_addr().unwrap();
-        thread::spawn(move || relay.run());
+        thread::spawn(move || match in_tokio {
+            false => relay.run(),
+            true => {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on(relay.run_in_tokio())
+            }
+        });
         thread::spawn(move || {
             let (mut stream, _) = origin.accept().unwrap();
             let mut all = Vec::new();
@@ -242,8 +280,10 @@ mod tests {
 
     #[test]
     fn every_byte_and_each_end_are_passed_on() {
-        assert_eq!(echo(5).len(), 5);
-        assert_eq!(echo(0).len(), 0);
+        for in_tokio in [false, true] {
+            assert_eq!(echo(5, in_tokio).len(), 5);
+            assert_eq!(echo(0, in_tokio).len(), 0);
+        }
     }
 
     #[test]
@@ -273,6 +313,7 @@ mod tests {
     fn what_the_other_side_does_not_take_is_kept_in_order() {
         // More than all socket buffers on the way: the origin answers only after the end, and the client
         // reads only after it has sent everything.
-        echo(BUFFER * 300);
+        echo(BUFFER * 300, false);
+        echo(BUFFER * 300, true);
     }
 }

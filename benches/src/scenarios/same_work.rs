@@ -54,7 +54,7 @@ fn added_by(peer: PeerName) -> Vec<&'static str> {
     match peer {
         PeerName::Envoy => [[ENVOY_ADDS].as_slice(), &ADDED].concat(),
         PeerName::Haproxy | PeerName::Weft => ADDED.to_vec(),
-        PeerName::Relay => Vec::new(),
+        PeerName::Relay | PeerName::RelayInTokio | PeerName::RelayTokio => Vec::new(),
     }
 }
 
