@@ -28,7 +28,12 @@ pub struct DatapathConfig {
     pub rule_priority: u32,
     /// How programs are attached to devices.
     pub attachment: Attachment,
+    /// Where container runtimes keep the results of CNI plug-ins; need not be there.
+    pub cni_results: PathBuf,
 }
+
+/// Where libcni keeps results by default.
+pub const CNI_RESULTS: &str = "/var/lib/cni/results";
 
 /// How programs are attached to devices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,6 +109,7 @@ impl DatapathConfig {
             table: 3077,
             rule_priority: 90,
             attachment: Attachment::default(),
+            cni_results: CNI_RESULTS.into(),
         }
     }
 

@@ -16,7 +16,7 @@ use weft_ebpf_common::{
         METRIC_REDIRECT, METRICS, Metric, ServiceCounters, metric_of,
     },
 };
-use weft_ir::{Direction, Snapshot};
+use weft_ir::{Direction, ObjectName, Snapshot};
 use weft_policy::{PolicySet, capture::Services};
 
 use crate::{
@@ -103,6 +103,19 @@ pub struct Applied {
     /// theirs is redirected or held to policy yet. [`Datapath::changed`] tells when it is worth another
     /// look.
     pub unattached: Vec<IpAddr>,
+    /// Workloads behind a bridge of which it is not known behind which port: these are closed.
+    pub ownerless: Vec<Ownerless>,
+}
+
+/// An address behind a bridge of which it is not known behind which port it is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ownerless {
+    /// Whose it should be.
+    pub pod: ObjectName,
+    /// The address.
+    pub address: IpAddr,
+    /// The names of the ports behind which somebody has it: none, or several that claim it.
+    pub claimed_by: Vec<String>,
 }
 
 /// Counters, summed over the CPUs.
@@ -248,7 +261,12 @@ impl Datapath {
     pub async fn refresh(&mut self) -> Result<Applied, DatapathError> {
         let mut desired = self.desired.clone();
         if desired.revision() == 0 {
-            return Ok(Applied { revision: 0, changes: Changes::default(), unattached: Vec::new() });
+            return Ok(Applied {
+                revision: 0,
+                changes: Changes::default(),
+                unattached: Vec::new(),
+                ownerless: Vec::new(),
+            });
         }
         let done = self.bring(&mut desired, true).await;
         self.desired = desired;

@@ -31,10 +31,10 @@ pub enum DeviceHook {
     FromPod,
     /// What is sent to a pod.
     ToPod,
-    /// What a port of a bridge sends of which it is not known whose it is.
-    FromPort,
-    /// What is sent to such a port.
-    ToPort,
+    /// What a pod sends of which it is not known which one it is.
+    FromUnowned,
+    /// What is sent to such a pod.
+    ToUnowned,
     /// What comes through devices of the node behind which pods may be.
     FromNetdev,
     /// What comes from everywhere else.
@@ -48,8 +48,8 @@ impl DeviceHook {
     pub const ALL: [DeviceHook; 7] = [
         DeviceHook::FromPod,
         DeviceHook::ToPod,
-        DeviceHook::FromPort,
-        DeviceHook::ToPort,
+        DeviceHook::FromUnowned,
+        DeviceHook::ToUnowned,
         DeviceHook::FromNetdev,
         DeviceHook::FromUplink,
         DeviceHook::Bounced,
@@ -60,8 +60,8 @@ impl DeviceHook {
         match self {
             DeviceHook::FromPod => "from_pod",
             DeviceHook::ToPod => "to_pod",
-            DeviceHook::FromPort => "from_port",
-            DeviceHook::ToPort => "to_port",
+            DeviceHook::FromUnowned => "from_unowned",
+            DeviceHook::ToUnowned => "to_unowned",
             DeviceHook::FromNetdev => "from_netdev",
             DeviceHook::FromUplink => "from_uplink",
             DeviceHook::Bounced => "bounced",
@@ -73,8 +73,8 @@ impl DeviceHook {
         match self {
             DeviceHook::FromPod => 0,
             DeviceHook::ToPod => 1,
-            DeviceHook::FromPort => 2,
-            DeviceHook::ToPort => 3,
+            DeviceHook::FromUnowned => 2,
+            DeviceHook::ToUnowned => 3,
             DeviceHook::FromNetdev => 4,
             DeviceHook::Bounced => 5,
             DeviceHook::FromUplink => 6,
@@ -84,7 +84,7 @@ impl DeviceHook {
     /// Which packets of the device it sees.
     pub(crate) fn side(self) -> Side {
         match self {
-            DeviceHook::ToPod | DeviceHook::ToPort => Side::Egress,
+            DeviceHook::ToPod | DeviceHook::ToUnowned => Side::Egress,
             _ => Side::Ingress,
         }
     }

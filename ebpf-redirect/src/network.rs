@@ -13,8 +13,7 @@ use futures_util::{TryStreamExt, stream::BoxStream};
 use netlink_packet_route::{
     AddressFamily,
     address::{AddressAttribute, AddressScope},
-    neighbour::NeighbourFlags,
-    route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteScope, RouteType},
+    route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType},
     rule::{RuleAction, RuleAttribute, RuleMessage},
 };
 use rtnetlink::{Handle, IpVersion, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
@@ -22,16 +21,18 @@ use rtnetlink::{Handle, IpVersion, LinkMessageBuilder, LinkUnspec, LinkVeth, Rou
 use crate::{
     config::{DEVICE, DEVICE_PEER, DatapathConfig},
     desired::Desired,
-    sync::Place,
 };
 
-mod bridge;
+mod cni;
 mod links;
+mod namespaces;
+mod owners;
+mod places;
 mod sysctl;
 mod watch;
 
-use bridge::BridgeTables;
 pub(crate) use links::{Kind, Link};
+pub(crate) use places::{Found, Look};
 pub(crate) use sysctl::WRITTEN as WRITTEN_SYSCTLS;
 
 /// Who made our routes, as `ip route show proto 77` shows it.
@@ -77,16 +78,11 @@ fn file(path: &Path) -> impl FnOnce(io::Error) -> NetworkError + '_ {
     |source| NetworkError::File { path: path.to_owned(), source }
 }
 
-/// Where a route leads.
-struct Way {
-    device: u32,
-    /// The route is to this address alone, as CNIs that route make them.
-    host_route: bool,
-}
-
 /// A connection to the kernel's network configuration.
 pub(crate) struct Network {
     handle: Handle,
+    /// For questions about other namespaces, which the kernel answers only to who asks strictly.
+    strict: Handle,
     changes: BoxStream<'static, ()>,
 }
 
@@ -112,101 +108,6 @@ impl Network {
             }
         }
         Ok(addresses.into_iter().collect())
-    }
-
-    /// Finds the host-side devices of workloads. Addresses to which nothing leads are left out.
-    ///
-    /// SECURITY: `known` are the devices where they were before. Behind a bridge an address stays where
-    /// it was as long as that port is there: what a bridge and the neighbour table learn is what any pod
-    /// may claim.
-    ///
-    /// # Errors
-    /// Those of the netlink requests.
-    pub(crate) async fn places(
-        &self,
-        addresses: impl Iterator<Item = IpAddr>,
-        links: &BTreeMap<u32, Link>,
-        known: &BTreeMap<IpAddr, u32>,
-    ) -> Result<BTreeMap<IpAddr, Place>, NetworkError> {
-        let mut places = BTreeMap::new();
-        let mut learned = None;
-        for address in addresses {
-            let Some(way) = self.way(address).await? else { continue };
-            let Some(link) = links.get(&way.device) else { continue };
-            if link.kind == Kind::Bridge {
-                let is_port =
-                    |port: &u32| links.get(port).is_some_and(|link| link.controller == Some(way.device));
-                let before = known.get(&address).copied().filter(is_port);
-                if before.is_none() && learned.is_none() {
-                    learned = Some(self.bridge_tables().await?);
-                }
-                let now = || learned.as_ref()?.port(way.device, address).filter(is_port);
-                let port = before.or_else(now);
-                places.insert(address, Place { ifindex: port.unwrap_or(0), bridge: Some(way.device) });
-                if port.is_none() {
-                    // The bridge has not seen it yet: ask, and its answer is a change to look at.
-                    self.resolve(way.device, address).await;
-                }
-            } else if way.host_route && !link.loopback && link.name != DEVICE && link.name != DEVICE_PEER {
-                places.insert(address, Place { ifindex: way.device, bridge: link.controller });
-            }
-        }
-        Ok(places)
-    }
-
-    /// Where the route to an address leads, if it leads to a neighbour: what lies behind a gateway, such
-    /// as that of the default route, is no workload of this node.
-    async fn way(&self, address: IpAddr) -> Result<Option<Way>, NetworkError> {
-        let length = if address.is_ipv4() { 32 } else { 128 };
-        let mut message = RouteMessageBuilder::<IpAddr>::new()
-            .destination_prefix(address, length)
-            .map_err(|_mixed| NetworkError::Route(address))?
-            .build();
-        // The entry of the table, with its prefix, not the cached answer for the address.
-        message.header.flags |= RouteFlags::FibMatch;
-        let mut found = self.handle.route().get(message).execute();
-        // No route is an answer, not a failure.
-        let Ok(Some(route)) = found.try_next().await else { return Ok(None) };
-        if route.header.kind != RouteType::Unicast {
-            return Ok(None);
-        }
-        let mut device = None;
-        for attribute in &route.attributes {
-            match attribute {
-                RouteAttribute::Oif(index) => device = Some(*index),
-                RouteAttribute::Gateway(_) | RouteAttribute::Via(_) | RouteAttribute::MultiPath(_) => {
-                    return Ok(None);
-                }
-                _ => {}
-            }
-        }
-        let host_route = route.header.destination_prefix_length == length;
-        Ok(device.map(|device| Way { device, host_route }))
-    }
-
-    async fn bridge_tables(&self) -> Result<BridgeTables, NetworkError> {
-        let mut tables = BridgeTables::default();
-        for family in [AddressFamily::Inet, AddressFamily::Inet6, AddressFamily::Bridge] {
-            let mut found = self.handle.neighbours().get().set_address_family(family).execute();
-            while let Some(message) = found.try_next().await.map_err(netlink("list of neighbours"))? {
-                tables.add(&message);
-            }
-        }
-        Ok(tables)
-    }
-
-    /// Makes the kernel ask for the MAC address of a neighbour.
-    async fn resolve(&self, ifindex: u32, address: IpAddr) {
-        let request = self
-            .handle
-            .neighbours()
-            .add(ifindex, address)
-            .state(netlink_packet_route::neighbour::NeighbourState::None)
-            .flags(NeighbourFlags::Use)
-            .replace();
-        if let Err(error) = request.execute().await {
-            tracing::debug!(dst.addr = %address, %error, "neighbour could not be asked for");
-        }
     }
 
     /// Makes our device, the rule and the table behind it; what is there already stays.

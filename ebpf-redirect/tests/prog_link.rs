@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What pods say on their link, and the ports of bridges of which it is not known whose they are. Needs
-//! root.
+//! What pods say on their link, and devices of which it is not known whose they are. Needs root.
 #![allow(clippy::unwrap_used, reason = "a test fails where something is missing")]
 
 use weft_ebpf_common::{
     Reason,
-    layout::{EGRESS, WORKLOAD_BRIDGED, Workload},
+    layout::{WORKLOAD_BRIDGED, Workload},
 };
 
 #[path = "support/bench.rs"]
@@ -35,7 +34,7 @@ fn advertisement(bench: &Bench, about: &str) -> Vec<u8> {
     bench.icmp(POD, PEER, (0, 136), 0, &[&[0; 4], target.octets().as_slice()].concat())
 }
 
-/// The pod is behind some port of a bridge, or behind another device than that of the test.
+/// The pod is behind a port of a bridge that is not known, or behind another device than that of the test.
 fn place(bench: &Bench, ifindex: u32) {
     let address = bench.address(POD);
     let workload = bench.maps.workloads.lookup(&address).unwrap().unwrap();
@@ -86,53 +85,93 @@ fn frames_that_no_policy_could_decide_about_leave_no_pod() {
 
 #[test]
 #[ignore = "needs root"]
-fn a_port_without_an_owner_decides_for_the_pod_that_may_be_behind_it() {
-    both(CLOSED, |bench| {
-        place(bench, 0);
-        bench.drops_for("from_port", &bench.tcp(POD, PEER, PORTS, SYN), Reason::PolicyDenied);
-        bench.drops_for("to_port", &bench.tcp(PEER, POD, PORTS, SYN), Reason::PolicyDenied);
-        let cut = bench.tcp(POD, PEER, PORTS, SYN)[..if bench.v6 { 58 } else { 38 }].to_vec();
-        bench.drops_for("from_port", &cut, Reason::InvalidPacket);
-        bench.rule(EGRESS, PEER_IDENTITY, TCP, 8080, 16, ALLOW);
-        bench.passes("from_port", &bench.tcp(POD, PEER, PORTS, SYN));
-        bench.passes("to_port", &bench.tcp(PEER, POD, BACK, SYN | ACK));
-        // It cannot be a port that is known to be somebody else's.
-        bench.drops_for("from_pod", &bench.tcp(POD, PEER, PORTS, SYN), Reason::InvalidSourceIp);
+fn a_device_without_an_owner_passes_nothing_in_anybodys_name() {
+    both(0, |bench| {
+        let cut = |frame: Vec<u8>| frame[..if bench.v6 { 58 } else { 38 }].to_vec();
+        for ifindex in [0, DEVICE] {
+            place(bench, ifindex);
+            for frame in [
+                bench.tcp(POD, PEER, PORTS, SYN),
+                bench.tcp(PEER, NODE, PORTS, ACK),
+                bench.udp(PEER, NODE, PORTS),
+                bench.echo(NODE, PEER, true),
+                bench.fragment(PEER, NODE),
+                bench.packet(PEER, NODE, 47, &[0; 8]),
+            ] {
+                bench.drops_for("from_unowned", &frame, Reason::UnknownOwner);
+            }
+            for frame in [bench.tcp(PEER, POD, PORTS, SYN), bench.udp(NODE, PEER, PORTS)] {
+                bench.drops_for("to_unowned", &frame, Reason::UnknownOwner);
+            }
+            bench.drops_for("from_unowned", &cut(bench.tcp(POD, PEER, PORTS, SYN)), Reason::InvalidPacket);
+            bench.drops_for("from_unowned", &arp([10, 244, 9, 1]), Reason::InvalidSourceIp);
+            bench.drops_for("from_unowned", &frame([0x81, 0], &[]), Reason::UnsupportedL3);
+            if bench.v6 {
+                let claim = advertisement(bench, "fd00:9::2");
+                bench.drops_for("from_unowned", &claim, Reason::UnknownOwner);
+            }
+        }
     });
 }
 
 #[test]
 #[ignore = "needs root"]
-fn a_port_without_an_owner_cannot_have_the_address_of_a_pod_that_is_elsewhere() {
+fn a_device_without_an_owner_cannot_have_the_address_of_a_pod_that_is_elsewhere() {
     both(CLOSED, |bench| {
         place(bench, 77);
-        bench.drops_for("from_port", &bench.tcp(POD, PEER, PORTS, SYN), Reason::InvalidSourceIp);
-        let run = bench.run("to_port", &bench.tcp(PEER, POD, PORTS, SYN), 0);
+        bench.drops_for("from_unowned", &bench.tcp(POD, PEER, PORTS, SYN), Reason::InvalidSourceIp);
+        // The bridge sends it to every port: it is no loss.
+        let run = bench.run("to_unowned", &bench.tcp(PEER, POD, PORTS, SYN), 0);
         assert_eq!((run.verdict, run.reason), (DROP, None));
-        if bench.v6 {
-            let claim = advertisement(bench, "fd00:9::2");
-            bench.drops_for("from_port", &claim, Reason::InvalidSourceIp);
-        } else {
-            bench.drops_for("from_port", &arp([10, 244, 9, 2]), Reason::InvalidSourceIp);
-        }
     });
+}
+
+/// A datagram between addresses that are not of the bench.
+fn datagram(from: &str, to: &str, ports: (u16, u16)) -> Vec<u8> {
+    let (from, to): (std::net::IpAddr, std::net::IpAddr) = (from.parse().unwrap(), to.parse().unwrap());
+    let bench_frame = |frame: &mut Vec<u8>| {
+        frame.extend(ports.0.to_be_bytes());
+        frame.extend(ports.1.to_be_bytes());
+        frame.extend([0, 8, 0, 0]);
+    };
+    let mut packet = match (from, to) {
+        (std::net::IpAddr::V4(from), std::net::IpAddr::V4(to)) => {
+            let header = [0x45, 0, 0, 28, 0, 0, 0, 0, 64, UDP, 0, 0];
+            [header.as_slice(), &from.octets(), &to.octets()].concat()
+        }
+        (std::net::IpAddr::V6(from), std::net::IpAddr::V6(to)) => {
+            let header = [0x60, 0, 0, 0, 0, 8, UDP, 64];
+            [header.as_slice(), &from.octets(), &to.octets()].concat()
+        }
+        _ => unreachable!("both are of one family"),
+    };
+    bench_frame(&mut packet);
+    frame(if from.is_ipv4() { [8, 0] } else { [0x86, 0xdd] }, &packet)
 }
 
 #[test]
 #[ignore = "needs root"]
-fn a_port_without_an_owner_leaves_what_is_no_pods_alone() {
-    both(CLOSED, |bench| {
-        let frames = [
-            bench.tcp(PEER, NODE, PORTS, SYN),
-            bench.udp(PEER, NODE, PORTS),
-            bench.fragment(PEER, NODE),
-            bench.tcp(PEER, NODE, PORTS, SYN)[..if bench.v6 { 58 } else { 38 }].to_vec(),
-            arp([10, 244, 7, 7]),
-            frame([0x81, 0], &[]),
-        ];
-        for frame in frames {
-            bench.passes("from_port", &frame);
-            bench.passes("to_port", &frame);
-        }
-    });
+fn a_device_without_an_owner_can_find_its_link_and_get_an_address() {
+    let bench = Bench::new(false, 0);
+    bench.passes("from_unowned", &arp([0; 4]));
+    bench.passes("to_unowned", &arp([10, 244, 9, 1]));
+    bench.passes("from_unowned", &datagram("0.0.0.0", "255.255.255.255", (68, 67)));
+    bench.passes("to_unowned", &datagram("10.244.9.1", "10.244.9.2", (67, 68)));
+    for other in [
+        datagram("10.244.9.2", "255.255.255.255", (68, 67)),
+        datagram("0.0.0.0", "10.244.9.1", (68, 53)),
+        datagram("fe80::2", "ff02::1:2", (546, 53)),
+        datagram("fd00:9::2", "ff02::1:2", (546, 547)),
+    ] {
+        bench.drops_for("from_unowned", &other, Reason::UnknownOwner);
+    }
+    let bench = Bench::new(true, 0);
+    bench.passes("from_unowned", &datagram("fe80::2", "ff02::1:2", (546, 547)));
+    bench.passes("to_unowned", &datagram("fe80::1", "fe80::2", (547, 546)));
+    let mut probe = bench.icmp(POD, PEER, (0, 135), 0, &[0; 20]);
+    bench.passes("to_unowned", &probe);
+    // Duplicate address detection: from nobody to all (RFC 4862 section 5.4.2).
+    probe[22..38].fill(0);
+    probe[38..54].copy_from_slice(&"ff02::1:ff00:2".parse::<std::net::Ipv6Addr>().unwrap().octets());
+    bench.passes("from_unowned", &probe);
 }

@@ -680,33 +680,6 @@ fn the_check_finds_all_that_is_wanted_and_leaves_nothing() {
     assert_eq!(std::fs::read_dir("/sys/fs/bpf").unwrap().count(), before);
 }
 
-/// A server pod with an HTTP rule behind a bridge that learns nothing.
-fn unlearned(shape: Shape) -> (Lab, State) {
-    let lab = Lab::new(shape, 2);
-    for pod in &lab.pods {
-        lab.node_sh(&format!("bridge link set dev {} learning off", pod.device));
-    }
-    let mut state = State::new(&lab.pods);
-    state.policy("server", 1, http_rule(), PolicyDirection::default());
-    (lab, state)
-}
-
-#[test]
-#[ignore = "needs root"]
-fn a_pod_whose_port_is_not_known_is_held_to_its_policy() {
-    let (lab, state) = unlearned(Shape::Bridged);
-    server(&lab.pods[1].namespace);
-    let running = Running::start(&lab, &state, || vec![proxy([None, None])]);
-    for (index, to) in both(TARGET, |family| lab.pods[1].addresses[family]).into_iter().enumerate() {
-        let client = lab.pods[0].addresses[index];
-        let answer = ask(&lab.pods[0].namespace, to, 10).unwrap();
-        assert_eq!(answer, format!("proxy {client} {to};server {client} 10"));
-        let denied = ask(&lab.pods[0].namespace, SocketAddr::new(to.ip(), TARGET + 1), 10).unwrap_err();
-        assert_eq!(denied.kind(), std::io::ErrorKind::TimedOut, "{denied}");
-    }
-    drop(running);
-}
-
 #[test]
 #[ignore = "needs root"]
 fn what_a_pod_claims_on_the_bridge_moves_no_address() {

@@ -10,4 +10,5 @@ pub(crate) mod kernel;
 pub(crate) mod link;
 pub(crate) mod networks;
 pub(crate) mod node;
+pub(crate) mod owners;
 pub(crate) mod plane;

@@ -197,7 +197,7 @@ pub struct ServiceCounters {
 pub struct Workload {
     /// Number of the workload in events.
     pub id: u32,
-    /// The host-side device that leads to it; 0 while it may be behind any port of a bridge.
+    /// The host-side device that leads to it; 0 while that is not known.
     pub ifindex: u32,
     /// Its identity.
     pub identity: u32,

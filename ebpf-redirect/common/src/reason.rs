@@ -122,6 +122,8 @@ reasons! {
     UnrelatedError = 276, hubble 142, http 0, "unrelated_error";
     /// The address is that of a service which has no such port.
     UnknownServicePort = 277, hubble 158, http 0, "unknown_service_port";
+    /// The pod's device is not known to be any pod's, or several claim the address.
+    UnknownOwner = 278, hubble 172, http 0, "unknown_owner";
 }
 
 impl core::fmt::Display for Reason {

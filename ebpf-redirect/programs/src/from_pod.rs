@@ -44,14 +44,14 @@ pub fn from_pod(ctx: TcContext) -> i32 {
 
 /// Drops what has no addresses that a flow event could name.
 #[inline(always)]
-fn refuse(skb: *mut __sk_buff, reason: Reason) -> i32 {
+pub(crate) fn refuse(skb: *mut __sk_buff, reason: Reason) -> i32 {
     event::count(reason as u16, METRIC_DROP, EGRESS, context::length(skb));
     TC_ACT_SHOT
 }
 
 /// A pod may ask who has an address, and say that it has its own.
 #[inline(always)]
-fn frame(skb: *mut __sk_buff) -> i32 {
+pub(crate) fn frame(skb: *mut __sk_buff) -> i32 {
     match packet::link(skb) {
         Link::Arp(sender) if sender.0[3] == 0 || owns(skb, &sender) => TC_ACT_UNSPEC,
         Link::Arp(_) => refuse(skb, Reason::InvalidSourceIp),
@@ -66,7 +66,7 @@ fn owns(skb: *mut __sk_buff, address: &Address) -> bool {
 
 /// Neighbour discovery. Pods are no routers, and have no addresses but their own.
 #[inline(always)]
-fn neighbour(skb: *mut __sk_buff, packet: &Packet) -> i32 {
+pub(crate) fn neighbour(skb: *mut __sk_buff, packet: &Packet) -> i32 {
     match packet.icmp {
         ROUTER_ADVERTISEMENT | NEXT_HOP => drop(Reason::UnsupportedL3),
         NEIGHBOUR_ADVERTISEMENT if !link_local(&packet.destination) && !owns(skb, &packet.destination) => {
@@ -89,7 +89,7 @@ fn pass(packet: &Packet) -> i32 {
 
 /// `fe80::/10` or unspecified: what a pod uses on its link before and beside its address.
 #[inline(always)]
-fn link_local(address: &Address) -> bool {
+pub(crate) fn link_local(address: &Address) -> bool {
     address.0[0] & 0xffc0_0000_u32.to_be() == 0xfe80_0000_u32.to_be() || address.0 == [0; 4]
 }
 
@@ -98,9 +98,15 @@ fn link_scope(address: &Address) -> bool {
     link_local(address) || address.0[0] & 0xff0f_0000_u32.to_be() == 0xff02_0000_u32.to_be()
 }
 
+/// What a pod says to its link only, from no address that a policy could know.
+#[inline(always)]
+pub(crate) fn is_on_link(packet: &Packet) -> bool {
+    link_local(&packet.sender) && link_scope(&packet.receiver) && packet.kind == KIND_LINK
+}
+
 #[inline(always)]
 fn decide(skb: *mut __sk_buff, packet: &mut Packet, config: &Config) -> i32 {
-    if link_local(&packet.sender) && link_scope(&packet.receiver) && packet.kind == KIND_LINK {
+    if is_on_link(packet) {
         return neighbour(skb, packet);
     }
     let Some(workload) = maps::workload(&packet.sender) else {

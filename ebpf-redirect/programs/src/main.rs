@@ -2,8 +2,8 @@
 //! The kernel programs: one hook per file, over shared modules.
 //!
 //! Read `header` and `packet` first, then `fragment`, `maps`, `connection`, `tcp`, `share`, `icmp`, `policy`
-//! `proxy` and `answer`, then the hooks: `from_pod`, `to_pod`, `port`, `from_netdev`, `from_uplink`, `bounced`,
-//! and the sockets' `connect`, `datagram`, `bind`.
+//! `proxy` and `answer`, then the hooks: `from_pod`, `to_pod`, `unowned`, `from_netdev`, `from_uplink`,
+//! `bounced`, and the sockets' `connect`, `datagram`, `bind`.
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
@@ -25,12 +25,12 @@ mod icmp;
 mod maps;
 mod packet;
 mod policy;
-mod port;
 mod proxy;
 mod service;
 mod share;
 mod tcp;
 mod to_pod;
+mod unowned;
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {

@@ -8,13 +8,13 @@ use std::{
 
 use imbl::ordset::DiffItem;
 
-use super::{Applied, Datapath, DatapathError, roles};
+use super::{Applied, Datapath, DatapathError, Ownerless, roles};
 use crate::{
     desired::{Desired, DesiredWorkload},
     error::LoadError,
     firewall::{self, Exempt},
     hook::DeviceHook,
-    network::Link,
+    network::{Found, Link, Look},
     sync::{Known, Place, synchronise},
 };
 
@@ -25,7 +25,7 @@ pub(super) struct Devices {
     /// The addresses of the node's own.
     own: Vec<IpAddr>,
     /// Where workloads hang.
-    places: BTreeMap<IpAddr, Place>,
+    found: Found,
 }
 
 impl Devices {
@@ -33,10 +33,33 @@ impl Devices {
     fn hold(&self, last: Option<&Desired>, desired: &Desired) -> bool {
         let Some(last) = last else { return false };
         let same = |(ip, workload): (&IpAddr, &DesiredWorkload)| {
-            self.places.contains_key(ip)
+            self.found.places.contains_key(ip)
                 && last.workloads.get(ip).is_some_and(|known| known.name == workload.name)
         };
         desired.workloads.len() == last.workloads.len() && desired.workloads.iter().all(same)
+    }
+
+    /// The ports behind which workloads were found that are still the same ones.
+    fn sure(&self, last: &Desired, desired: &Desired) -> BTreeMap<IpAddr, u32> {
+        let name = |tables: &Desired, ip: &IpAddr| Some(tables.workloads.get(ip)?.name.clone());
+        let known = self.found.places.iter().filter(|(_, place)| place.ifindex != 0);
+        let same = known.filter(|(ip, _)| name(last, ip).is_some() && name(last, ip) == name(desired, ip));
+        same.map(|(ip, place)| (*ip, place.ifindex)).collect()
+    }
+
+    fn ownerless(&self, desired: &Desired) -> Vec<Ownerless> {
+        let name =
+            |port: &u32| self.links.get(port).map_or_else(|| port.to_string(), |link| link.name.clone());
+        let open = self.found.places.iter().filter(|(_, place)| place.ifindex == 0);
+        let told = open.filter_map(|(address, _)| {
+            let claimed = self.found.claimed.get(address);
+            Some(Ownerless {
+                pod: desired.workloads.get(address)?.name.clone(),
+                address: *address,
+                claimed_by: claimed.map(|ports| ports.iter().map(name).collect()).unwrap_or_default(),
+            })
+        });
+        told.collect()
     }
 }
 
@@ -70,7 +93,12 @@ impl Datapath {
         };
         let (devices, moved) = match seen {
             Some(devices) if !look && devices.hold(last.as_ref(), desired) => (devices, false),
-            _ => (self.find_devices(desired, &known).await?, true),
+            seen => {
+                let sure = last.as_ref().zip(seen.as_ref());
+                let sure = sure.map(|(last, seen)| seen.sure(last, desired)).unwrap_or_default();
+                let before = if last.is_none() { known.devices().collect() } else { BTreeMap::new() };
+                (self.find_devices(desired, sure, before).await?, true)
+            }
         };
         desired.set_device_addresses(&devices.own);
         self.exempt(last.as_ref(), desired).await?;
@@ -79,23 +107,36 @@ impl Datapath {
             _ => self.network.route_kept(desired, &devices.own).await?,
         }
         let mut known = known;
-        let changes = synchronise(&self.maps, &mut known, last.as_ref(), desired, &devices.places)?;
+        let changes = synchronise(&self.maps, &mut known, last.as_ref(), desired, &devices.found.places)?;
         self.numbers = known.service_numbers().clone();
         if moved {
-            self.attach_devices(&devices.links, &devices.places)?;
+            self.attach_devices(&devices.links, &devices.found.places)?;
         }
-        let unattached = desired.workloads.keys().filter(|ip| !devices.places.contains_key(ip)).copied();
-        let applied = Applied { revision: desired.revision(), changes, unattached: unattached.collect() };
+        let unattached =
+            desired.workloads.keys().filter(|ip| !devices.found.places.contains_key(ip)).copied();
+        let applied = Applied {
+            revision: desired.revision(),
+            changes,
+            unattached: unattached.collect(),
+            ownerless: devices.ownerless(desired),
+        };
         self.brought = Some(Brought { known, tables: desired.clone(), devices });
         Ok(applied)
     }
 
-    async fn find_devices(&self, desired: &Desired, known: &Known) -> Result<Devices, DatapathError> {
+    async fn find_devices(
+        &self,
+        desired: &Desired,
+        sure: BTreeMap<IpAddr, u32>,
+        before: BTreeMap<IpAddr, u32>,
+    ) -> Result<Devices, DatapathError> {
         let links = self.network.links().await?;
         let own = self.network.addresses().await?;
-        let before = known.devices().collect();
-        let places = self.network.places(desired.workloads.keys().copied(), &links, &before).await?;
-        Ok(Devices { links, own, places })
+        let workloads =
+            desired.workloads.iter().map(|(address, workload)| (*address, &workload.name)).collect();
+        let results = &self.config.cni_results;
+        let found = self.network.find(&Look { workloads, links: &links, sure, before, results }).await?;
+        Ok(Devices { links, own, found })
     }
 
     /// The firewall's table: only its elements where nothing but kept ports changed.

@@ -29,8 +29,8 @@ pub(super) fn hooks(
             &[]
         } else if pods.contains(index) {
             &[DeviceHook::FromPod, DeviceHook::ToPod]
-        } else if is_port(link) {
-            &[DeviceHook::FromPort, DeviceHook::ToPort]
+        } else if is_port(link) && link.kind == Kind::Veth {
+            &[DeviceHook::FromUnowned, DeviceHook::ToUnowned]
         } else if matches!(link.kind, Kind::Bridge | Kind::Inside) {
             &[DeviceHook::FromNetdev]
         } else {

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use rtnetlink::{MulticastGroup, new_multicast_connection};
+use rtnetlink::{MulticastGroup, new_connection_with_strict_check, new_multicast_connection};
 
 use super::{Network, NetworkError};
 
@@ -31,7 +31,9 @@ impl Network {
         let (connection, handle, messages) =
             new_multicast_connection(&groups).map_err(NetworkError::Socket)?;
         tokio::spawn(connection);
-        Ok(Network { handle, changes: messages.map(|_| ()).boxed() })
+        let (connection, strict, _none) = new_connection_with_strict_check().map_err(NetworkError::Socket)?;
+        tokio::spawn(connection);
+        Ok(Network { handle, strict, changes: messages.map(|_| ()).boxed() })
     }
 
     /// Waits until something changed, and then until it is quiet. Cancel safe: nothing is lost but

@@ -21,9 +21,9 @@ use std::{
 use weft_ebpf_redirect::{Applied, Attachment, Counters, Datapath, DatapathConfig, Events, KernelEvent};
 use weft_ir::{
     AppProtocol, Endpoint, EndpointPort, Endpoints, Identity, IdentityNumber, MeshDefaults, Node, ObjectName,
-    PathMatch, Policy, PolicyDirection, PolicyKind, PolicyRule, Protocol, Resource, Route, RouteAction,
-    RouteKind, RouteMatch, RouteParent, RouteTimeouts, Selector, Service, ServicePort, Snapshot, Tier,
-    Workload,
+    PathMatch, Policy, PolicyDirection, PolicyKind, PolicyRule, Protocol, Resource, ResourceKey, Route,
+    RouteAction, RouteKind, RouteMatch, RouteParent, RouteTimeouts, Selector, Service, ServicePort, Snapshot,
+    Tier, Workload,
 };
 use weft_policy::{PolicySet, capture::Services};
 
@@ -107,6 +107,7 @@ impl Lab {
         if env!("CARGO_CRATE_NAME").ends_with("clsact") {
             config.attachment = Attachment::Clsact;
         }
+        config.cni_results = directory.path().join("cni");
         let mut lab =
             Lab { node: node.clone(), pods: Vec::new(), config, id, directory, namespaces: vec![node] };
         lab.uplink();
@@ -126,6 +127,20 @@ impl Lab {
     pub(crate) fn node_sh(&self, line: &str) {
         let node = &self.node;
         sh(&format!("ip netns exec {node} sh -ec '{line}'"));
+    }
+
+    /// Writes what the bridge plug-in would have answered for a pod, as libcni keeps it.
+    pub(crate) fn cni_result(&self, name: &ObjectName, pod: &Pod) {
+        let [v4, v6] = pod.addresses;
+        let text = format!(
+            r#"{{"kind":"cniCacheV1","containerId":"c","config":"e30=","ifName":"eth0","networkName":"n","cniArgs":
+            [["K8S_POD_NAMESPACE","{}"],["K8S_POD_NAME","{}"]],"result":{{"cniVersion":"1.0.0","interfaces":
+            [{{"name":"br0"}},{{"name":"{}"}},{{"name":"eth0","sandbox":"/run/netns/{}"}}],
+            "ips":[{{"address":"{v4}/24"}},{{"address":"{v6}/64"}}]}}}}"#,
+            name.namespace, name.name, pod.device, pod.namespace
+        );
+        std::fs::create_dir_all(&self.config.cni_results).unwrap();
+        std::fs::write(self.config.cni_results.join(&*name.name), text).unwrap();
     }
 
     /// Another machine on the node's uplink.
@@ -205,6 +220,20 @@ pub(crate) struct State {
     snapshot: Snapshot,
 }
 
+/// The workload that a pod is.
+pub(crate) fn workload(index: u32, pod: &Pod) -> Workload {
+    Workload {
+        name: ObjectName::new("shop", &format!("pod{index}")),
+        node: "one".into(),
+        addresses: pod.addresses.to_vec(),
+        identity: IdentityNumber(identity_of(index)),
+        service_account: "default".into(),
+        host_network: false,
+        owner: "".into(),
+        ports: vec![],
+    }
+}
+
 /// Addresses of the service with a route.
 pub(crate) const VIP: [&str; 2] = ["10.96.0.10", "fd00:96::10"];
 /// Identity of pod `index`.
@@ -232,16 +261,7 @@ impl State {
                 ("k8s:io.kubernetes.pod.namespace".into(), "shop".into()),
             ];
             state.add(Resource::Identity(Identity { number, labels: BTreeMap::from(labels) }));
-            state.add(Resource::Workload(Workload {
-                name: ObjectName::new("shop", &format!("pod{index}")),
-                node: "one".into(),
-                addresses: pod.addresses.to_vec(),
-                identity: number,
-                service_account: "default".into(),
-                host_network: false,
-                owner: "".into(),
-                ports: vec![],
-            }));
+            state.add(Resource::Workload(workload(index, pod)));
         }
         state
     }
@@ -250,6 +270,12 @@ impl State {
     pub(crate) fn add(&mut self, resource: Resource) {
         self.snapshot.revision += 1;
         self.snapshot.insert(resource);
+    }
+
+    /// Removes a resource.
+    pub(crate) fn remove(&mut self, key: &ResourceKey) {
+        self.snapshot.revision += 1;
+        self.snapshot.resources.remove(key);
     }
 
     /// A service on `addresses`, port 80, in front of `backends` on port `target`.

@@ -6,7 +6,6 @@
 //! meets workers that know why.
 
 use std::{
-    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -25,6 +24,7 @@ use crate::{
     control::{
         kernel::{self, CounterQuestions},
         networks,
+        owners::{self, Unowned},
         plane::{Plane, WorkerGone},
     },
     ir_client::AckHandle,
@@ -64,8 +64,8 @@ pub(crate) struct Kernel {
     pub(crate) pending: Option<Arc<Commit>>,
     /// The kernel knows the workers' sockets.
     pub(crate) listening: bool,
-    /// Addresses of pods to which no device leads.
-    pub(crate) unattached: Vec<IpAddr>,
+    /// Where it is told which pods and devices do not belong to each other yet.
+    pub(crate) unowned: watch::Sender<Unowned>,
 }
 
 impl Applier {
@@ -161,7 +161,7 @@ impl Applier {
         let Some(kernel) = &mut self.kernel else { return Ok(()) };
         match event {
             KernelChange::Devices => match kernel.datapath.refresh().await {
-                Ok(applied) => kernel.note_unattached(applied.unattached),
+                Ok(applied) => owners::note(&kernel.unowned, Unowned::of(&applied)),
                 Err(error) => kernel.note_failure(&error),
             },
             KernelChange::Question(reply) => match kernel.datapath.counters() {
@@ -177,7 +177,7 @@ impl Applier {
         let state = Arc::clone(self.plane.state());
         let Some(kernel) = &mut self.kernel else { return };
         kernel::report_expired(&mut kernel.datapath, &state, &kernel.ring);
-        let Some(commit) = kernel.pending.clone() else { return };
+        let Some(commit) = kernel.pending.clone() else { return kernel.look_again().await };
         if kernel.apply(&commit, state, self.plane.captured()).await {
             let rejected = self.plane.rejected().to_vec();
             self.acknowledge(&commit, rejected).await;
@@ -219,7 +219,7 @@ impl Kernel {
             Ok(applied) => {
                 self.pending = None;
                 self.ready.ready();
-                self.note_unattached(applied.unattached);
+                owners::note(&self.unowned, Unowned::of(&applied));
                 true
             }
             Err(error) => {
@@ -230,17 +230,20 @@ impl Kernel {
         }
     }
 
+    /// What happens inside of pods' namespaces, and the results of CNI plug-ins, give no notice.
+    async fn look_again(&mut self) {
+        if !self.unowned.borrow().is_open() {
+            return;
+        }
+        match self.datapath.refresh().await {
+            Ok(applied) => owners::note(&self.unowned, Unowned::of(&applied)),
+            Err(error) => self.note_failure(&error),
+        }
+    }
+
     fn note_failure(&self, error: &weft_ebpf_redirect::DatapathError) {
         let error = chain(error);
         tracing::error!(error, "the kernel could not be brought to the state, trying again");
         self.ready.not_ready(&error);
-    }
-
-    /// Every change of a device makes another look; what it finds is told once.
-    fn note_unattached(&mut self, addresses: Vec<IpAddr>) {
-        if self.unattached != addresses && !addresses.is_empty() {
-            tracing::warn!(?addresses, "no device leads to these pods yet");
-        }
-        self.unattached = addresses;
     }
 }

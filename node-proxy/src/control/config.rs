@@ -12,7 +12,7 @@ use std::{
 use clap::Parser;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use weft_ebpf_redirect::Attachment;
+use weft_ebpf_redirect::{Attachment, CNI_RESULTS};
 use weft_flow_export::DEFAULT_CAPACITY;
 use weft_runtime::{
     admin::{AdminAddress, AdminAddressError},
@@ -75,6 +75,9 @@ pub struct RawConfig {
     /// auto].
     #[arg(long, value_name = "auto|tcx|clsact")]
     attachment: Option<Attachment>,
+    /// Where the container runtime keeps the results of CNI plug-ins [default: /var/lib/cni/results].
+    #[arg(long, value_name = "DIR")]
+    cni_results: Option<PathBuf>,
     /// Where the admin endpoint listens [default: unix:/run/weft/node.sock].
     #[arg(long, value_name = "unix:PATH|ADDR:PORT")]
     admin: Option<String>,
@@ -141,6 +144,8 @@ pub(crate) struct KernelConfig {
     pub(crate) bpffs: PathBuf,
     /// How programs are attached to devices.
     pub(crate) attachment: Attachment,
+    /// Where the results of CNI plug-ins are.
+    pub(crate) cni_results: PathBuf,
 }
 
 /// Why the settings cannot be used.
@@ -211,6 +216,7 @@ impl RawConfig {
             cgroup: self.cgroup.or(file.cgroup),
             bpffs: self.bpffs.or(file.bpffs),
             attachment: self.attachment.or(file.attachment),
+            cni_results: self.cni_results.or(file.cni_results),
             admin: self.admin.or(file.admin),
             no_redirect: self.no_redirect.or(file.no_redirect),
             listen_address: match self.listen_address.is_empty() {
@@ -250,6 +256,7 @@ impl RawConfig {
             cgroup: self.cgroup.clone(),
             bpffs: self.bpffs.clone().unwrap_or_else(|| BPFFS.into()),
             attachment: self.attachment.unwrap_or_default(),
+            cni_results: self.cni_results.clone().unwrap_or_else(|| CNI_RESULTS.into()),
         }
     }
 

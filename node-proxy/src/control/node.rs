@@ -35,6 +35,7 @@ use crate::{
         kernel::{self, CounterQuestions, KernelCounters},
         link::{LinkMetrics, attention, describe},
         networks::{self, NetworkMetrics},
+        owners::{OwnerMetrics, Unowned},
         plane::{Plane, PlaneConfig, Redirect, WorkerGone},
     },
     ir_client::{IrClient, IrClientConfig, IrClientError, LinkStatus},
@@ -150,7 +151,8 @@ pub async fn run(config: Config) -> Result<(), NodeError> {
     let admin = AdminServer::bind(&config.admin).await?;
     let (admin_drain, admin_watch) = drain::channel();
     let guess = watch::Sender::new(None);
-    let watched = Watched { link: client.link(), guess: guess.subscribe() };
+    let unowned = kernel.as_ref().map(|kernel| kernel.unowned.subscribe());
+    let watched = Watched { link: client.link(), guess: guess.subscribe(), unowned };
     let routes = admin_routes(&config, &readiness, &plane, &ring, counters, watched);
     tasks.critical("admin endpoint", admin.serve(routes, admin_watch));
     tracing::info!(node = %config.node, workers = config.workers, admin = %config.admin, "started");
@@ -234,7 +236,7 @@ async fn start_kernel(
         ring: ring.clone(),
         pending: None,
         listening: false,
-        unattached: Vec::new(),
+        unowned: watch::Sender::default(),
     })
 }
 
@@ -242,6 +244,8 @@ async fn start_kernel(
 struct Watched {
     link: watch::Receiver<LinkStatus>,
     guess: watch::Receiver<Option<Guess>>,
+    /// Nothing where nothing is redirected.
+    unowned: Option<watch::Receiver<Unowned>>,
 }
 
 impl Watched {
@@ -249,6 +253,7 @@ impl Watched {
     fn attention(&self) -> Vec<String> {
         let mut lines = attention(&self.link.borrow(), SystemTime::now());
         lines.extend(self.guess.borrow().as_ref().map(networks::describe));
+        lines.extend(self.unowned.iter().flat_map(|unowned| unowned.borrow().describe()));
         lines
     }
 }
@@ -269,6 +274,9 @@ fn admin_routes(
     let kernel = config.kernel.is_some();
     if kernel {
         registry.register_collector(Box::new(KernelMetrics::new(counters.clone())));
+    }
+    if let Some(unowned) = &watched.unowned {
+        registry.register_collector(Box::new(OwnerMetrics(unowned.clone())));
     }
     let registry = Arc::new(registry);
     let (config, ring) = (config.clone(), ring.clone());

@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Which pod is behind which port of a bridge. Needs root.
+#![allow(clippy::unwrap_used, reason = "a test fails where something is missing")]
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::mpsc,
+    time::Duration,
+};
+
+use weft_ebpf_common::Reason;
+use weft_ebpf_redirect::KernelEventKind;
+use weft_ir::{ObjectName, PolicyDirection, Resource, ResourceKey};
+
+#[path = "support/lab.rs"]
+mod lab;
+
+use lab::{Lab, PATIENCE, Pod, Running, Shape, State, inside, only, sh};
+
+const PORT: u16 = 5353;
+/// How long something that must not come is waited for.
+const ABSENCE: Duration = Duration::from_millis(300);
+
+/// Who sends datagrams to a port of the machine on the uplink.
+struct Listener(mpsc::Receiver<IpAddr>);
+
+impl Listener {
+    fn start(namespace: &str) -> Listener {
+        let ((ready, wait), (from, received)) = (mpsc::channel(), mpsc::channel());
+        inside(namespace, move || {
+            let socket = std::net::UdpSocket::bind(("::", PORT)).unwrap();
+            ready.send(()).unwrap();
+            socket.set_read_timeout(Some(4 * PATIENCE)).unwrap();
+            while let Ok((_, sender)) = socket.recv_from(&mut [0; 64]) {
+                let _gone = from.send(sender.ip().to_canonical());
+            }
+        });
+        wait.recv_timeout(PATIENCE).unwrap();
+        Listener(received)
+    }
+
+    fn hears(&self, from: IpAddr) -> bool {
+        while let Ok(heard) = self.0.recv_timeout(ABSENCE) {
+            if heard == from {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// Sends datagrams from an address until somebody could have heard them.
+fn speak(namespace: &str, from: IpAddr) {
+    let to: IpAddr = if from.is_ipv4() { "172.30.9.2" } else { "fd00:30::2" }.parse().unwrap();
+    let spoken = inside(namespace, move || {
+        let socket = std::net::UdpSocket::bind((from, 0)).unwrap();
+        for _ in 0..3 {
+            let _sent = socket.send_to(b"x", SocketAddr::new(to, PORT));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    });
+    spoken.join().unwrap();
+}
+
+/// Gives a pod's namespace addresses, beside its own or instead. It need not ask who its router is.
+fn take(lab: &Lab, pod: &Pod, addresses: [IpAddr; 2], instead: bool) {
+    let (name, [v4, v6]) = (&pod.namespace, addresses);
+    if instead {
+        sh(&format!("ip -n {name} addr flush dev eth0 scope global"));
+    }
+    sh(&format!(
+        "ip -n {name} addr add {v4}/24 dev eth0; ip -n {name} -6 addr add {v6}/64 dev eth0 nodad
+         ip -n {name} route replace default via 10.244.9.1; ip -n {name} -6 route replace default via fd00:9::1"
+    ));
+    knows_router(lab, pod);
+}
+
+fn knows_router(lab: &Lab, pod: &Pod) {
+    let (name, node) = (&pod.namespace, &lab.node);
+    sh(&format!(
+        "mac=$(ip netns exec {node} cat /sys/class/net/br0/address)
+         for router in 10.244.9.1 fd00:9::1; do ip -n {name} neigh replace $router lladdr $mac dev eth0; done"
+    ));
+}
+
+fn told(running: &Running, reason: Reason, from: IpAddr) -> bool {
+    running.events().into_iter().any(|event| {
+        matches!(event.kind, KernelEventKind::Drop { reason: found, .. } if found == reason)
+            && event.source.ip() == from
+    })
+}
+
+fn pod(index: usize) -> ObjectName {
+    ObjectName::new("shop", &format!("pod{index}"))
+}
+
+/// The state without the pods of these numbers.
+fn without(pods: &[Pod], gone: &[usize]) -> State {
+    let mut state = State::new(pods);
+    for index in gone {
+        state.remove(&ResourceKey::Workload(pod(*index)));
+    }
+    state
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_pod_is_found_behind_a_bridge_that_has_learned_nothing() {
+    let lab = Lab::new(Shape::Bridged, 2);
+    for pod in &lab.pods {
+        lab.node_sh(&format!("bridge link set dev {} learning off", pod.device));
+    }
+    let mut state = State::new(&lab.pods);
+    state.policy("closed", 1, PolicyDirection::default(), only(vec![]));
+    let heard = Listener::start(&lab.remote());
+    let running = Running::start(&lab, &state, Vec::new);
+    for family in [0, 1] {
+        let [open, closed] = [0, 1].map(|index: usize| lab.pods[index].addresses[family]);
+        speak(&lab.pods[1].namespace, closed);
+        assert!(told(&running, Reason::PolicyDenied, closed));
+        speak(&lab.pods[0].namespace, open);
+        assert!(heard.hears(open));
+        assert!(!heard.hears(closed));
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_pod_has_no_address_but_its_own_free_or_not() {
+    let lab = Lab::new(Shape::Bridged, 2);
+    let mut state = State::new(&lab.pods);
+    state.policy("closed", 0, PolicyDirection::default(), only(vec![]));
+    let free: [IpAddr; 2] = ["10.244.9.99".parse().unwrap(), "fd00:9::99".parse().unwrap()];
+    take(&lab, &lab.pods[0], free, false);
+    let heard = Listener::start(&lab.remote());
+    let running = Running::start(&lab, &state, Vec::new);
+    for address in free {
+        speak(&lab.pods[0].namespace, address);
+        assert!(!heard.hears(address), "{address}");
+        assert!(told(&running, Reason::InvalidSourceIp, address), "{address}");
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_pod_that_nobody_knows_says_nothing() {
+    let lab = Lab::new(Shape::Bridged, 2);
+    knows_router(&lab, &lab.pods[1]);
+    let heard = Listener::start(&lab.remote());
+    let running = Running::start(&lab, &without(&lab.pods, &[1]), Vec::new);
+    for address in lab.pods[1].addresses {
+        speak(&lab.pods[1].namespace, address);
+        assert!(!heard.hears(address), "{address}");
+        assert!(told(&running, Reason::UnknownOwner, address), "{address}");
+    }
+    let mut state = State::new(&lab.pods);
+    state.add(Resource::Workload(lab::workload(1, &lab.pods[1])));
+    running.apply(&state);
+    for address in lab.pods[1].addresses {
+        speak(&lab.pods[1].namespace, address);
+        assert!(heard.hears(address), "{address}");
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn the_rightful_pod_has_the_address_that_another_took_before() {
+    let lab = Lab::new(Shape::Bridged, 2);
+    let [thief, rightful] = [&lab.pods[0], &lab.pods[1]];
+    // Before the rightful pod is known, and without giving up its own.
+    take(&lab, thief, rightful.addresses, false);
+    let heard = Listener::start(&lab.remote());
+    let running = Running::start(&lab, &without(&lab.pods, &[1]), Vec::new);
+    for address in rightful.addresses {
+        speak(&thief.namespace, address);
+        assert!(!heard.hears(address), "{address}");
+        assert!(told(&running, Reason::InvalidSourceIp, address), "{address}");
+    }
+    assert_eq!(running.apply(&State::new(&lab.pods)).ownerless, []);
+    for address in rightful.addresses {
+        speak(&thief.namespace, address);
+        assert!(!heard.hears(address), "{address}");
+        speak(&rightful.namespace, address);
+        assert!(heard.hears(address), "{address}");
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn where_two_namespaces_claim_an_address_neither_has_it_until_its_maker_says_so() {
+    let lab = Lab::new(Shape::Bridged, 2);
+    let [thief, rightful] = [&lab.pods[0], &lab.pods[1]];
+    take(&lab, thief, rightful.addresses, true);
+    knows_router(&lab, rightful);
+    let heard = Listener::start(&lab.remote());
+    let running = Running::start(&lab, &State::new(&lab.pods), Vec::new);
+    let ownerless = running.refresh().ownerless;
+    for address in rightful.addresses {
+        let told = ownerless.iter().find(|told| told.address == address).unwrap();
+        assert_eq!((&told.pod, &told.claimed_by[..]), (&pod(1), &["p0".to_owned(), "p1".to_owned()][..]));
+        for pod in [thief, rightful] {
+            speak(&pod.namespace, address);
+            assert!(!heard.hears(address), "{address} from {}", pod.device);
+        }
+    }
+    lab.cni_result(&pod(1), rightful);
+    assert_eq!(running.refresh().ownerless.iter().filter(|told| told.pod == pod(1)).count(), 0);
+    for address in rightful.addresses {
+        speak(&thief.namespace, address);
+        assert!(!heard.hears(address), "{address}");
+        speak(&rightful.namespace, address);
+        assert!(heard.hears(address), "{address}");
+    }
+    // Also for a process that finds another one's tables.
+    running.leave();
+    let running = Running::start(&lab, &State::new(&lab.pods), Vec::new);
+    for address in rightful.addresses {
+        speak(&rightful.namespace, address);
+        assert!(heard.hears(address), "{address}");
+    }
+    drop(running);
+}
