@@ -273,6 +273,14 @@ impl Datapath {
         done
     }
 
+    /// Puts back what others have changed of the node's settings, rules and tables. To be called every few seconds.
+    ///
+    /// # Errors
+    /// Names what could not be put back; the next call tries again.
+    pub async fn keep_up(&self) -> Result<(), DatapathError> {
+        Ok(self.network.keep_up(&self.config).await?)
+    }
+
     /// The addresses of the node's own devices, which the tables call the node's where nothing else is
     /// known of them.
     ///

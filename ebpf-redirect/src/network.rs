@@ -4,17 +4,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, io,
+    io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
 };
 
 use futures_util::{TryStreamExt, stream::BoxStream};
 use netlink_packet_route::{
-    AddressFamily,
     address::{AddressAttribute, AddressScope},
-    route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType},
-    rule::{RuleAction, RuleAttribute, RuleMessage},
+    route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope},
 };
 use rtnetlink::{Handle, IpVersion, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
@@ -24,6 +22,7 @@ use crate::{
 };
 
 mod cni;
+mod delivery;
 mod links;
 mod namespaces;
 mod owners;
@@ -120,12 +119,23 @@ impl Network {
             Some(index) => index,
             None => self.make_device().await?,
         };
-        for (name, value) in [("accept_local", "1"), ("rp_filter", "2")] {
-            let path = Path::new("/proc/sys/net/ipv4/conf").join(DEVICE).join(name);
-            fs::write(&path, value).map_err(file(&path))?;
-        }
+        sysctl::keep()?;
         self.deliver(config).await?;
         Ok(index)
+    }
+
+    /// Puts back what others have changed of what [`Network::set_up`] made, and tells of it.
+    ///
+    /// # Errors
+    /// Names what could not be put back.
+    pub(crate) async fn keep_up(&self, config: &DatapathConfig) -> Result<(), NetworkError> {
+        for path in sysctl::keep()? {
+            tracing::warn!(path = %path.display(), "somebody has changed a setting that the redirect needs, set again");
+        }
+        if self.restore_delivery(config).await? {
+            tracing::warn!("rules that deliver marked packets were missing, made again");
+        }
+        Ok(())
     }
 
     async fn device(&self, name: &str) -> Result<Option<u32>, NetworkError> {
@@ -148,66 +158,6 @@ impl Network {
         request.message_mut().header.scope = AddressScope::Link;
         request.execute().await.map_err(netlink("address of weft0"))?;
         Ok(index)
-    }
-
-    /// Marked packets are local, whatever their destination.
-    async fn deliver(&self, config: &DatapathConfig) -> Result<(), NetworkError> {
-        let links = self.links().await?;
-        let lo = links.iter().find(|(_, link)| link.loopback).map(|(index, _)| *index);
-        let lo = lo.ok_or(NetworkError::NoDevice("lo"))?;
-        let unspecified = [IpAddr::from(Ipv4Addr::UNSPECIFIED), Ipv6Addr::UNSPECIFIED.into()];
-        for address in unspecified {
-            let message = RouteMessageBuilder::<IpAddr>::new()
-                .destination_prefix(address, 0)
-                .map_err(|_mixed| NetworkError::Route(address))?
-                .output_interface(lo)
-                .table_id(config.table)
-                .kind(RouteType::Local)
-                .scope(RouteScope::Host)
-                .protocol(ROUTE_PROTOCOL)
-                .build();
-            self.handle.route().add(message).replace().execute().await.map_err(netlink("local route"))?;
-        }
-        if self.rules(config).await?.is_empty() {
-            for version in [IpVersion::V4, IpVersion::V6] {
-                self.add_rule(config, version).await?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn add_rule(&self, config: &DatapathConfig, version: IpVersion) -> Result<(), NetworkError> {
-        let mut request = self
-            .handle
-            .rule()
-            .add()
-            .fw_mark(config.mark.to_proxy)
-            .priority(config.rule_priority)
-            .table_id(config.table)
-            .action(RuleAction::ToTable);
-        let message = request.message_mut();
-        message.header.family = match version {
-            IpVersion::V4 => AddressFamily::Inet,
-            IpVersion::V6 => AddressFamily::Inet6,
-        };
-        message.attributes.push(RuleAttribute::FwMask(config.mark.mask));
-        request.execute().await.map_err(netlink("rule for marked packets"))
-    }
-
-    async fn rules(&self, config: &DatapathConfig) -> Result<Vec<RuleMessage>, NetworkError> {
-        let mut ours = Vec::new();
-        for version in [IpVersion::V4, IpVersion::V6] {
-            let mut found = self.handle.rule().get(version).execute();
-            while let Some(rule) = found.try_next().await.map_err(netlink("list of rules"))? {
-                let has = |attribute| rule.attributes.contains(&attribute);
-                if has(RuleAttribute::Priority(config.rule_priority))
-                    && has(RuleAttribute::Table(config.table))
-                {
-                    ours.push(rule);
-                }
-            }
-        }
-        Ok(ours)
     }
 
     /// Leads packets that processes of the node send to `kept` addresses into our device.
@@ -244,6 +194,9 @@ impl Network {
         desired: &Desired,
         own: &[IpAddr],
     ) -> Result<(), NetworkError> {
+        if address.is_ipv6() && !delivery::has_ipv6() {
+            return Ok(());
+        }
         let source = desired
             .node_addresses()
             .find(|node_address| node_address.is_ipv4() == address.is_ipv4() && own.contains(node_address));

@@ -87,6 +87,7 @@ pub(crate) fn probe() -> Report {
         ));
     }
     features.push(nft());
+    features.extend(settings(Path::new("/proc/sys")));
     features.push(file("IPv6", "/proc/sys/net/ipv6", "redirect and services of IPv6 pods"));
     Report { kernel, features }
 }
@@ -109,6 +110,51 @@ fn need(need: machine::Need) -> Feature {
 
 fn file(name: &'static str, path: &str, what: &str) -> Feature {
     feature(name, Path::new(path).exists(), what)
+}
+
+/// Settings of the kernel that matter, the value at which they do, and what becomes of it.
+const SETTINGS: [(&str, &str, &str, &str); 7] = [
+    ("early demultiplexing", "net/ipv4/ip_early_demux", "1", "by 0, as long as weft-node has the node"),
+    (
+        "mark in reverse paths",
+        "net/ipv4/conf/all/src_valid_mark",
+        "1",
+        "by a rule that leads such lookups past ours",
+    ),
+    ("strict reverse paths", "net/ipv4/conf/all/rp_filter", "1", "by 2 for weft0; other devices keep it"),
+    (
+        "filters of bridges",
+        "net/bridge/bridge-nf-call-iptables",
+        "1",
+        "by nothing needed: the redirect holds",
+    ),
+    (
+        "forwarding of IPv4",
+        "net/ipv4/ip_forward",
+        "0",
+        "by nothing: pods reach nothing past the proxy until it is 1",
+    ),
+    (
+        "forwarding of IPv6",
+        "net/ipv6/conf/all/forwarding",
+        "0",
+        "by nothing: pods reach nothing past the proxy until it is 1",
+    ),
+    ("IPv6 of devices", "net/ipv6/conf/all/disable_ipv6", "1", "by IPv4 alone until it is 0"),
+];
+
+/// A line for each setting that somebody has set so.
+fn settings(root: &Path) -> Vec<Feature> {
+    let is = |name: &str, value: &str| {
+        std::fs::read_to_string(root.join(name)).is_ok_and(|found| found.trim() == value)
+    };
+    let set = SETTINGS.iter().filter(|(_, name, value, _)| is(name, value));
+    set.map(|(what, name, value, by)| Feature {
+        name: what,
+        found: Found::Replaced,
+        detail: format!("{name} is {value}, replaced {by}"),
+    })
+    .collect()
 }
 
 fn nft() -> Feature {

@@ -11,128 +11,16 @@ use std::{
 };
 
 use socket2::{Domain, Socket, Type};
-use weft_ebpf_redirect::{DEFAULT_MARK, DEFAULT_PORTS, sync::Changes};
+use weft_ebpf_redirect::sync::Changes;
 use weft_ir::{HttpRule, L7Rules, Peer, PolicyDirection, PolicyPort, PolicyRule, PortRule, Protocol};
 
 #[path = "support/lab.rs"]
 mod lab;
+#[path = "support/proxy.rs"]
+mod proxies;
 
 use lab::{Lab, PATIENCE, Running, Shape, State, VIP, inside, only, sh};
-
-const TARGET: u16 = 8080;
-
-fn transparent(address: SocketAddr) -> Socket {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
-    if address.is_ipv4() {
-        socket.set_ip_transparent_v4(true).unwrap();
-    } else {
-        transparent_v6(&socket);
-    }
-    socket.set_mark(DEFAULT_MARK.from_proxy).unwrap();
-    socket
-}
-
-#[allow(unsafe_code, reason = "socket2 has no IPV6_TRANSPARENT")]
-fn transparent_v6(socket: &Socket) {
-    use std::os::fd::AsRawFd;
-    let on: libc::c_int = 1;
-    // SAFETY: the option is an int that outlives the call.
-    let done = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_IPV6,
-            libc::IPV6_TRANSPARENT,
-            (&raw const on).cast(),
-            4,
-        )
-    };
-    assert_eq!(done, 0);
-}
-
-/// A proxy that connects onward to `backend` (or, without one, to the original destination) from the
-/// client's own address, and puts its own view of the addresses before the answer.
-fn proxy(backend: [Option<SocketAddr>; 2]) -> u16 {
-    let v4 = transparent("127.0.0.1:0".parse().unwrap());
-    v4.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
-    v4.listen(64).unwrap();
-    let port = v4.local_addr().unwrap().as_socket().unwrap().port();
-    let at: SocketAddr = format!("[::1]:{port}").parse().unwrap();
-    let v6 = transparent(at);
-    v6.bind(&at.into()).unwrap();
-    v6.listen(64).unwrap();
-    for (listener, backend) in [v4, v6].into_iter().zip(backend) {
-        let listener: TcpListener = listener.into();
-        // A thread inherits the network namespace of the one that starts it.
-        std::thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                std::thread::spawn(move || relay(client, backend));
-            }
-        });
-    }
-    port
-}
-
-fn relay(mut client: TcpStream, backend: Option<SocketAddr>) {
-    let (from, to) = (client.peer_addr().unwrap(), client.local_addr().unwrap());
-    let backend = backend.unwrap_or(to);
-    let server = (DEFAULT_PORTS.0..DEFAULT_PORTS.1)
-        .find_map(|port| {
-            let server = transparent(backend);
-            server.set_reuse_address(true).unwrap();
-            server.bind(&SocketAddr::new(from.ip(), port).into()).ok()?;
-            server.connect_timeout(&backend.into(), PATIENCE).ok().map(|()| server)
-        })
-        .expect("a connection to the backend");
-    let mut server: TcpStream = server.into();
-    client.write_all(format!("proxy {} {to};", from.ip()).as_bytes()).unwrap();
-    let (mut up, mut down) = (client.try_clone().unwrap(), server.try_clone().unwrap());
-    std::thread::spawn(move || {
-        let _bytes = std::io::copy(&mut up, &mut down);
-        let _closed = down.shutdown(std::net::Shutdown::Write);
-    });
-    let _bytes = std::io::copy(&mut server, &mut client);
-}
-
-/// A server that answers with the address that it saw and the number of bytes that it got.
-fn server(namespace: &str) {
-    let (ready, wait) = mpsc::channel();
-    inside(namespace, move || {
-        let listener = TcpListener::bind(("::", TARGET)).unwrap();
-        ready.send(()).unwrap();
-        for mut client in listener.incoming().flatten() {
-            std::thread::spawn(move || {
-                let from = client.peer_addr().unwrap().ip().to_canonical();
-                let mut bytes = Vec::new();
-                client.read_to_end(&mut bytes).unwrap();
-                let _gone = client.write_all(format!("server {from} {}", bytes.len()).as_bytes());
-            });
-        }
-    });
-    wait.recv_timeout(PATIENCE).unwrap();
-}
-
-/// Sends `length` bytes to an address from a namespace: the answer, or why there is none.
-fn ask(namespace: &str, to: SocketAddr, length: usize) -> Result<String, std::io::Error> {
-    inside(namespace, move || {
-        let mut stream = TcpStream::connect_timeout(&to, Duration::from_millis(1500))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.write_all(&vec![7; length])?;
-        stream.shutdown(std::net::Shutdown::Write)?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer)
-    })
-    .join()
-    .unwrap()
-}
-
-fn both(port: u16, of: impl Fn(usize) -> IpAddr) -> [SocketAddr; 2] {
-    [SocketAddr::new(of(0), port), SocketAddr::new(of(1), port)]
-}
-
-fn vips() -> [IpAddr; 2] {
-    VIP.map(|address| address.parse().unwrap())
-}
+use proxies::{TARGET, ask, both, proxy, server, vips};
 
 fn egress(shape: Shape) {
     let lab = Lab::new(shape, 2);
@@ -221,7 +109,7 @@ fn cleanup_leaves_nothing_behind() {
     assert!(!lab.config.bpffs.exists());
     let node = &lab.node;
     sh(&format!("! ip -n {node} link show weft0 2>/dev/null"));
-    sh(&format!("! ip -n {node} rule | grep -q 3077; ! ip -n {node} -6 rule | grep -q 3077"));
+    sh(&format!("! ip -n {node} rule | grep -Ev '^(0|32766|32767):'; ! ip -n {node} -6 rule | grep -q 3077"));
     sh(&format!("! ip netns exec {node} nft list table inet weft 2>/dev/null"));
     sh(&format!("test $(ip netns exec {node} sysctl -n net.ipv4.ip_early_demux) = 1"));
 }
@@ -673,11 +561,11 @@ fn a_lost_entry_of_a_pushing_server_comes_back_or_its_ends_are_told() {
 #[test]
 #[ignore = "needs root"]
 fn the_check_finds_all_that_is_wanted_and_leaves_nothing() {
-    let before = std::fs::read_dir("/sys/fs/bpf").unwrap().count();
     let report = weft_ebpf_redirect::Datapath::check();
     assert!(report.usable(), "{report}");
     assert_eq!(report.features.iter().filter(|feature| feature.name == "tcx links").count(), 1, "{report}");
-    assert_eq!(std::fs::read_dir("/sys/fs/bpf").unwrap().count(), before);
+    let pins = format!("/sys/fs/bpf/weft-check-{}", std::process::id());
+    assert!(!std::path::Path::new(&pins).exists());
 }
 
 #[test]

@@ -8,10 +8,14 @@ use std::{
 };
 
 use super::{NetworkError, file};
+use crate::config::DEVICE;
 
 /// Sysctls of the namespace that must have a value: early demultiplexing would find the proxy's
 /// transparent sockets for packets that are only forwarded, which the stack then drops.
 const SYSCTLS: [(&str, &str); 1] = [("net/ipv4/ip_early_demux", "0")];
+
+/// Settings of our own device, which takes packets from local addresses by ways that lead elsewhere.
+const OF_DEVICE: [(&str, &str); 2] = [("accept_local", "1"), ("rp_filter", "2")];
 
 /// What is written, or stands for what is: `conf` of our device is below the second once it is made.
 pub(crate) const WRITTEN: [&str; 2] = ["net/ipv4/ip_early_demux", "net/ipv4/conf/lo/rp_filter"];
@@ -39,6 +43,22 @@ pub(super) fn set(state_dir: &Path) -> Result<(), NetworkError> {
         fs::write(&kept, text).map_err(file(&kept))?;
     }
     Ok(())
+}
+
+/// Writes what has another value, ours of the namespace and of our device: what was changed.
+pub(super) fn keep() -> Result<Vec<PathBuf>, NetworkError> {
+    let root = Path::new("/proc/sys");
+    let of_device = Path::new("net/ipv4/conf").join(DEVICE);
+    let all = SYSCTLS.iter().map(|(name, value)| (root.join(name), value));
+    let all = all.chain(OF_DEVICE.iter().map(|(name, value)| (root.join(&of_device).join(name), value)));
+    let mut changed = Vec::new();
+    for (path, value) in all {
+        if fs::read_to_string(&path).map_err(file(&path))?.trim() != *value {
+            fs::write(&path, value).map_err(file(&path))?;
+            changed.push(path);
+        }
+    }
+    Ok(changed)
 }
 
 /// Writes back what was kept.

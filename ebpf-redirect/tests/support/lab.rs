@@ -381,6 +381,7 @@ const LOADING: Duration = Duration::from_secs(120);
 enum Request {
     Apply(Snapshot, mpsc::Sender<Applied>),
     Refresh(mpsc::Sender<Applied>),
+    KeepUp(mpsc::Sender<()>),
     Listeners(Vec<u16>, mpsc::Sender<()>),
     Leave,
     Counters(mpsc::Sender<Counters>),
@@ -441,6 +442,11 @@ impl Running {
         self.ask(Request::Refresh)
     }
 
+    /// Puts back what others changed, as a daemon does every few seconds.
+    pub(crate) fn keep_up(&self) {
+        self.ask(Request::KeepUp)
+    }
+
     /// Sets other listeners.
     pub(crate) fn set_listeners(&self, ports: Vec<u16>) {
         self.ask(|reply| Request::Listeners(ports, reply));
@@ -481,6 +487,10 @@ async fn serve(datapath: &mut Datapath, events: &mut Events, request: Request) {
             reply.send(apply(datapath, &snapshot).await).unwrap();
         }
         Request::Refresh(reply) => reply.send(datapath.refresh().await.unwrap()).unwrap(),
+        Request::KeepUp(reply) => {
+            datapath.keep_up().await.unwrap();
+            reply.send(()).unwrap();
+        }
         Request::Leave => {}
         Request::Listeners(ports, reply) => {
             datapath.set_listeners(&ports).unwrap();

@@ -177,6 +177,9 @@ impl Applier {
         let state = Arc::clone(self.plane.state());
         let Some(kernel) = &mut self.kernel else { return };
         kernel::report_expired(&mut kernel.datapath, &state, &kernel.ring);
+        if let Err(error) = kernel.datapath.keep_up().await {
+            tracing::error!(error = chain(&error), "what others changed on the node cannot be put back");
+        }
         let Some(commit) = kernel.pending.clone() else { return kernel.look_again().await };
         if kernel.apply(&commit, state, self.plane.captured()).await {
             let rejected = self.plane.rejected().to_vec();
