@@ -22,6 +22,7 @@ use weft_mesh_controller::{
     observed::Observed,
     reconcile::{Reconciler, ReconcilerConfig},
     serve_ir::{IrLimits, IrServer, IrServerConfig},
+    source::SourceConfig,
 };
 use weft_translate::Translator;
 
@@ -74,12 +75,11 @@ async fn measure(cluster: Cluster) {
     let config = IrServerConfig { registrar: registrar.clone(), limits: IrLimits::default() };
     let server = IrServer::start(TcpListener::bind("127.0.0.1:0").await.unwrap(), config).unwrap();
     let config = ReconcilerConfig {
-        source: source.clone(),
+        source: SourceConfig::Directory { path: source.clone(), allow_empty: false },
         identities: home.path().join("identities.log"),
         translator: Translator::default(),
         print_status: false,
         observed: Observed::default(),
-        allow_empty_source: false,
         rescan: Default::default(),
     };
     let empty = resident_mib();

@@ -38,12 +38,27 @@ pub enum Task {
     },
 }
 
+/// Where objects come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourceArg {
+    /// The manifests below a directory.
+    Directory(PathBuf),
+    /// The API server of a cluster.
+    Kubernetes,
+}
+
 /// How to serve.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Where objects come from: `dir:PATH` reads every .yaml and .yml file below a directory and follows its changes.
-    #[arg(long, value_name = "dir:PATH", value_parser = parse_source)]
-    pub source: PathBuf,
+    /// Where objects come from: `dir:PATH` reads every .yaml and .yml file below a directory, `kubernetes` asks the
+    /// API server of a cluster; both follow all changes.
+    #[arg(long, value_name = "dir:PATH|kubernetes", value_parser = parse_source)]
+    pub source: SourceArg,
+
+    /// With which the API server is reached. Without it, a pod uses its service account, and others what KUBECONFIG
+    /// names or ~/.kube/config.
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
 
     /// Believe a source that has no object: remove everything from every node, and start on it. Without this, it is
     /// taken for a directory that is not mounted or not written yet.
@@ -100,10 +115,11 @@ pub struct Args {
     pub log: String,
 }
 
-fn parse_source(text: &str) -> Result<PathBuf, String> {
+fn parse_source(text: &str) -> Result<SourceArg, String> {
     match text.strip_prefix("dir:") {
-        Some(path) if !path.is_empty() => Ok(path.into()),
-        Some(_) | None => Err("expected `dir:` and the path of a directory".into()),
+        Some(path) if !path.is_empty() => Ok(SourceArg::Directory(path.into())),
+        None if text == "kubernetes" => Ok(SourceArg::Kubernetes),
+        Some(_) | None => Err("expected `dir:` and the path of a directory, or `kubernetes`".into()),
     }
 }
 
@@ -123,8 +139,9 @@ mod tests {
         let source = |line: CommandLine| line.args.unwrap().source;
         assert_eq!(
             source(parse(&["--source", "dir:examples/canary"]).unwrap()),
-            PathBuf::from("examples/canary")
+            SourceArg::Directory("examples/canary".into())
         );
+        assert_eq!(source(parse(&["--source", "kubernetes"]).unwrap()), SourceArg::Kubernetes);
         assert!(parse(&[]).is_err() && parse(&["--source", "examples/canary"]).is_err());
         assert!(parse(&["--print-status"]).unwrap_err().to_string().contains("--source"));
         let json = ["--source", "dir:a", "-o", "json"];

@@ -21,16 +21,18 @@ use tokio::{
 use weft_identity::{NODE_LIFETIME, Registrar};
 use weft_ir::MeshDefaults;
 use weft_mesh_controller::{
-    admin,
-    args::{Args, CommandLine, Task},
+    admin, api_client,
+    args::{Args, CommandLine, SourceArg, Task},
     dry_run,
-    observed::Observed,
+    observed::{Objects, Observed},
     open_files,
     reconcile::{Reconciler, ReconcilerConfig},
     serve_ir::{IrLimits, IrServer, IrServerConfig},
+    source::SourceConfig,
 };
 use weft_runtime::{
-    drain, signals::ShutdownSignals, state_dir::StateDirectory, supervise::Supervisor, telemetry,
+    drain, readiness::ReadinessHandle, signals::ShutdownSignals, state_dir::StateDirectory,
+    supervise::Supervisor, telemetry,
 };
 use weft_translate::Translator;
 
@@ -66,14 +68,19 @@ async fn run(line: CommandLine) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         (None, Some(args)) => run_controller(args).await,
-        (None, None) => anyhow::bail!("--source is missing: name the directory with the manifests"),
+        (None, None) => {
+            anyhow::bail!("--source is missing: name the directory with the manifests, or kubernetes")
+        }
     }
 }
 
 async fn run_controller(args: Args) -> anyhow::Result<ExitCode> {
     telemetry::init(args.log_format, &args.log)?;
     if args.dry_run {
-        let preview = dry_run::preview(&args.source, args.allow_empty_source, &translator(&args));
+        let SourceArg::Directory(path) = &args.source else {
+            anyhow::bail!("--dry-run reads a directory: --source dir:PATH");
+        };
+        let preview = dry_run::preview(path, args.allow_empty_source, &translator(&args));
         io::stdout().lock().write_all(preview.print(args.output)?.as_bytes())?;
         return Ok(if preview.rejected() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
@@ -102,8 +109,7 @@ async fn serve(args: &Args, server: &mut IrServer) -> anyhow::Result<()> {
     let mut signals = ShutdownSignals::install().context("cannot catch signals")?;
     let mut hangup = signal(SignalKind::hangup()).context("cannot catch signals")?;
     let config = ReconcilerConfig {
-        source: args.source.clone(),
-        allow_empty_source: args.allow_empty_source,
+        source: source(args).await?,
         identities: args.state_dir.join("identities.log"),
         translator: translator(args),
         print_status: args.print_status,
@@ -115,10 +121,9 @@ async fn serve(args: &Args, server: &mut IrServer) -> anyhow::Result<()> {
     let mut tasks = Supervisor::new();
     let ready =
         admin::start(args.admin.as_ref(), server.handle(), &config.observed, admin_watch, &mut tasks).await?;
-    let reconciler = Reconciler::start(config, server.handle().clone()).await?;
-    ready.ready();
-    tracing::info!(address = %server.address(), revision = reconciler.revision(), "serving nodes");
-    let run = reconciler.run();
+    let mut serving = false;
+    let handle = server.handle().clone();
+    let run = async { Reconciler::start(config, handle).await?.run().await };
     tokio::pin!(run);
     loop {
         tokio::select! {
@@ -126,10 +131,13 @@ async fn serve(args: &Args, server: &mut IrServer) -> anyhow::Result<()> {
             end = server.failed() => return Err(end.into()),
             end = tasks.failed() => return Err(end.into()),
             signal = signals.next() => break tracing::info!(?signal, "ending on a signal"),
-            Ok(()) = objects.changed() => match &objects.borrow_and_update().withheld {
-                Some(reason) => ready.note(&format!("the source {reason}; what was read before stays")),
-                None => ready.ready(),
-            },
+            Ok(()) = objects.changed() => {
+                let revision = objects.borrow().revision;
+                if revision > 0 && !std::mem::replace(&mut serving, true) {
+                    tracing::info!(address = %server.address(), revision, "serving nodes");
+                }
+                readiness(&objects.borrow_and_update(), &ready);
+            }
             Some(()) = hangup.recv() => {
                 tracing::info!("reading the source again on SIGHUP");
                 rescan.notify_one();
@@ -139,6 +147,30 @@ async fn serve(args: &Args, server: &mut IrServer) -> anyhow::Result<()> {
     ready.not_ready("the controller is ending");
     admin_drain.drain(ADMIN_DRAIN).await;
     Ok(())
+}
+
+/// The controller is ready once everything was read and published.
+fn readiness(objects: &Objects, ready: &ReadinessHandle) {
+    match (&objects.withheld, objects.revision) {
+        (_, 0) => {
+            let waits = objects.problems.first().map(ToString::to_string);
+            ready.not_ready(waits.as_deref().unwrap_or("reads the source for the first time"));
+        }
+        (Some(reason), _) => ready.note(&format!("the source {reason}; what was read before stays")),
+        (None, _) => ready.ready(),
+    }
+}
+
+async fn source(args: &Args) -> anyhow::Result<SourceConfig> {
+    Ok(match &args.source {
+        SourceArg::Directory(path) => {
+            SourceConfig::Directory { path: path.clone(), allow_empty: args.allow_empty_source }
+        }
+        SourceArg::Kubernetes => {
+            let client = api_client::connect(args.kubeconfig.as_deref()).await;
+            SourceConfig::Kubernetes(client.context("cannot tell how to reach the API server")?)
+        }
+    })
 }
 
 /// The usual bounds, and no more connections than there can be open files.

@@ -2,28 +2,25 @@
 //! From a change of the source to a commit: scan, translate, keep the identities, publish, report.
 
 use std::{
+    fmt,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use tokio::{sync::Notify, task::JoinError, time::sleep_until};
-use weft_ir::{publish::Change, stream::Versions};
-use weft_manifests::{Fault, Manifests, Scan};
+use tokio::{sync::Notify, time::sleep_until};
+use weft_ir::publish::Change;
 use weft_runtime::supervise::chain;
-use weft_translate::{Delta, Problem, Severity, Translation, Translator};
+use weft_translate::{Delta, Problem, Translation, Translator};
 
 use crate::{
-    dir_source::{Changed, DirWatch, WatchError},
+    dir_source::Changed,
     identity_file::{IdentityFile, IdentityFileError},
-    intake::Intake,
     observed::{Objects, Observed},
     serve_ir::{IrHandle, Stopped},
+    source::{Noticed, Source, SourceConfig, SourceError},
     status::StatusBook,
 };
-
-/// The part of the source that has a version: there is only one.
-const FILES: &str = "files";
 
 /// How long to wait before identities that could not be written are tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -31,41 +28,21 @@ const RETRY: Duration = Duration::from_secs(1);
 /// What ends the controller.
 #[derive(Debug, thiserror::Error)]
 pub enum ReconcileError {
-    /// The source cannot be read at the start, so that nobody can tell what it names.
-    #[error("{0}; nothing was published")]
-    Source(#[from] Fault),
-    /// The source cannot be watched.
+    /// The source cannot be read at the start, or nothing reads it any more.
     #[error(transparent)]
-    Watch(#[from] WatchError),
-    /// The source has no object at the start.
-    #[error("{path}: {reason}; nothing was published")]
-    Empty {
-        /// The directory.
-        path: String,
-        /// What to do.
-        reason: &'static str,
-    },
-    /// Nobody can tell what a document names at the start.
-    #[error("{0}; nothing was published")]
-    Unrecognized(String),
+    Source(#[from] SourceError),
     /// The identities cannot be read, or not be written at the start.
     #[error(transparent)]
     Identities(#[from] IdentityFileError),
     /// The server of the nodes has stopped.
     #[error(transparent)]
     Stopped(#[from] Stopped),
-    /// The scan ended early.
-    #[error("the scan of the source ended early")]
-    Scan(#[from] JoinError),
 }
 
 /// What the reconciler works with.
-#[derive(Debug)]
 pub struct ReconcilerConfig {
-    /// The directory of manifests.
-    pub source: PathBuf,
-    /// Whether a source without any object is believed.
-    pub allow_empty_source: bool,
+    /// Where objects come from.
+    pub source: SourceConfig,
     /// The file of the identity numbers.
     pub identities: PathBuf,
     /// The settings of the translation.
@@ -79,13 +56,10 @@ pub struct ReconcilerConfig {
 }
 
 /// Keeps the published state equal to the source.
-#[derive(Debug)]
 pub struct Reconciler {
     config: ReconcilerConfig,
     handle: IrHandle,
-    source: Option<Manifests>,
-    watch: DirWatch,
-    intake: Intake,
+    source: Source,
     translation: Translation,
     identities: IdentityFile,
     book: StatusBook,
@@ -98,46 +72,42 @@ pub struct Reconciler {
     revision: u64,
 }
 
+impl fmt::Debug for Reconciler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reconciler").field("revision", &self.revision).finish_non_exhaustive()
+    }
+}
+
 impl Reconciler {
-    /// Reads the source for the first time and publishes it.
+    /// Reads the source for the first time and publishes it. Of an API server it waits for everything, however long
+    /// that takes: what it waits for is said as a problem.
     ///
     /// # Errors
     /// When nobody can tell what a file or a document of one names, and so nothing is published.
     pub async fn start(config: ReconcilerConfig, handle: IrHandle) -> Result<Reconciler, ReconcileError> {
-        // The watch comes first, so that no change falls between it and the scan.
-        let watch = DirWatch::start(&config.source)?;
+        let source = Source::open(&config.source).await?;
         let (file, identities) = IdentityFile::open(&config.identities)?;
         let book = StatusBook::new(handle.patience());
-        let intake = Intake::new(&config.source, config.allow_empty_source);
         let mut reconciler = Reconciler {
-            source: Some(Manifests::new([config.source.clone()])),
+            source,
             translation: Translation::new(config.translator.clone(), identities),
             identities: file,
             config,
             handle,
-            watch,
-            intake,
             book,
             unread: Vec::new(),
             of_translation: Vec::new(),
             objects: Objects::default(),
             revision: 0,
         };
-        let scan = reconciler.scan(Changed::Everything).await?;
-        if let Some(fault) = scan.faults.iter().find(|fault| fault.hides) {
-            return Err(fault.clone().into());
+        while !reconciler.source.is_whole() {
+            let noticed = reconciler.source.changed().await?;
+            reconciler.source.take(noticed).await?;
+            if reconciler.unread_changed() {
+                reconciler.report(Vec::new());
+            }
         }
-        reconciler.unread = problems(&scan.faults);
-        reconciler.intake.take(scan);
-        if let Some(reason) = reconciler.intake.withheld() {
-            let path = reconciler.config.source.display().to_string();
-            return Err(ReconcileError::Empty { path, reason });
-        }
-        let mut problems = reconciler.intake.store().problems();
-        if let Some(problem) = problems.find(|problem| problem.severity == Severity::Unrecognized) {
-            return Err(ReconcileError::Unrecognized(problem.to_string()));
-        }
-        drop(problems);
+        reconciler.unread_changed();
         let mut delta = reconciler.translate();
         reconciler.save(&mut delta)?;
         reconciler.publish(delta).await?;
@@ -163,8 +133,8 @@ impl Reconciler {
                     let lines = self.book.answered(&acks.borrow().clone());
                     self.report(lines);
                 }
-                changed = self.watch.changed() => self.source_changed(changed).await?,
-                () = rescan.notified() => self.source_changed(Changed::Everything).await?,
+                noticed = self.source.changed() => self.source_changed(noticed?).await?,
+                () = rescan.notified() => self.source_changed(Noticed::Files(Changed::Everything)).await?,
                 changed = acks.changed() => {
                     changed.or(Err(Stopped))?;
                     let lines = self.book.answered(&acks.borrow_and_update().clone());
@@ -174,24 +144,16 @@ impl Reconciler {
         }
     }
 
-    async fn source_changed(&mut self, changed: Changed) -> Result<(), ReconcileError> {
-        let scan = self.scan(changed).await?;
-        let mut unread = problems(&scan.faults);
-        let taken = self.intake.take(scan);
-        unread.extend(self.intake.problems());
-        let same = unread == self.unread;
-        if !same {
-            self.unread = unread;
-            self.objects.withheld = self.intake.withheld();
-            self.set_problems();
-        }
+    async fn source_changed(&mut self, noticed: Noticed) -> Result<(), ReconcileError> {
+        let taken = self.source.take(noticed).await?;
+        let same = !self.unread_changed();
         if !taken {
             if !same {
                 self.report(Vec::new());
             }
             if self.objects.withheld.is_none() {
                 // A file that was only touched says that what it holds is what holds now.
-                self.handle.publish(Change { versions: self.versions(), ..Change::default() }).await?;
+                self.handle.publish(Change { versions: self.source.versions(), ..Change::default() }).await?;
             }
             return Ok(());
         }
@@ -207,26 +169,23 @@ impl Reconciler {
         self.publish(delta).await
     }
 
-    async fn scan(&mut self, changed: Changed) -> Result<Scan, ReconcileError> {
-        let root = &self.config.source;
-        let mut source = self.source.take().unwrap_or_else(|| Manifests::new([root.clone()]));
-        let (source, scan) = tokio::task::spawn_blocking(move || {
-            let scan = match changed {
-                Changed::Everything => source.scan(),
-                Changed::Paths(paths) => source.look(&paths),
-            };
-            (source, scan)
-        })
-        .await?;
-        self.objects.files = source.len() as u64;
-        self.source = Some(source);
-        Ok(scan)
+    /// Takes what the source says about itself, and tells whether that is other than before.
+    fn unread_changed(&mut self) -> bool {
+        self.objects.files = self.source.len() as u64;
+        let unread = self.source.problems();
+        if unread == self.unread {
+            return false;
+        }
+        self.unread = unread;
+        self.objects.withheld = self.source.withheld();
+        self.set_problems();
+        true
     }
 
     fn translate(&mut self) -> Delta {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let started = Instant::now();
-        let delta = self.translation.update(self.intake.store_mut(), now);
+        let delta = self.translation.update(self.source.store_mut(), now);
         let duration = started.elapsed();
         self.config.observed.translated(duration);
         tracing::debug!(objects = delta.translated, ?duration, "translated");
@@ -248,7 +207,7 @@ impl Reconciler {
 
     async fn publish(&mut self, mut delta: Delta) -> Result<(), ReconcileError> {
         let mut change = std::mem::take(&mut delta.change);
-        change.versions = self.versions();
+        change.versions = self.source.versions();
         self.book.nodes_changed(&change);
         let (changed, gone) = (change.upserts.len(), change.removes.len());
         let revision = self.handle.publish(change).await?;
@@ -266,11 +225,6 @@ impl Reconciler {
         }
         self.report(lines);
         Ok(())
-    }
-
-    /// What the source is known up to.
-    fn versions(&self) -> Versions {
-        Versions::of(FILES, self.source.as_ref().map_or(0, Manifests::version))
     }
 
     /// All problems: those of the files, and those of the last translation.
@@ -301,15 +255,4 @@ impl Reconciler {
         self.objects.statuses = self.book.statuses().clone();
         self.config.observed.set(self.objects.clone());
     }
-}
-
-/// What cannot be read, as problems.
-fn problems(faults: &[Fault]) -> Vec<Problem> {
-    let problem = |fault: &Fault| {
-        let kept = if fault.hides { "; what was read before stays" } else { "" };
-        let message = format!("{}{kept}", fault.reason);
-        let severity = if fault.hides { Severity::Unrecognized } else { Severity::Note };
-        Problem { severity, ..Problem::unread(&fault.path.display().to_string(), fault.line, &message) }
-    };
-    faults.iter().map(problem).collect()
 }

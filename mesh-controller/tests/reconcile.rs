@@ -21,6 +21,7 @@ use weft_mesh_controller::{
     observed::{Objects, Observed},
     reconcile::{ReconcileError, Reconciler, ReconcilerConfig},
     serve_ir::{IrLimits, IrServer, IrServerConfig},
+    source::{SourceConfig, SourceError},
 };
 use weft_translate::Translator;
 
@@ -40,8 +41,7 @@ async fn server(state: &Path) -> IrServer {
 
 fn config(root: &Path) -> ReconcilerConfig {
     ReconcilerConfig {
-        source: root.join("source"),
-        allow_empty_source: false,
+        source: SourceConfig::Directory { path: root.join("source"), allow_empty: false },
         identities: root.join("identities.log"),
         translator: Translator::default(),
         print_status: false,
@@ -83,12 +83,12 @@ async fn what_cannot_be_read_at_the_start_stops_it_before_the_first_publish() {
     let root = tempfile::tempdir().unwrap();
     let server = server(&root.path().join("state")).await;
     let error = Reconciler::start(config(root.path()), server.handle().clone()).await.unwrap_err();
-    assert!(matches!(error, ReconcileError::Watch(_)), "{error}");
+    assert!(matches!(error, ReconcileError::Source(SourceError::Watch(_))), "{error}");
     fs::create_dir(root.path().join("source")).unwrap();
     let file = root.path().join("source/a.yaml");
     fs::write(&file, [0xff]).unwrap();
     let error = Reconciler::start(config(root.path()), server.handle().clone()).await.unwrap_err();
-    assert!(matches!(error, ReconcileError::Source(_)), "{error}");
+    assert!(matches!(error, ReconcileError::Source(SourceError::Unread(_))), "{error}");
     fs::write(&file, "spec: [\n").unwrap();
     let error = Reconciler::start(config(root.path()), server.handle().clone()).await.unwrap_err();
     assert!(error.to_string().contains("a.yaml:"), "{error}");
@@ -320,7 +320,8 @@ async fn a_source_without_any_object_is_refused_at_the_start_and_removes_nothing
         assert!(error.contains(part), "{error}");
     }
     assert_eq!(server.handle().watch_acks().borrow().revision, 0);
-    let believed = ReconcilerConfig { allow_empty_source: true, ..config(root.path()) };
+    let source = SourceConfig::Directory { path: root.path().join("source"), allow_empty: true };
+    let believed = ReconcilerConfig { source, ..config(root.path()) };
     assert_eq!(Reconciler::start(believed, server.handle().clone()).await.unwrap().revision(), 1);
     server.shutdown().await;
 

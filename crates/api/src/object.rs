@@ -85,6 +85,25 @@ impl Kind {
         }
     }
 
+    /// The name of its resource, as paths of the API have it.
+    pub fn plural(self) -> &'static str {
+        match self {
+            Kind::Namespace => "namespaces",
+            Kind::Node => "nodes",
+            Kind::Pod => "pods",
+            Kind::Service => "services",
+            Kind::EndpointSlice => "endpointslices",
+            Kind::GatewayClass => "gatewayclasses",
+            Kind::Gateway => "gateways",
+            Kind::HttpRoute => "httproutes",
+            Kind::ReferenceGrant => "referencegrants",
+            Kind::CiliumNetworkPolicy => "ciliumnetworkpolicies",
+            Kind::CiliumClusterwideNetworkPolicy => "ciliumclusterwidenetworkpolicies",
+            Kind::NetworkPolicy => "networkpolicies",
+            Kind::RateLimitPolicy => "ratelimitpolicies",
+        }
+    }
+
     /// Its API group; empty for the oldest kinds.
     pub fn group(self) -> &'static str {
         match self {

@@ -23,14 +23,13 @@ const TOPOLOGY_MODE: &str = "service.kubernetes.io/topology-mode";
 pub(crate) fn fields(decoded: &Decoded<Object>) -> Vec<(String, String)> {
     let mut fields = of_object(&decoded.object);
     if takes_unknown(&decoded.object) {
-        let of_metadata = decoded.unknown.iter().filter(|path| path.starts_with("metadata"));
-        fields.extend(of_metadata.map(|path| (path.to_string(), "it is not known".to_owned())));
+        fields.extend(decoded.unknown.iter().map(|path| (path.to_string(), "it is not known".to_owned())));
     }
     fields
 }
 
 /// Whether an object is used whatever fields it has that are not known.
-fn takes_unknown(object: &Object) -> bool {
+pub(crate) fn takes_unknown(object: &Object) -> bool {
     matches!(
         object,
         Object::Namespace(_)

@@ -10,6 +10,7 @@ use std::{
     sync::Arc,
 };
 
+use serde_json::Value;
 use weft_api::object::{Kind, ObjectKey};
 
 mod documents;
@@ -37,6 +38,12 @@ pub struct Store {
     filled: usize,
 }
 
+/// What a source holds, before it is read.
+enum Input<'a> {
+    Text(&'a str),
+    Object(Value),
+}
+
 impl Store {
     /// Replaces everything that a source has.
     pub fn apply(&mut self, source: &str, text: &str) {
@@ -55,9 +62,28 @@ impl Store {
         changed: impl IntoIterator<Item = (&'a str, &'a str)>,
         removed: impl IntoIterator<Item = &'a str>,
     ) {
+        self.replace_all(changed.into_iter().map(|(source, text)| (source, Input::Text(text))), removed);
+    }
+
+    /// As [`Store::apply_all`], of sources that have one object each, as a server gives it: without fields that
+    /// are `null`.
+    pub fn apply_objects<'a>(
+        &mut self,
+        changed: impl IntoIterator<Item = (&'a str, Value)>,
+        removed: impl IntoIterator<Item = &'a str>,
+    ) {
+        let changed = changed.into_iter().map(|(source, object)| (source, Input::Object(object)));
+        self.replace_all(changed, removed);
+    }
+
+    fn replace_all<'a>(
+        &mut self,
+        changed: impl IntoIterator<Item = (&'a str, Input<'a>)>,
+        removed: impl IntoIterator<Item = &'a str>,
+    ) {
         let mut touched = BTreeSet::new();
-        for (source, text) in changed {
-            self.replace(source, Some(text), &mut touched);
+        for (source, content) in changed {
+            self.replace(source, Some(content), &mut touched);
         }
         for source in removed {
             self.replace(source, None, &mut touched);
@@ -78,8 +104,8 @@ impl Store {
         touched.into_iter().for_each(|key| self.decide(key));
     }
 
-    /// Puts what a text holds in the place of what its source had, and collects what either touches.
-    fn replace(&mut self, source: &str, text: Option<&str>, touched: &mut BTreeSet<ObjectKey>) {
+    /// Puts the content in the place of what its source had, and collects what either touches.
+    fn replace(&mut self, source: &str, content: Option<Input<'_>>, touched: &mut BTreeSet<ObjectKey>) {
         let (name, old) =
             self.sources.remove_entry(source).unwrap_or_else(|| (source.into(), Source::default()));
         self.problems.remove(&old.problems);
@@ -90,8 +116,11 @@ impl Store {
             }
             touched.insert(key.clone());
         }
-        let Some(text) = text else { return };
-        let mut new = Source::read(&name, text, &self.objects);
+        let Some(content) = content else { return };
+        let mut new = match content {
+            Input::Text(text) => Source::read(&name, text, &self.objects),
+            Input::Object(object) => Source::of_object(&name, object, &self.objects),
+        };
         if new.unrecognized > 0 {
             new.keep(old);
         }

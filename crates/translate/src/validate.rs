@@ -15,6 +15,7 @@ use weft_ir::{Policy, Resource, is_label, is_label_key, is_label_value, is_subdo
 
 use crate::{
     good::{Good, Meaning},
+    ineffective,
     name::MAX_SHOWN,
     nodes, policy, ratelimit,
 };
@@ -29,6 +30,10 @@ pub(crate) fn read(
     let mut decoded = decode(kind, value)?;
     if kind.namespaced() {
         default_namespace(&mut decoded.object);
+    }
+    if ineffective::takes_unknown(&decoded.object) {
+        // Nobody asks for the rest: it would be a text for each field of every pod.
+        decoded.unknown.retain(|path| path.starts_with("metadata"));
     }
     if let Some(same) = before.filter(|before| ****before == decoded) {
         return Ok(same.clone());

@@ -63,6 +63,19 @@ impl Source {
         source
     }
 
+    /// Takes one object as a server gives it. What is the same as in `objects` is not checked again.
+    pub(super) fn of_object(name: &Arc<str>, object: Value, objects: &BTreeMap<ObjectKey, Entry>) -> Source {
+        let mut reading = Reading { name, objects, source: Source::default() };
+        match reading.object(Located::without_lines(object), None) {
+            Ok(()) => reading.source,
+            Err(message) => {
+                let mut source = Source::default();
+                source.unrecognized(name, 0, message);
+                source
+            }
+        }
+    }
+
     fn add(&mut self, part: Source) {
         self.found.append(part.found);
         self.problems.extend(part.problems);

@@ -417,3 +417,24 @@ fn what_is_kept_of_an_earlier_text_gives_way_to_whoever_names_it_now() {
     store.apply("b.yaml", OTHER);
     assert!(texts(&store).iter().any(|text| text.contains("is also at b.yaml:1")), "{:?}", texts(&store));
 }
+
+#[test]
+fn an_object_of_a_server_is_what_the_same_text_is() {
+    let json = |text: &str| -> Value { serde_saphyr::from_str(text).unwrap() };
+    let (mut of_files, mut of_server) = (Store::default(), Store::default());
+    let broken = OTHER.replace("{}", "{ports: [{port: 80000}]}");
+    of_files.apply_all([("a", GOOD), ("b", &broken)], []);
+    of_server.apply_objects([("a", json(GOOD)), ("b", json(&broken))], []);
+    let content = |store: &Store| -> Vec<_> {
+        store.objects().iter().map(|(key, entry)| (key.clone(), entry.good().is_some())).collect()
+    };
+    assert_eq!(content(&of_server), content(&of_files));
+    let refused = "b: Service shop/b: spec.ports[0].port: invalid value: integer `80000`, expected u16";
+    assert_eq!(texts(&of_server), [refused]);
+    of_server.apply_objects([("b", json(OTHER))], ["a"]);
+    assert_eq!((names(&of_server), texts(&of_server)), (vec!["Service shop/b".to_owned()], vec![]));
+    // What nobody can name changes nothing of what its source had.
+    of_server.apply_objects([("b", serde_json::json!({"kind": "Service"}))], []);
+    assert_eq!(names(&of_server), ["Service shop/b"]);
+    assert_eq!(texts(&of_server).len(), 1);
+}

@@ -32,6 +32,11 @@ struct Lines {
 }
 
 impl Located {
+    /// A value that was in no file: every line is 0.
+    pub(crate) fn without_lines(value: Value) -> Located {
+        Located { value, lines: Lines { line: 0, children: Vec::new() }, nulls: Vec::new() }
+    }
+
     /// The line of the file that it begins on, from 1.
     pub(crate) fn line(&self) -> u32 {
         self.lines.line
