@@ -8,6 +8,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -24,8 +25,15 @@ use weft_translate::{Problem, Severity, Store};
 
 mod api;
 mod list_watch;
+mod live;
+mod merge;
+mod status_writer;
 
 use list_watch::{Heard, ListWatch, Message, version_of};
+use live::{Live, WRITTEN};
+use status_writer::StatusWriter;
+
+use crate::observed::Observed;
 
 /// How long nothing must be heard before changes are told: those that are made together come within less.
 const QUIET: Duration = Duration::from_millis(3);
@@ -44,6 +52,8 @@ pub(crate) struct KubeSource {
     messages: mpsc::Receiver<Message>,
     heard: Vec<Message>,
     tasks: Supervisor,
+    /// For whoever writes statuses.
+    live: Arc<Live>,
 }
 
 /// What is known of one kind.
@@ -58,26 +68,32 @@ struct Known {
     /// Whether the API server serves the kind.
     is_served: bool,
     trouble: Option<String>,
+    /// Why its statuses cannot be written.
+    unwritten: Option<String>,
 }
 
 /// Objects that are other now, or gone, by the names of their sources.
 type Changes = BTreeMap<String, Option<Value>>;
 
 impl KubeSource {
-    /// Begins to read every kind.
-    pub(crate) fn start(client: &Client) -> KubeSource {
+    /// Begins to read every kind, and to write the statuses that are observed.
+    pub(crate) fn start(client: &Client, observed: &Observed) -> KubeSource {
         let (sender, messages) = mpsc::channel(WAITING);
         let mut tasks = Supervisor::new();
         for kind in Kind::ALL {
             let reader = ListWatch::new(client.clone(), kind, sender.clone());
             tasks.critical("kubernetes objects", async move { reader.run().await.map(drop) });
         }
-        KubeSource::over(messages, tasks)
+        let live = Arc::<Live>::default();
+        let writer = StatusWriter::new(client.clone(), live.clone(), observed.watch(), sender);
+        tasks.critical("kubernetes statuses", async move { writer.run().await.map(drop) });
+        KubeSource { live, ..KubeSource::over(messages, tasks) }
     }
 
     fn over(messages: mpsc::Receiver<Message>, tasks: Supervisor) -> KubeSource {
         let kinds = Kind::ALL.into_iter().map(|kind| (kind, Known::default())).collect();
-        KubeSource { store: Store::default(), kinds, messages, heard: Vec::new(), tasks }
+        let live = Arc::default();
+        KubeSource { store: Store::default(), kinds, messages, heard: Vec::new(), tasks, live }
     }
 
     /// Waits until something was heard and nothing more comes at once. Cancel safe.
@@ -108,6 +124,9 @@ impl KubeSource {
         let mut changes = Changes::new();
         for (kind, heard) in std::mem::take(&mut self.heard) {
             let Some(known) = self.kinds.get_mut(&kind) else { continue };
+            if WRITTEN.contains(&kind) {
+                self.live.hear(kind, &heard);
+            }
             known.hear(kind, heard, &mut changes);
         }
         let is_other = !changes.is_empty() || was_whole != self.is_whole();
@@ -147,7 +166,10 @@ impl KubeSource {
             tracing::debug!(kind = kind.name(), "{message}");
             Some(Problem { severity: Severity::Unrecognized, ..Problem::unread(NAME, 0, &message) })
         };
-        self.kinds.iter().filter_map(of_kind).collect()
+        let unwritten = self.kinds.values().filter_map(|known| known.unwritten.as_deref());
+        let unwritten =
+            unwritten.map(|why| Problem { severity: Severity::Note, ..Problem::unread(NAME, 0, why) });
+        self.kinds.iter().filter_map(of_kind).chain(unwritten).collect()
     }
 
     /// The objects, for the translation, which takes what changed.
@@ -167,6 +189,7 @@ impl Known {
             Heard::Missing(version) => self.missing(kind, version, changes),
             Heard::Trouble(why) => self.trouble = Some(why),
             Heard::Fine => self.trouble = None,
+            Heard::Unwritten(why) => self.unwritten = why,
         }
     }
 

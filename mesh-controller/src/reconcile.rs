@@ -85,7 +85,7 @@ impl Reconciler {
     /// # Errors
     /// When nobody can tell what a file or a document of one names, and so nothing is published.
     pub async fn start(config: ReconcilerConfig, handle: IrHandle) -> Result<Reconciler, ReconcileError> {
-        let source = Source::open(&config.source).await?;
+        let source = Source::open(&config.source, &config.observed).await?;
         let (file, identities) = IdentityFile::open(&config.identities)?;
         let book = StatusBook::new(handle.patience());
         let mut reconciler = Reconciler {

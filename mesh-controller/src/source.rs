@@ -13,6 +13,7 @@ use weft_translate::{Problem, Store};
 use crate::{
     dir_source::{Changed, WatchError},
     kube_source::KubeSource,
+    observed::Observed,
 };
 
 mod directory;
@@ -77,16 +78,18 @@ pub(crate) enum Source {
 }
 
 impl Source {
-    /// Begins to read. A directory is read as a whole before this returns; what the API server has comes later.
+    /// Begins to read; statuses that are observed go back to an API server. A directory is read as a whole before this returns; what the API server has comes later.
     ///
     /// # Errors
     /// When a directory cannot be read, or nobody can tell what some of it names.
-    pub(crate) async fn open(config: &SourceConfig) -> Result<Source, SourceError> {
+    pub(crate) async fn open(config: &SourceConfig, observed: &Observed) -> Result<Source, SourceError> {
         Ok(match config {
             SourceConfig::Directory { path, allow_empty } => {
                 Source::Directory(Box::new(Directory::open(path, *allow_empty).await?))
             }
-            SourceConfig::Kubernetes(client) => Source::Kubernetes(Box::new(KubeSource::start(client))),
+            SourceConfig::Kubernetes(client) => {
+                Source::Kubernetes(Box::new(KubeSource::start(client, observed)))
+            }
         })
     }
 

@@ -166,3 +166,97 @@ async fn a_server_with_an_older_state_is_not_believed() {
     let said = running.stands("a list is refused", |objects| says(objects, "older than")).await;
     assert_eq!((said.revision, said.counts["Service"].accepted), (first.revision, 3));
 }
+
+fn class() -> Value {
+    json!({"metadata": {"name": "weft"}, "spec": {"controllerName": "weft.dev/gateway-controller"}})
+}
+
+fn gateway() -> Value {
+    json!({
+        "metadata": {"name": "g", "namespace": "shop", "generation": 1},
+        "spec": {"gatewayClassName": "weft", "listeners": [{"name": "http", "protocol": "HTTP", "port": 8080}]},
+    })
+}
+
+fn route(generation: u64, backend: &str) -> Value {
+    json!({
+        "metadata": {"name": "r", "namespace": "shop", "generation": generation},
+        "spec": {
+            "parentRefs": [{"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "g"}],
+            "rules": [{"backendRefs": [{"name": backend, "port": 80}]}],
+        },
+    })
+}
+
+fn condition<'a>(of: &'a Value, kind: &str) -> Option<&'a Value> {
+    of["conditions"].as_array()?.iter().find(|one| one["type"] == kind)
+}
+
+#[tokio::test]
+async fn statuses_are_written_once_and_parents_of_others_stay() {
+    let api = ApiServer::start(true).await;
+    let namespace = json!({"metadata": {"name": "shop", "labels": {"kubernetes.io/metadata.name": "shop"}}});
+    api.put("namespaces", namespace);
+    api.put("services", service("a"));
+    api.put("gatewayclasses", class());
+    api.put("gateways", gateway());
+    let foreign = json!({
+        "parentRef": {"name": "other"}, "controllerName": "example.com/other",
+        "conditions": [{"type": "Accepted", "status": "True", "reason": "Odd"}],
+    });
+    let mut first = route(1, "a");
+    first["status"] = json!({"parents": [foreign.clone()]});
+    api.put("httproutes", first);
+    let running = Running::start(&api).await;
+    let ours = |status: &Value| status["parents"].as_array().map_or(0, Vec::len) == 2;
+    let status = api.status_is("httproutes", "shop/r", ours).await;
+    assert_eq!(status["parents"][0], foreign, "what is another's stays at its place");
+    let own = &status["parents"][1];
+    assert_eq!(own["parentRef"], route(1, "a")["spec"]["parentRefs"][0], "as it is written");
+    assert_eq!(condition(own, "Accepted").unwrap()["status"], "True", "{own:#}");
+    assert_eq!(condition(own, "ResolvedRefs").unwrap()["observedGeneration"], 1, "{own:#}");
+    let accepted = |status: &Value| condition(status, "Accepted").is_some_and(|one| one["status"] == "True");
+    api.status_is("gateways", "shop/g", accepted).await;
+    api.status_is("gatewayclasses", "weft", accepted).await;
+    // Its change of generation is a write, and so is its end; another's object is none.
+    let mut next = route(2, "a");
+    next["status"] = api.status("httproutes", "shop/r");
+    api.put("httproutes", next);
+    let generation = |status: &Value| {
+        condition(&status["parents"][1], "Accepted").is_some_and(|one| one["observedGeneration"] == 2)
+    };
+    let second = api.status_is("httproutes", "shop/r", generation).await;
+    let time =
+        |status: &Value| condition(&status["parents"][1], "Accepted").unwrap()["lastTransitionTime"].clone();
+    assert_eq!(time(&second), time(&status), "what has not changed has its time from before");
+    let writes = api.requests("patch httproutes");
+    api.put("services", service("b"));
+    running.services(2).await;
+    drop(running);
+    // A controller that starts again finds everything written.
+    let again = Running::start(&api).await;
+    again.services(2).await;
+    api.delete("gateways", "shop/g");
+    let gone = |status: &Value| {
+        condition(&status["parents"][1], "Accepted").is_none_or(|one| one["status"] == "False")
+    };
+    let last = api.status_is("httproutes", "shop/r", gone).await;
+    assert_eq!(last["parents"][0], foreign);
+    assert_eq!(api.requests("patch httproutes"), writes + 1);
+}
+
+#[tokio::test]
+async fn statuses_that_may_not_be_written_are_named_and_written_later() {
+    let api = ApiServer::start(true).await;
+    api.fault("status", Fault::Forbidden);
+    api.put("gatewayclasses", class());
+    let running = Running::start(&api).await;
+    let says = |objects: &Objects| {
+        let part = "grant the verb `patch` of gatewayclasses.gateway.networking.k8s.io, subresource status";
+        objects.problems.iter().any(|one| one.message.contains(part))
+    };
+    running.stands("named", says).await;
+    api.fault("status", Fault::None);
+    api.status_is("gatewayclasses", "weft", |status| condition(status, "Accepted").is_some()).await;
+    running.stands("no longer named", |objects| !says(objects)).await;
+}

@@ -10,7 +10,7 @@ use kube::Client;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 use tokio::time::timeout;
-use weft_api::object::Kind;
+use weft_api::object::{Kind, ObjectKey};
 
 /// How long an answer may take, of a whole page at most. The server gives itself 60 s
 /// (`--request-timeout`).
@@ -95,6 +95,16 @@ pub(super) fn path(kind: Kind, version: &str) -> String {
     }
 }
 
+/// The path of an object.
+pub(super) fn object_path(key: &ObjectKey, version: &str) -> String {
+    let of_kind = path(key.kind, version);
+    let (group, resource) = of_kind.rsplit_once('/').unwrap_or_default();
+    match &*key.namespace {
+        "" => format!("{of_kind}/{}", key.name),
+        namespace => format!("{group}/namespaces/{namespace}/{resource}/{}", key.name),
+    }
+}
+
 /// The name of a kind's resource, as RBAC has it.
 pub(super) fn resource(kind: Kind) -> String {
     match kind.group() {
@@ -175,6 +185,10 @@ mod tests {
     fn each_kind_has_its_path_and_its_name() {
         assert_eq!(path(Kind::Pod, "v1"), "/api/v1/pods");
         assert_eq!(path(Kind::HttpRoute, "v1"), "/apis/gateway.networking.k8s.io/v1/httproutes");
+        let key =
+            |namespace: &str| ObjectKey { kind: Kind::Pod, namespace: namespace.into(), name: "a".into() };
+        assert_eq!(object_path(&key("shop"), "v1"), "/api/v1/namespaces/shop/pods/a");
+        assert_eq!(object_path(&key(""), "v1"), "/api/v1/pods/a");
         assert_eq!(
             (resource(Kind::Node), resource(Kind::NetworkPolicy)),
             ("nodes".to_owned(), "networkpolicies.networking.k8s.io".to_owned())

@@ -59,6 +59,8 @@ pub(super) enum Heard {
     Trouble(String),
     /// It is heard again.
     Fine,
+    /// Statuses of the kind cannot be written, and why; or they can again.
+    Unwritten(Option<String>),
 }
 
 /// What is heard, and of which kind.

@@ -74,9 +74,14 @@ impl ApiServer {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
                 let (state, changes) = (of_task.clone(), notify.clone());
-                let answer = service_fn(move |request| {
-                    let (state, changes) = (state.clone(), changes.subscribe());
-                    async move { Ok::<_, Infallible>(answer(&request, &state, changes, streams)) }
+                let answer = service_fn(move |request: Request<Incoming>| {
+                    let (state, changes) = (state.clone(), changes.clone());
+                    async move {
+                        if request.method() == "PATCH" {
+                            return Ok::<_, Infallible>(apply_status(request, &state, &changes).await);
+                        }
+                        Ok(answer(&request, &state, changes.subscribe(), streams))
+                    }
                 });
                 tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), answer));
             }
@@ -116,6 +121,32 @@ impl ApiServer {
 
     pub(crate) fn fault(&self, resource: &str, fault: Fault) {
         self.state.lock().unwrap().faults.insert(resource.to_owned(), fault);
+    }
+
+    /// The status that an object has.
+    pub(crate) fn status(&self, resource: &str, name: &str) -> Value {
+        self.state.lock().unwrap().objects[&(resource.to_owned(), name.to_owned())]["status"].clone()
+    }
+
+    /// Waits until the status of an object is as it should be.
+    pub(crate) async fn status_is(
+        &self,
+        resource: &str,
+        name: &str,
+        holds: impl Fn(&Value) -> bool,
+    ) -> Value {
+        let mut changes = self.changes.subscribe();
+        let found = async {
+            loop {
+                let status = self.status(resource, name);
+                if holds(&status) {
+                    return status;
+                }
+                changes.changed().await.unwrap();
+            }
+        };
+        let found = tokio::time::timeout(std::time::Duration::from_secs(20), found).await;
+        found.unwrap_or_else(|_| panic!("not so in time: {:#}", self.status(resource, name)))
     }
 
     /// Ends every watch.
@@ -206,6 +237,40 @@ fn answer(
     let last = if is_list { now.version } else { from };
     drop(now);
     watching(first, last, resource, state.clone(), changes)
+}
+
+/// Server-side apply of a status, as if nobody else had a field in it but in lists that are one value.
+async fn apply_status(
+    request: Request<Incoming>,
+    state: &Arc<Mutex<State>>,
+    changes: &watch::Sender<(u64, u64)>,
+) -> Response<Body> {
+    let path = request.uri().path().to_owned();
+    assert_eq!(request.headers()["content-type"], "application/apply-patch+yaml");
+    let bytes = request.into_body().collect().await.unwrap().to_bytes();
+    let applied: Value = serde_json::from_slice(&bytes).unwrap();
+    let parts: Vec<&str> = path.rsplit('/').collect();
+    let ["status", _, resource, ..] = parts[..] else { panic!("{path}") };
+    let mut now = state.lock().unwrap();
+    now.requests.push(format!("patch {resource}"));
+    if now.faults.get("status") == Some(&Fault::Forbidden) {
+        return refusal(403, &format!("you cannot patch resource \"{resource}/status\""));
+    }
+    let version = now.version + 1;
+    let Some(object) = now.objects.get_mut(&(resource.to_owned(), name(&applied))) else {
+        return refusal(404, "not found");
+    };
+    let exact = applied["metadata"].get("resourceVersion");
+    if exact.is_some_and(|exact| *exact != object["metadata"]["resourceVersion"]) {
+        return refusal(409, "the object has been modified");
+    }
+    object["status"] = applied["status"].clone();
+    object["metadata"]["resourceVersion"] = version.to_string().into();
+    let object = object.clone();
+    now.version = version;
+    now.history.push((version, resource.to_owned(), "MODIFIED", object.clone()));
+    changes.send_modify(|(changes, _)| *changes += 1);
+    body(200, &object)
 }
 
 /// A page has two objects, whatever is asked for.
