@@ -30,7 +30,14 @@ pub struct DatapathConfig {
     pub attachment: Attachment,
     /// Where container runtimes keep the results of CNI plug-ins; need not be there.
     pub cni_results: PathBuf,
+    /// Names of devices that are pods' where their other end is in another namespace (`*` stands for any text,
+    /// `?` for a character): closed until it is known whose they are. Ports of pods' bridges always are.
+    pub pod_devices: Vec<String>,
 }
+
+/// The names that Calico, the AWS and Azure plug-ins and the reference plug-ins (four random bytes) give to
+/// pods' devices. Not those of Docker, which have seven digits, and of LXC and Podman, which have fewer.
+pub const POD_DEVICES: [&str; 4] = ["cali*", "eni*", "azv*", "veth????????"];
 
 /// Where libcni keeps results by default.
 pub const CNI_RESULTS: &str = "/var/lib/cni/results";
@@ -110,6 +117,7 @@ impl DatapathConfig {
             rule_priority: 90,
             attachment: Attachment::default(),
             cni_results: CNI_RESULTS.into(),
+            pod_devices: POD_DEVICES.map(str::to_owned).to_vec(),
         }
     }
 

@@ -6,6 +6,7 @@ use std::{
     io,
     net::IpAddr,
     path::Path,
+    time::{Duration, Instant},
 };
 
 use weft_ebpf_common::{
@@ -105,6 +106,8 @@ pub struct Applied {
     pub unattached: Vec<IpAddr>,
     /// Workloads behind a bridge of which it is not known behind which port: these are closed.
     pub ownerless: Vec<Ownerless>,
+    /// Names of pods' devices of which it is not known whose they are, which are closed, and for how long.
+    pub unowned: BTreeMap<String, Duration>,
 }
 
 /// An address behind a bridge of which it is not known behind which port it is.
@@ -172,6 +175,8 @@ pub struct Datapath {
     brought: Option<Brought>,
     /// The hooks that have this process's programs.
     attached: BTreeSet<(DeviceHook, u32)>,
+    /// Since when it is not known whose a pod's device is.
+    unowned: BTreeMap<u32, Instant>,
     numbers: ServiceNumbers,
     /// Where the last look for idle connections stopped.
     expired_to: Option<u32>,
@@ -207,6 +212,7 @@ impl Datapath {
             network,
             brought: None,
             attached: BTreeSet::new(),
+            unowned: BTreeMap::new(),
             numbers: ServiceNumbers::new(),
             expired_to: None,
         })
@@ -251,7 +257,9 @@ impl Datapath {
     /// Waits until devices, addresses, routes or neighbours changed; then [`Datapath::refresh`] is due.
     /// Cancel safe.
     pub async fn changed(&mut self) {
-        self.network.changed().await;
+        while let Some((index, link)) = self.network.changed().await {
+            self.close(index, &link);
+        }
     }
 
     /// Applies the last state again to devices as they are now.
@@ -266,6 +274,7 @@ impl Datapath {
                 changes: Changes::default(),
                 unattached: Vec::new(),
                 ownerless: Vec::new(),
+                unowned: BTreeMap::new(),
             });
         }
         let done = self.bring(&mut desired, true).await;

@@ -29,7 +29,9 @@ pub mod probe;
 pub mod sync;
 
 pub use cgroup::cgroup2_mount;
-pub use config::{Attachment, CNI_RESULTS, ConfigError, DEFAULT_MARK, DEFAULT_PORTS, DatapathConfig, Mark};
+pub use config::{
+    Attachment, CNI_RESULTS, ConfigError, DEFAULT_MARK, DEFAULT_PORTS, DatapathConfig, Mark, POD_DEVICES,
+};
 pub use datapath::{Applied, Counters, Datapath, DatapathError, Outcome, Ownerless, PacketCounter};
 pub use error::LoadError;
 pub use events::{Events, EventsError, KernelEvent, KernelEventKind};

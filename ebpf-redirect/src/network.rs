@@ -82,7 +82,10 @@ pub(crate) struct Network {
     handle: Handle,
     /// For questions about other namespaces, which the kernel answers only to who asks strictly.
     strict: Handle,
-    changes: BoxStream<'static, ()>,
+    /// What changed; with the device, where it is one.
+    changes: BoxStream<'static, Option<(u32, Link)>>,
+    /// Something has changed and it is not quiet yet.
+    unsettled: bool,
 }
 
 impl std::fmt::Debug for Network {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use weft_ebpf_common::Reason;
-use weft_ebpf_redirect::KernelEventKind;
+use weft_ebpf_redirect::{KernelEvent, KernelEventKind};
 use weft_ir::{ObjectName, PolicyDirection, Resource, ResourceKey};
 
 #[path = "support/lab.rs"]
@@ -76,15 +76,24 @@ fn take(lab: &Lab, pod: &Pod, addresses: [IpAddr; 2], instead: bool) {
 }
 
 fn knows_router(lab: &Lab, pod: &Pod) {
+    knows(lab, pod, "br0", "10.244.9.1 fd00:9::1");
+}
+
+/// Tells a pod the link-layer address of a device of the node.
+fn knows(lab: &Lab, pod: &Pod, device: &str, addresses: &str) {
     let (name, node) = (&pod.namespace, &lab.node);
     sh(&format!(
-        "mac=$(ip netns exec {node} cat /sys/class/net/br0/address)
-         for router in 10.244.9.1 fd00:9::1; do ip -n {name} neigh replace $router lladdr $mac dev eth0; done"
+        "mac=$(ip netns exec {node} cat /sys/class/net/{device}/address)
+         for router in {addresses}; do ip -n {name} neigh replace $router lladdr $mac dev eth0; done"
     ));
 }
 
 fn told(running: &Running, reason: Reason, from: IpAddr) -> bool {
-    running.events().into_iter().any(|event| {
+    is_told(&running.events(), reason, from)
+}
+
+fn is_told(events: &[KernelEvent], reason: Reason, from: IpAddr) -> bool {
+    events.iter().any(|event| {
         matches!(event.kind, KernelEventKind::Drop { reason: found, .. } if found == reason)
             && event.source.ip() == from
     })
@@ -219,4 +228,85 @@ fn where_two_namespaces_claim_an_address_neither_has_it_until_its_maker_says_so(
         assert!(heard.hears(address), "{address}");
     }
     drop(running);
+}
+
+/// Sends from each address of a pod, all the time from before it has any, until what is returned is dropped.
+fn chatter(pod: &Pod) -> mpsc::Sender<()> {
+    let (until, end) = mpsc::channel();
+    let addresses = pod.addresses;
+    inside(&pod.namespace, move || {
+        while end.try_recv() == Err(mpsc::TryRecvError::Empty) {
+            for address in addresses {
+                let to: IpAddr = if address.is_ipv4() { "172.30.9.2" } else { "fd00:30::2" }.parse().unwrap();
+                let sent = std::net::UdpSocket::bind((address, 0))
+                    .and_then(|socket| socket.send_to(b"x", SocketAddr::new(to, PORT)));
+                let _not_yet = sent;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    });
+    until
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_new_pod_says_nothing_until_it_is_known_and_then_what_it_may() {
+    for shape in [Shape::Routed, Shape::Bridged] {
+        let mut lab = Lab::new(shape, 1);
+        lab.config.pod_devices = vec!["p*".to_owned()];
+        let heard = Listener::start(&lab.remote());
+        let running = Running::start(&lab, &State::new(&lab.pods), Vec::new);
+        let watching = running.watch();
+        lab.add_pod(shape, 1);
+        match shape {
+            Shape::Routed => knows(&lab, &lab.pods[1], "p1", "169.254.77.1 fe80::77"),
+            Shape::Bridged => knows_router(&lab, &lab.pods[1]),
+        }
+        let talking = chatter(&lab.pods[1]);
+        std::thread::sleep(Duration::from_secs(1));
+        drop(watching);
+        let events = running.events();
+        for address in lab.pods[1].addresses {
+            assert!(!heard.hears(address), "{shape:?} {address}");
+            assert!(is_told(&events, Reason::UnknownOwner, address), "{shape:?} {address}");
+        }
+        let unowned = running.refresh().unowned;
+        assert!(unowned.get("p1").is_some_and(|age| *age > Duration::from_millis(500)), "{unowned:?}");
+        // What it may not is dropped from then on for that, and never passed in between.
+        let mut state = State::new(&lab.pods);
+        state.policy("closed", 1, PolicyDirection::default(), only(vec![]));
+        assert_eq!(running.apply(&state).unowned.len(), 0);
+        assert!(lab.pods[1].addresses.into_iter().all(|address| !heard.hears(address)), "{shape:?}");
+        running.apply(&State::new(&lab.pods));
+        assert!(lab.pods[1].addresses.into_iter().all(|address| heard.hears(address)), "{shape:?}");
+        drop(talking);
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn devices_of_others_are_left_alone() {
+    let mut lab = Lab::new(Shape::Bridged, 1);
+    let heard = Listener::start(&lab.remote());
+    let running = Running::start(&lab, &State::new(&lab.pods), Vec::new);
+    let watching = running.watch();
+    // A container behind a bridge of its own, with a name that Docker gives.
+    let (node, name) = (lab.node.clone(), format!("{}d", lab.node));
+    lab.adopt(&name);
+    sh(&format!(
+        "ip netns add {name}; ip -n {name} link set lo up
+         ip -n {node} link add docker0 type bridge; ip -n {node} addr add 172.17.0.1/16 dev docker0
+         ip -n {node} link set docker0 up
+         ip link add veth1a2b3c4 netns {node} type veth peer name eth0 netns {name}
+         ip -n {node} link set veth1a2b3c4 master docker0 up
+         ip -n {name} addr add 172.17.0.2/16 dev eth0; ip -n {name} link set eth0 up
+         ip -n {name} route add default via 172.17.0.1
+         ip -n {} route add 172.17.0.0/16 via 172.30.9.1",
+        lab.remote()
+    ));
+    let address = "172.17.0.2".parse().unwrap();
+    speak(&name, address);
+    drop(watching);
+    assert!(heard.hears(address));
+    assert_eq!(running.refresh().unowned.len(), 0);
 }

@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    time::{Duration, Instant},
 };
 
 use imbl::ordset::DiffItem;
@@ -119,6 +120,7 @@ impl Datapath {
             changes,
             unattached: unattached.collect(),
             ownerless: devices.ownerless(desired),
+            unowned: self.unowned(&devices.links),
         };
         self.brought = Some(Brought { known, tables: desired.clone(), devices });
         Ok(applied)
@@ -174,13 +176,39 @@ impl Datapath {
         Ok(())
     }
 
+    /// Closes a new device that looks like a pod's, before anything else is looked at.
+    pub(super) fn close(&mut self, index: u32, link: &Link) {
+        let known =
+            self.desired.revision() == 0 || self.attached.iter().any(|(_, attached)| *attached == index);
+        if known || link.controller.is_some() || !roles::is_like_a_pods(link, &self.config.pod_devices) {
+            return;
+        }
+        for hook in roles::UNOWNED {
+            match self.programs.attach_device(hook, index) {
+                Ok(()) => drop(self.attached.insert((hook, index))),
+                Err(LoadError::Attach { source, .. }) if source.raw_os_error() == Some(libc::ENODEV) => {}
+                Err(error) => tracing::error!(device = link.name, %error, "a new pod's device is open"),
+            }
+        }
+    }
+
+    /// The pods' devices of which it is not known whose they are, and for how long.
+    fn unowned(&mut self, links: &BTreeMap<u32, Link>) -> BTreeMap<String, Duration> {
+        let now = Instant::now();
+        let closed = self.attached.iter().filter(|(hook, _)| *hook == DeviceHook::FromUnowned);
+        let since = |index: &u32| (*index, self.unowned.get(index).copied().unwrap_or(now));
+        self.unowned = closed.map(|(_, index)| since(index)).collect();
+        let named = self.unowned.iter().filter_map(|(index, since)| Some((links.get(index)?, since)));
+        named.map(|(link, since)| (link.name.clone(), now - *since)).collect()
+    }
+
     /// Each device gets the hooks of its role: new ones before old ones go.
     fn attach_devices(
         &mut self,
         links: &BTreeMap<u32, Link>,
         places: &BTreeMap<IpAddr, Place>,
     ) -> Result<(), LoadError> {
-        let wanted = roles::hooks(links, places);
+        let wanted = roles::hooks(links, places, &self.config.pod_devices);
         // Each attachment waits for the kernel's readers: one per hook and process, not one per change.
         // What others took away in the meantime (a filter, a queueing discipline) comes back.
         let there = self.programs.attached()?;

@@ -53,11 +53,11 @@ impl Link {
                 LinkAttribute::Controller(index) => link.controller = Some(index),
                 LinkAttribute::LinkNetNsId(number) => link.netns = Some(number),
                 LinkAttribute::LinkInfo(details) => {
-                    let kinds = details.into_iter().filter_map(|detail| match detail {
+                    let mut kinds = details.into_iter().filter_map(|detail| match detail {
                         LinkInfo::Kind(kind) => Some(kind_of(&kind)),
                         _ => None,
                     });
-                    link.kind = kinds.last().unwrap_or(Kind::Other);
+                    link.kind = kinds.next().unwrap_or(Kind::Other);
                 }
                 _ => {}
             }

@@ -4,9 +4,13 @@
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use rtnetlink::{MulticastGroup, new_connection_with_strict_check, new_multicast_connection};
+use netlink_packet_route::RouteNetlinkMessage;
+use rtnetlink::{
+    MulticastGroup, new_connection_with_strict_check, new_multicast_connection,
+    packet_core::{NetlinkMessage, NetlinkPayload},
+};
 
-use super::{Network, NetworkError};
+use super::{Kind, Link, Network, NetworkError};
 
 /// Changes that come within this time are looked at together.
 const SETTLE: Duration = Duration::from_millis(50);
@@ -33,29 +37,52 @@ impl Network {
         tokio::spawn(connection);
         let (connection, strict, _none) = new_connection_with_strict_check().map_err(NetworkError::Socket)?;
         tokio::spawn(connection);
-        Ok(Network { handle, strict, changes: messages.map(|_| ()).boxed() })
+        let changes = messages.map(|(message, _)| device(message)).boxed();
+        Ok(Network { handle, strict, changes, unsettled: false })
     }
 
-    /// Waits until something changed, and then until it is quiet. Cancel safe: nothing is lost but
-    /// notice that is given again by the next change. A socket that has ended is opened again, which counts
-    /// as a change, since nobody knows what it has missed.
-    pub(crate) async fn changed(&mut self) {
-        if self.changes.next().await.is_none() {
-            tokio::time::sleep(REOPEN).await;
-            match Network::open() {
-                Ok(opened) => *self = opened,
-                Err(error) => tracing::error!(%error, "changes of the network are not seen"),
-            }
-            return;
-        }
-        let quiet = tokio::time::sleep(SETTLE);
-        tokio::pin!(quiet);
+    /// Waits until something changed, and then until it is quiet; before that, a device that is the end of a
+    /// pair is told at once. Cancel safe. A socket that has ended is opened again, which counts as a change,
+    /// since nobody knows what it has missed.
+    pub(crate) async fn changed(&mut self) -> Option<(u32, Link)> {
         loop {
-            tokio::select! {
-                () = &mut quiet => return,
-                next = self.changes.next() => if next.is_none() { return },
+            let next = match self.unsettled {
+                true => match tokio::time::timeout(SETTLE, self.changes.next()).await {
+                    Ok(next) => next,
+                    Err(_quiet) => {
+                        self.unsettled = false;
+                        return None;
+                    }
+                },
+                false => self.changes.next().await,
+            };
+            let Some(change) = next else {
+                self.reopen().await;
+                return None;
+            };
+            self.unsettled = true;
+            if let Some((index, link)) = change
+                && link.kind == Kind::Veth
+            {
+                return Some((index, link));
             }
         }
+    }
+
+    async fn reopen(&mut self) {
+        tokio::time::sleep(REOPEN).await;
+        match Network::open() {
+            Ok(opened) => *self = opened,
+            Err(error) => tracing::error!(%error, "changes of the network are not seen"),
+        }
+    }
+}
+
+/// The device that a message is about, if it is new or has changed.
+fn device(message: NetlinkMessage<RouteNetlinkMessage>) -> Option<(u32, Link)> {
+    match message.payload {
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => Some(Link::read(link)),
+        _ => None,
     }
 }
 

@@ -143,6 +143,11 @@ impl Lab {
         std::fs::write(self.config.cni_results.join(&*name.name), text).unwrap();
     }
 
+    /// Removes a namespace with the lab.
+    pub(crate) fn adopt(&mut self, namespace: &str) {
+        self.namespaces.push(namespace.to_owned());
+    }
+
     /// Another machine on the node's uplink.
     pub(crate) fn remote(&self) -> String {
         format!("wr{}r", self.id)
@@ -164,7 +169,8 @@ impl Lab {
         self.namespaces.push(remote);
     }
 
-    fn add_pod(&mut self, shape: Shape, index: usize) {
+    /// Makes one more pod.
+    pub(crate) fn add_pod(&mut self, shape: Shape, index: usize) {
         let (node, host) = (self.node.clone(), 2 + index * 64);
         let name = format!("wr{}p{index}", self.id);
         let (v4, v6) = (format!("10.244.9.{host}"), format!("fd00:9::{host:x}"));
@@ -382,6 +388,7 @@ enum Request {
     Apply(Snapshot, mpsc::Sender<Applied>),
     Refresh(mpsc::Sender<Applied>),
     KeepUp(mpsc::Sender<()>),
+    Watch(mpsc::Receiver<()>, mpsc::Sender<()>),
     Listeners(Vec<u16>, mpsc::Sender<()>),
     Leave,
     Counters(mpsc::Sender<Counters>),
@@ -447,6 +454,14 @@ impl Running {
         self.ask(Request::KeepUp)
     }
 
+    /// Follows changes of devices, as the daemon does, until what is returned is dropped.
+    pub(crate) fn watch(&self) -> mpsc::Sender<()> {
+        let ((until, end), (begun, wait)) = (mpsc::channel(), mpsc::channel());
+        self.requests.as_ref().unwrap().send(Request::Watch(end, begun)).unwrap();
+        wait.recv_timeout(PATIENCE).unwrap();
+        until
+    }
+
     /// Sets other listeners.
     pub(crate) fn set_listeners(&self, ports: Vec<u16>) {
         self.ask(|reply| Request::Listeners(ports, reply));
@@ -490,6 +505,14 @@ async fn serve(datapath: &mut Datapath, events: &mut Events, request: Request) {
         Request::KeepUp(reply) => {
             datapath.keep_up().await.unwrap();
             reply.send(()).unwrap();
+        }
+        Request::Watch(end, begun) => {
+            begun.send(()).unwrap();
+            while end.try_recv() == Err(mpsc::TryRecvError::Empty) {
+                if tokio::time::timeout(Duration::from_millis(50), datapath.changed()).await.is_ok() {
+                    datapath.refresh().await.unwrap();
+                }
+            }
         }
         Request::Leave => {}
         Request::Listeners(ports, reply) => {

@@ -12,7 +12,7 @@ use std::{
 use clap::Parser;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use weft_ebpf_redirect::{Attachment, CNI_RESULTS};
+use weft_ebpf_redirect::{Attachment, CNI_RESULTS, POD_DEVICES};
 use weft_flow_export::DEFAULT_CAPACITY;
 use weft_runtime::{
     admin::{AdminAddress, AdminAddressError},
@@ -78,6 +78,11 @@ pub struct RawConfig {
     /// Where the container runtime keeps the results of CNI plug-ins [default: /var/lib/cni/results].
     #[arg(long, value_name = "DIR")]
     cni_results: Option<PathBuf>,
+    /// Names of the devices of pods, with `*` and `?`: such a device, with its other end in another namespace, is
+    /// closed until it is known whose it is; none leaves all but ports of pods' bridges open [default:
+    /// cali*,eni*,azv*,veth????????].
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pod_devices: Option<Vec<String>>,
     /// Where the admin endpoint listens [default: unix:/run/weft/node.sock].
     #[arg(long, value_name = "unix:PATH|ADDR:PORT")]
     admin: Option<String>,
@@ -146,6 +151,8 @@ pub(crate) struct KernelConfig {
     pub(crate) attachment: Attachment,
     /// Where the results of CNI plug-ins are.
     pub(crate) cni_results: PathBuf,
+    /// Names of the devices of pods.
+    pub(crate) pod_devices: Vec<String>,
 }
 
 /// Why the settings cannot be used.
@@ -217,6 +224,7 @@ impl RawConfig {
             bpffs: self.bpffs.or(file.bpffs),
             attachment: self.attachment.or(file.attachment),
             cni_results: self.cni_results.or(file.cni_results),
+            pod_devices: self.pod_devices.or(file.pod_devices),
             admin: self.admin.or(file.admin),
             no_redirect: self.no_redirect.or(file.no_redirect),
             listen_address: match self.listen_address.is_empty() {
@@ -257,6 +265,7 @@ impl RawConfig {
             bpffs: self.bpffs.clone().unwrap_or_else(|| BPFFS.into()),
             attachment: self.attachment.unwrap_or_default(),
             cni_results: self.cni_results.clone().unwrap_or_else(|| CNI_RESULTS.into()),
+            pod_devices: self.pod_devices.clone().unwrap_or_else(|| POD_DEVICES.map(str::to_owned).to_vec()),
         }
     }
 

@@ -75,7 +75,12 @@ pub(crate) fn datapath_config(
         None => cgroup2_mount()?,
     };
     let config = DatapathConfig::new(node, cgroup, kernel.bpffs.clone(), state_dir.to_owned());
-    Ok(DatapathConfig { attachment: kernel.attachment, cni_results: kernel.cni_results.clone(), ..config })
+    Ok(DatapathConfig {
+        attachment: kernel.attachment,
+        cni_results: kernel.cni_results.clone(),
+        pod_devices: kernel.pod_devices.clone(),
+        ..config
+    })
 }
 
 /// Makes flows of the kernel's events until reading fails.

@@ -2,7 +2,7 @@
 //! Pods that the node cannot find, and devices of which it does not know whose they are. Both are closed where
 //! they can be, and somebody should know.
 
-use std::{fmt, net::IpAddr};
+use std::{fmt, net::IpAddr, time::Duration};
 
 use prometheus_client::{
     collector::Collector,
@@ -19,12 +19,27 @@ pub(crate) struct Unowned {
     unattached: Vec<IpAddr>,
     /// Pods behind a bridge of which the port is not known.
     ownerless: Vec<Ownerless>,
+    /// Pods' devices of which it has not been known for long whose they are.
+    devices: Vec<String>,
+    /// Such devices of which it may still become known.
+    waiting: usize,
 }
+
+/// How long a device may be there before the API server tells of its pod. A kubelet reports the address of a pod
+/// within a second or two, and the controller passes it on in a moment.
+const WITHOUT_OWNER: Duration = Duration::from_secs(30);
 
 impl Unowned {
     /// What is to be said of a look.
     pub(crate) fn of(applied: &Applied) -> Unowned {
-        Unowned { unattached: applied.unattached.clone(), ownerless: applied.ownerless.clone() }
+        let (old, new): (Vec<_>, Vec<_>) =
+            applied.unowned.iter().partition(|(_, age)| **age >= WITHOUT_OWNER);
+        Unowned {
+            unattached: applied.unattached.clone(),
+            ownerless: applied.ownerless.clone(),
+            devices: old.into_iter().map(|(name, _)| name.clone()).collect(),
+            waiting: new.len(),
+        }
     }
 
     /// Whether another look may find more.
@@ -46,7 +61,12 @@ impl Unowned {
             };
             format!("{}/{} is closed at {address}: {why}", pod.namespace, pod.name)
         });
-        unattached.chain(ownerless).collect()
+        let devices = self.devices.iter().map(|device| {
+            format!(
+                "{device} looks like a pod's device, belongs to no pod that is known, and is closed: see --pod-devices"
+            )
+        });
+        unattached.chain(ownerless).chain(devices).collect()
     }
 }
 
@@ -68,7 +88,7 @@ pub(crate) struct OwnerMetrics(pub(crate) watch::Receiver<Unowned>);
 
 impl Collector for OwnerMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let Unowned { unattached, ownerless } = self.0.borrow().clone();
+        let Unowned { unattached, ownerless, devices, waiting } = self.0.borrow().clone();
         let claimed = ownerless.iter().filter(|pod| !pod.claimed_by.is_empty()).count();
         let counts =
             [("no_route", unattached.len()), ("no_port", ownerless.len() - claimed), ("claimed", claimed)];
@@ -80,7 +100,10 @@ impl Collector for OwnerMetrics {
             let family = descriptor.encode_family(&labels)?;
             ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX)).encode(family)?;
         }
-        Ok(())
+        let help = "devices of pods that are closed because it is not known whose they are";
+        let descriptor =
+            encoder.encode_descriptor("weft_node_devices_without_pod", help, None, MetricType::Gauge)?;
+        ConstGauge::new(i64::try_from(devices.len() + waiting).unwrap_or(i64::MAX)).encode(descriptor)
     }
 }
 
@@ -109,6 +132,8 @@ mod tests {
         let found = Unowned {
             unattached: vec![[10, 9, 1, 1].into()],
             ownerless: vec![pod("a", 2, &[]), pod("b", 3, &["veth1", "veth2"]), pod("c", 4, &["veth3"])],
+            devices: vec!["veth4".to_owned()],
+            waiting: 2,
         };
         assert!(found.is_open() && !Unowned::default().is_open());
         note(&known, found.clone());
@@ -121,13 +146,29 @@ mod tests {
                  plug-in says whose it is",
                 "shop/c is closed at 10.9.1.4: the pods behind veth3 claim it, and no result of a CNI plug-in says \
                  whose it is",
+                "veth4 looks like a pod's device, belongs to no pod that is known, and is closed: see --pod-devices",
             ]
         );
         for (reason, count) in [("no_route", 1), ("no_port", 1), ("claimed", 2)] {
             let line = format!("weft_node_pods_without_device{{reason=\"{reason}\"}} {count}\n");
             assert!(metrics().contains(&line), "{}", metrics());
         }
+        assert!(metrics().contains("weft_node_devices_without_pod 3\n"), "{}", metrics());
         note(&known, Unowned::default());
         assert!(metrics().contains("weft_node_pods_without_device{reason=\"claimed\"} 0"));
+    }
+
+    #[test]
+    fn a_device_is_named_when_its_pod_should_be_known() {
+        let age = |name: &str, seconds| (name.to_owned(), Duration::from_secs(seconds));
+        let applied = Applied {
+            revision: 1,
+            changes: weft_ebpf_redirect::sync::Changes::default(),
+            unattached: vec![],
+            ownerless: vec![],
+            unowned: [age("veth1", 29), age("veth2", 30)].into(),
+        };
+        let found = Unowned::of(&applied);
+        assert_eq!((found.devices.as_slice(), found.waiting), (["veth2".to_owned()].as_slice(), 1));
     }
 }
