@@ -36,6 +36,7 @@ use crate::{
 };
 
 mod bring;
+mod foreign;
 mod roles;
 
 use bring::Brought;
@@ -178,6 +179,9 @@ pub struct Datapath {
     /// Since when it is not known whose a pod's device is.
     unowned: BTreeMap<u32, Instant>,
     numbers: ServiceNumbers,
+    /// How many connections to services others translate, and when they were read.
+    foreign: usize,
+    foreign_read: Instant,
     /// Where the last look for idle connections stopped.
     expired_to: Option<u32>,
 }
@@ -214,6 +218,8 @@ impl Datapath {
             attached: BTreeSet::new(),
             unowned: BTreeMap::new(),
             numbers: ServiceNumbers::new(),
+            foreign: 0,
+            foreign_read: Instant::now(),
             expired_to: None,
         })
     }
@@ -286,7 +292,8 @@ impl Datapath {
     ///
     /// # Errors
     /// Names what could not be put back; the next call tries again.
-    pub async fn keep_up(&self) -> Result<(), DatapathError> {
+    pub async fn keep_up(&mut self) -> Result<(), DatapathError> {
+        self.renew_foreign()?;
         Ok(self.network.keep_up(&self.config).await?)
     }
 

@@ -15,6 +15,7 @@ mod bpffs;
 mod cgroup;
 mod clsact;
 mod config;
+mod conntrack;
 mod datapath;
 pub mod desired;
 mod error;

@@ -32,6 +32,8 @@ pub struct Maps {
     pub service_counters: CpuTable<u32, ServiceCounters>,
     /// What sockets asked for.
     pub reverse: Table<ReverseKey, Endpoint>,
+    /// Where others lead connections to services.
+    pub foreign: Table<ConnectionKey, Endpoint>,
     /// Local workloads.
     pub workloads: Table<Address, Workload>,
     /// Identities.
@@ -71,7 +73,7 @@ const fn layout<K, V>(name: &'static str, kind: MapType, entries: u32) -> Layout
 }
 
 /// Every map, as `programs/src/maps.rs` makes it.
-pub(crate) const LAYOUT: [Layout; 18] = [
+pub(crate) const LAYOUT: [Layout; 19] = [
     layout::<u32, Config>("weft_config_v1", MapType::Array, 1),
     layout::<u32, u32>("weft_listeners_v1", MapType::Array, MAX_LISTENERS),
     layout::<u32, u32>("weft_owners_v1", MapType::Hash, 16),
@@ -79,6 +81,7 @@ pub(crate) const LAYOUT: [Layout; 18] = [
     layout::<BackendKey, Endpoint>("weft_backends_v1", MapType::Hash, 262_144),
     layout::<u32, ServiceCounters>("weft_service_counters_v1", MapType::PerCpuHash, 65_536),
     layout::<ReverseKey, Endpoint>("weft_reverse_v1", MapType::LruHash, 65_536),
+    layout::<ConnectionKey, Endpoint>("weft_foreign_v1", MapType::LruHash, 32_768),
     layout::<Address, Workload>("weft_workloads_v1", MapType::Hash, 4_096),
     layout::<Prefix<Address>, u32>("weft_identities_v1", MapType::LpmTrie, 512_000),
     layout::<Prefix<PolicyKey>, Verdict>("weft_policy_v1", MapType::LpmTrie, 262_144),
@@ -118,6 +121,7 @@ impl Maps {
             backends: Table::new(open("weft_backends_v1")?),
             service_counters: CpuTable::new(open("weft_service_counters_v1")?, cpus),
             reverse: Table::new(open("weft_reverse_v1")?),
+            foreign: Table::new(open("weft_foreign_v1")?),
             workloads: Table::new(open("weft_workloads_v1")?),
             identities: Table::new(open("weft_identities_v1")?),
             policy: Table::new(open("weft_policy_v1")?),

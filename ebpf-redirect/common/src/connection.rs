@@ -105,7 +105,7 @@ pub struct Connection {
     pub seen_ns: u64,
     /// Both ends, in the order of the key.
     pub ends: [End; 2],
-    /// Number of its address translation; 0 for none.
+    /// 1 where others translate it, see `weft_foreign_v1`; 0 for none.
     pub nat: u32,
     /// How long it may be idle, in seconds; follows from its state.
     pub idle_s: u32,

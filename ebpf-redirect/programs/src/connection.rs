@@ -17,7 +17,7 @@ use weft_ebpf_common::{
 };
 
 use crate::{
-    context, event,
+    context, event, foreign,
     maps::{CONNECTIONS, ENTRY},
     packet::{self, LATER, Packet, RST, SYN, TCP},
     policy, share, tcp,
@@ -124,7 +124,10 @@ pub(crate) fn denial(verdict: &Verdict) -> u16 {
 #[inline(always)]
 fn decide_again(packet: &mut Packet, entry: &mut Connection, at: u8, workload: &Workload, config: &Config) {
     let this = end_at(packet, at);
-    let peer = policy::identity(if at == EGRESS { &packet.destination } else { &packet.source });
+    let mut other = if at == EGRESS { packet.destination } else { packet.source };
+    // It may have been let in when nobody here knew that others translate it.
+    entry.nat = u32::from(foreign::backend(packet, at, &mut other));
+    let peer = policy::identity(&other);
     // The node itself was let in by its socket, which the entry remembers and the address does not.
     let known = entry.ends[this ^ 1].identity;
     let opener = if known == identity::HOST || peer != identity::HOST { peer } else { known };
@@ -251,6 +254,7 @@ fn enter(packet: &Packet, at: u8, workload: &Workload, config: &Config) -> bool 
     let way = way(packet, at);
     if let Some(entry) = find(packet, now) {
         if !is_renewed(packet, entry) {
+            entry.nat = packet.translated;
             write(&mut entry.ends[this], packet, way, workload, config);
             if entry.ends[this ^ 1].workload == 0 {
                 entry.ends[this ^ 1].identity = packet.peer;
@@ -263,7 +267,13 @@ fn enter(packet: &Packet, at: u8, workload: &Workload, config: &Config) -> bool 
     }
     share::charge(packet, workload, config);
     let Some(entry) = scratch() else { return false };
-    *entry = Connection { opened_ns: now, seen_ns: now, opener: packet.from_high, ..Connection::NEW };
+    *entry = Connection {
+        opened_ns: now,
+        seen_ns: now,
+        opener: packet.from_high,
+        nat: packet.translated,
+        ..Connection::NEW
+    };
     let sender = packet.sender_end();
     write(&mut entry.ends[this], packet, way, workload, config);
     entry.ends[this ^ 1].identity = packet.peer;

@@ -15,7 +15,7 @@ use weft_ebpf_common::{
 };
 
 use crate::{
-    answer, connection, context, event, fragment, icmp,
+    answer, connection, context, event, foreign, fragment, icmp,
     maps::{self, config},
     packet::{
         self, KIND_ERROR, KIND_FLOW, KIND_FRAGMENT, KIND_LINK, Link, NEIGHBOUR_ADVERTISEMENT, NEXT_HOP,
@@ -170,19 +170,25 @@ fn flow(skb: *mut __sk_buff, packet: &mut Packet, workload: &Workload, config: &
 #[inline(never)]
 fn new(packet: &mut Packet, workload: &Workload, config: &Config) -> u32 {
     const NOT_TRANSLATED: u32 = connection::DROP + Reason::ServiceNotTranslated as u32;
+    let mut other = packet.destination;
     if let Some(service) = service::at(&packet.destination, packet.destination_port_be, packet.protocol) {
         packet.service = service.id;
-        return match (service.flags & SERVICE_KEPT, service.backends) {
-            (0, 0) => connection::DROP + Reason::NoServiceBackend as u32,
-            (0, _) => NOT_TRANSLATED,
-            _ => connection::PROXIED,
-        };
-    }
-    if service::is_address(&packet.destination) {
+        if service.flags & SERVICE_KEPT != 0 {
+            return connection::PROXIED;
+        }
+        if !foreign::backend(packet, EGRESS, &mut other) {
+            let unserved = service.backends == 0;
+            return if unserved {
+                connection::DROP + Reason::NoServiceBackend as u32
+            } else {
+                NOT_TRANSLATED
+            };
+        }
+    } else if service::is_address(&packet.destination) && !foreign::backend(packet, EGRESS, &mut other) {
         let has_ports = packet::has_ports(packet.protocol);
         return if has_ports { connection::DROP + Reason::UnknownServicePort as u32 } else { NOT_TRANSLATED };
     }
-    let peer = policy::identity(&packet.destination);
+    let peer = policy::identity(&other);
     // The node's own address is also that of traffic from outside which the node has translated.
     let opener = if peer == identity::HOST { identity::WORLD } else { peer };
     packet.peer = peer;

@@ -16,6 +16,7 @@ mod connection;
 mod context;
 mod datagram;
 mod event;
+mod foreign;
 mod fragment;
 mod from_netdev;
 mod from_pod;

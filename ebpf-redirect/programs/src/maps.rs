@@ -45,6 +45,11 @@ pub(crate) static SERVICE_COUNTERS: PerCpuHashMap<u32, ServiceCounters> =
 #[map(name = "weft_reverse_v1")]
 pub(crate) static REVERSE: LruHashMap<ReverseKey, Endpoint> = LruHashMap::pinned(65_536, 0);
 
+/// Where others lead connections to services that are not kept, by what the client's end sees. A node's pods have
+/// some thousand of them when Weft first starts, and fewer from then on; the oldest is evicted.
+#[map(name = "weft_foreign_v1")]
+pub(crate) static FOREIGN: LruHashMap<ConnectionKey, Endpoint> = LruHashMap::pinned(32_768, 0);
+
 /// Workloads of this node by address. 4,096 addresses: a node has at most some hundred pods.
 #[map(name = "weft_workloads_v1")]
 pub(crate) static WORKLOADS: HashMap<Address, Workload> = HashMap::pinned(4_096, BPF_F_NO_PREALLOC);

@@ -91,6 +91,8 @@ pub(crate) struct Packet {
     pub(crate) peer: u32,
     /// The service that it is sent to; 0 for none.
     pub(crate) service: u32,
+    /// Others lead its connection to a backend, see `foreign`.
+    pub(crate) translated: u32,
     /// What the policy said about it; none before it was asked.
     pub(crate) verdict: Verdict,
 }
@@ -151,6 +153,7 @@ impl Packet {
             workload: 0,
             peer: 0,
             service: 0,
+            translated: 0,
             verdict: Verdict::NONE,
         }
     }

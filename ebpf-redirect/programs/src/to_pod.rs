@@ -15,7 +15,7 @@ use weft_ebpf_common::{
 };
 
 use crate::{
-    connection, context, event, fragment,
+    connection, context, event, foreign, fragment,
     from_pod::unfollowed,
     icmp,
     maps::{self, config},
@@ -137,7 +137,12 @@ fn flow(skb: *mut __sk_buff, packet: &mut Packet, workload: &Workload, config: &
 /// Decides about what the pod's end knows nothing of.
 #[inline(never)]
 fn new(packet: &mut Packet, workload: &Workload, config: &Config) -> u32 {
-    let peers = (policy::identity(&packet.sender), packet.peer);
+    let mut peers = (policy::identity(&packet.sender), packet.peer);
+    let mut backend = packet.sender;
+    if foreign::backend(packet, INGRESS, &mut backend) {
+        packet.peer = policy::identity(&backend);
+        peers = (packet.peer, packet.peer);
+    }
     connection::new(packet, INGRESS, peers, workload, config)
 }
 

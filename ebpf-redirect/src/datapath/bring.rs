@@ -108,6 +108,7 @@ impl Datapath {
             _ => self.network.route_kept(desired, &devices.own).await?,
         }
         let mut known = known;
+        self.learn_foreign(last.as_ref(), desired)?;
         let changes = synchronise(&self.maps, &mut known, last.as_ref(), desired, &devices.found.places)?;
         self.numbers = known.service_numbers().clone();
         if moved {
