@@ -62,6 +62,9 @@ const MAP_NEXT_KEY: u32 = 4;
 const OBJ_PIN: u32 = 6;
 const OBJ_GET: u32 = 7;
 const PROG_TEST_RUN: u32 = 10;
+const PROG_BY_ID: u32 = 13;
+const OBJ_INFO: u32 = 15;
+const PROG_QUERY: u32 = 16;
 const LINK_CREATE: u32 = 28;
 const MAP_LOOKUP_BATCH: u32 = 24;
 const LINK_UPDATE: u32 = 29;
@@ -129,6 +132,48 @@ pub(crate) fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
     let mut attributes = Attributes::new().fd(0, link).fd(4, program);
     // SAFETY: there are no addresses among the attributes.
     unsafe { attributes.call(LINK_UPDATE) }.map(|_| ())
+}
+
+/// The numbers of the programs that are attached to a device by links.
+///
+/// # Errors
+/// Those of the system call; a kernel without such links has none.
+pub(crate) fn attached(ifindex: u32, kind: Attach) -> io::Result<Vec<u32>> {
+    // The kernel's bound (BPF_MPROG_MAX in include/linux/bpf_mprog.h).
+    let mut numbers = [0_u32; 64];
+    let mut attributes = Attributes::new()
+        .u32(0, ifindex)
+        .u32(4, kind as u32)
+        .u64(16, numbers.as_mut_ptr() as u64)
+        .u32(24, numbers.len() as u32);
+    // SAFETY: there is room for so many numbers.
+    match unsafe { attributes.call(PROG_QUERY) } {
+        Ok(_) => Ok(numbers[..attributes.at(24).min(64) as usize].to_vec()),
+        // ENOENT: the device has never had one.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOENT)) => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// The name of a program, of which the kernel keeps 15 bytes.
+///
+/// # Errors
+/// `ENOENT` where it is gone.
+pub(crate) fn program_name(number: u32) -> io::Result<String> {
+    use std::os::fd::AsFd;
+    let mut attributes = Attributes::new().u32(0, number);
+    // SAFETY: there are no addresses among the attributes.
+    let program = unsafe { attributes.call(PROG_BY_ID) }.map(owned)?;
+    // `struct bpf_prog_info` up to its name, which is at 64.
+    let mut details = [0_u8; 80];
+    let mut attributes = Attributes::new()
+        .fd(0, program.as_fd())
+        .u32(4, details.len() as u32)
+        .u64(8, details.as_mut_ptr() as u64);
+    // SAFETY: the buffer is as long as is said.
+    unsafe { attributes.call(OBJ_INFO) }?;
+    let name = details[64..].split(|byte| *byte == 0).next().unwrap_or_default();
+    Ok(String::from_utf8_lossy(name).into_owned())
 }
 
 /// Opens what is pinned at a path.

@@ -38,6 +38,8 @@ const NAME: &str = "weft_";
 /// `ETH_P_ALL` in network byte order.
 const ALL_PROTOCOLS: u32 = 0x0003_u16.to_be() as u32;
 const QDISC: &str = "clsact";
+/// What a device has whose packets wait nowhere.
+const NO_QUEUE: &str = "noqueue";
 /// A queueing discipline with one side only, at the same place as `clsact`.
 const ONE_SIDED: &str = "ingress";
 
@@ -108,6 +110,34 @@ pub(crate) fn attached() -> io::Result<BTreeSet<(DeviceHook, u32)>> {
         }
     }
     Ok(attached)
+}
+
+/// The devices and sides that have a filter which is not ours.
+///
+/// # Errors
+/// Those of the requests.
+pub(crate) fn others() -> io::Result<BTreeSet<(u32, Side)>> {
+    let mut requests = Requests::open()?;
+    let mut found = BTreeSet::new();
+    for ifindex in devices(&mut requests)? {
+        for side in Side::BOTH {
+            if filters(&mut requests, ifindex, side)?.iter().any(|filter| ours(filter).is_none()) {
+                found.insert((ifindex, side));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The devices whose outgoing packets wait in a queueing discipline.
+///
+/// # Errors
+/// Those of the request.
+pub(crate) fn shaped() -> io::Result<BTreeSet<u32>> {
+    let mut requests = Requests::open()?;
+    let mut found = requests.list(RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default()))?;
+    found.retain(|qdisc| qdisc.header.parent == TcHandle::ROOT && kind(qdisc) != Some(NO_QUEUE));
+    Ok(found.into_iter().map(|qdisc| qdisc.header.index.cast_unsigned()).collect())
 }
 
 /// Detaches every filter of ours from the devices of this network namespace, and removes the queueing

@@ -33,6 +33,34 @@ pub struct DatapathConfig {
     /// Names of devices that are pods' where their other end is in another namespace (`*` stands for any text,
     /// `?` for a character): closed until it is known whose they are. Ports of pods' bridges always are.
     pub pod_devices: Vec<String>,
+    /// Whether packets of established connections skip the node's stack.
+    pub short_path: ShortPath,
+}
+
+/// Whether packets of established connections go past the node's stack, from device to pod.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ShortPath {
+    /// Where no forwarding rules of others stand in the way but those that only look at how connections begin.
+    #[default]
+    Auto,
+    /// Past any forwarding rules of others.
+    On,
+    /// Never.
+    Off,
+}
+
+impl FromStr for ShortPath {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<ShortPath, ConfigError> {
+        match text {
+            "auto" => Ok(ShortPath::Auto),
+            "on" => Ok(ShortPath::On),
+            "off" => Ok(ShortPath::Off),
+            _ => Err(ConfigError::ShortPath(text.to_owned())),
+        }
+    }
 }
 
 /// The names that Calico, the AWS and Azure plug-ins and the reference plug-ins (four random bytes) give to
@@ -118,6 +146,7 @@ impl DatapathConfig {
             attachment: Attachment::default(),
             cni_results: CNI_RESULTS.into(),
             pod_devices: POD_DEVICES.map(str::to_owned).to_vec(),
+            short_path: ShortPath::default(),
         }
     }
 
@@ -170,6 +199,9 @@ pub enum ConfigError {
     /// No way of attaching has this name.
     #[error("attachment {0} is not auto, tcx or clsact")]
     Attachment(String),
+    /// No setting of the short path has this name.
+    #[error("short path {0} is not auto, on or off")]
+    ShortPath(String),
     /// The block of ports is too small or out of place.
     #[error("proxy ports {first}-{last} must be at least 256 ports above 1023")]
     Ports {
@@ -206,6 +238,14 @@ mod tests {
         assert_eq!(read("auto"), Ok(Attachment::default()));
         assert_eq!((read("tcx"), read("clsact")), (Ok(Attachment::Tcx), Ok(Attachment::Clsact)));
         assert_eq!(read("netkit"), Err(ConfigError::Attachment("netkit".into())));
+    }
+
+    #[test]
+    fn the_short_path_is_one_of_three() {
+        let read = |text: &str| text.parse::<ShortPath>();
+        assert_eq!(read("auto"), Ok(ShortPath::default()));
+        assert_eq!((read("on"), read("off")), (Ok(ShortPath::On), Ok(ShortPath::Off)));
+        assert_eq!(read("yes"), Err(ConfigError::ShortPath("yes".into())));
     }
 
     #[test]

@@ -38,6 +38,7 @@ use crate::{
 mod bring;
 mod foreign;
 mod roles;
+mod short;
 
 use bring::Brought;
 
@@ -182,6 +183,7 @@ pub struct Datapath {
     /// How many connections to services others translate, and when they were read.
     foreign: usize,
     foreign_read: Instant,
+    rules: short::Rules,
     /// Where the last look for idle connections stopped.
     expired_to: Option<u32>,
 }
@@ -220,6 +222,7 @@ impl Datapath {
             numbers: ServiceNumbers::new(),
             foreign: 0,
             foreign_read: Instant::now(),
+            rules: short::Rules::default(),
             expired_to: None,
         })
     }

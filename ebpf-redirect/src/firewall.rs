@@ -14,6 +14,10 @@ use tokio::{io::AsyncWriteExt, process::Command};
 
 use crate::config::DatapathConfig;
 
+mod others;
+
+pub(crate) use others::rules_of_others;
+
 /// Name of our table (family inet).
 pub(crate) const TABLE: &str = "weft";
 /// How long nft may take.
@@ -130,10 +134,15 @@ pub(crate) async fn remove() -> Result<(), FirewallError> {
 }
 
 async fn run(script: &str) -> Result<(), FirewallError> {
+    nft(&["-f", "-"], script).await.map(|_| ())
+}
+
+/// Runs nft with an input; what it printed.
+pub(super) async fn nft(arguments: &[&str], script: &str) -> Result<Vec<u8>, FirewallError> {
     let mut child = Command::new("nft")
-        .args(["-f", "-"])
+        .args(arguments)
         .stdin(Stdio::piped())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()?;
@@ -144,7 +153,7 @@ async fn run(script: &str) -> Result<(), FirewallError> {
     let Ok(output) = ended else { return Err(FirewallError::Slow) };
     let output = output?;
     if output.status.success() {
-        Ok(())
+        Ok(output.stdout)
     } else {
         Err(FirewallError::Refused(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
     }

@@ -99,7 +99,7 @@ impl DeviceHook {
 }
 
 /// The direction of a hook, seen from the device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Side {
     Ingress,
     Egress,

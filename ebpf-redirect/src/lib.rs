@@ -26,12 +26,14 @@ pub mod load;
 mod machine;
 pub mod maps;
 mod network;
+mod others;
 pub mod probe;
 pub mod sync;
 
 pub use cgroup::cgroup2_mount;
 pub use config::{
     Attachment, CNI_RESULTS, ConfigError, DEFAULT_MARK, DEFAULT_PORTS, DatapathConfig, Mark, POD_DEVICES,
+    ShortPath,
 };
 pub use datapath::{Applied, Counters, Datapath, DatapathError, Outcome, Ownerless, PacketCounter};
 pub use error::LoadError;

@@ -42,6 +42,8 @@ pub struct Maps {
     pub policy: Table<Prefix<PolicyKey>, Verdict>,
     /// Connections.
     pub connections: Table<ConnectionKey, Connection>,
+    /// Devices of the short way.
+    pub short_devices: Table<u32, u32>,
     /// Places for half-open connections.
     pub half_open: Table<PlaceKey, ConnectionKey>,
     /// Shares of workloads.
@@ -73,7 +75,7 @@ const fn layout<K, V>(name: &'static str, kind: MapType, entries: u32) -> Layout
 }
 
 /// Every map, as `programs/src/maps.rs` makes it.
-pub(crate) const LAYOUT: [Layout; 19] = [
+pub(crate) const LAYOUT: [Layout; 20] = [
     layout::<u32, Config>("weft_config_v1", MapType::Array, 1),
     layout::<u32, u32>("weft_listeners_v1", MapType::Array, MAX_LISTENERS),
     layout::<u32, u32>("weft_owners_v1", MapType::Hash, 16),
@@ -86,6 +88,7 @@ pub(crate) const LAYOUT: [Layout; 19] = [
     layout::<Prefix<Address>, u32>("weft_identities_v1", MapType::LpmTrie, 512_000),
     layout::<Prefix<PolicyKey>, Verdict>("weft_policy_v1", MapType::LpmTrie, 262_144),
     layout::<ConnectionKey, Connection>(CONNECTIONS, MapType::LruHash, 131_072),
+    layout::<u32, u32>("weft_short_devices_v1", MapType::Hash, 4_096),
     layout::<PlaceKey, ConnectionKey>("weft_half_open_v1", MapType::Hash, 262_144),
     layout::<u32, Share>("weft_shares_v1", MapType::LruPerCpuHash, 4_096),
     layout::<FragmentedKey, Fragmented>("weft_fragmented_v1", MapType::LruHash, 8_192),
@@ -126,6 +129,7 @@ impl Maps {
             identities: Table::new(open("weft_identities_v1")?),
             policy: Table::new(open("weft_policy_v1")?),
             connections: Table::new(open(CONNECTIONS)?),
+            short_devices: Table::new(open("weft_short_devices_v1")?),
             half_open: Table::new(open("weft_half_open_v1")?),
             shares: CpuTable::new(open("weft_shares_v1")?, cpus),
             fragmented: Table::new(open("weft_fragmented_v1")?),

@@ -26,9 +26,9 @@ mod tables;
 
 pub(crate) use known::Known;
 pub use tables::SyncError;
-pub(crate) use tables::Tables;
+pub(crate) use tables::{Tables, Write};
 
-use tables::{Write, Writer};
+use tables::Writer;
 
 /// Where a workload hangs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -62,7 +62,7 @@ fn filters_of_others_see_what_ours_leave_to_them_and_outlive_us() {
     lab.node_sh("tc qdisc add dev p0 clsact");
     let running = Running::start(&lab, &State::new(&lab.pods), Vec::new);
     assert_eq!(ours(&lab, "p0"), ["weft_from_pod", "weft_to_pod"]);
-    assert_eq!(ours(&lab, "up0"), ["weft_from_netdev"]);
+    assert_eq!(ours(&lab, "up0"), ["weft_from_uplink"]);
     assert_eq!(ours(&lab, "weft0"), ["weft_bounced"]);
     assert!(connects(&lab));
     lab.node_sh("tc filter add dev p0 ingress protocol ip bpf da bytecode \"1,6 0 0 2\"");

@@ -54,8 +54,8 @@ fn a_packet_of_an_established_connection_takes_no_longer_than_it_has_to() {
 const LIMITS: [(&str, u32, u32); 6] = [
     ("from_pod", 53_000, 28_000),
     ("to_pod", 47_000, 24_000),
-    ("from_port", 53_000, 29_000),
-    ("to_port", 47_000, 24_000),
+    ("from_uplink", 53_000, 29_000),
+    ("from_unowned", 53_000, 29_000),
     ("from_netdev", 19_000, 6_700),
     ("bounced", 35_000, 18_000),
 ];

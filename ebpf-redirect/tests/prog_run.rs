@@ -259,7 +259,7 @@ fn an_ipv6_packet_with_a_mapped_ipv4_address_is_invalid() {
     bench.maps.workloads.update(&v4, &known).unwrap();
     for frame in [bench.tcp(POD, PEER, PORTS, SYN), bench.udp(POD, PEER, PORTS), bench.echo(POD, PEER, true)]
     {
-        for (at, hooks) in [(22, ["from_pod", "from_port"]), (38, ["from_pod", "to_pod"])] {
+        for (at, hooks) in [(22, ["from_pod", "from_unowned"]), (38, ["from_pod", "to_pod"])] {
             for hook in hooks {
                 bench.drops_for(hook, &with(frame.clone(), at), Reason::InvalidPacket);
             }

@@ -67,12 +67,16 @@ pub struct End {
     pub sent: u32,
     /// TCP: the number up to which it has what the other end sent.
     pub acknowledged: u32,
+    /// The device by which its packets come to the node.
+    pub device: u32,
     /// What it decided as: opener ([`EGRESS`]), other side ([`INGRESS`]), or [`EITHER`].
     pub way: u8,
     /// TCP: it has sent a FIN that was believed.
     pub closed: u8,
-    /// Zero.
-    pub pad: [u8; 6],
+    /// Its device is one of `weft_short_devices_v1`.
+    pub short: u8,
+    /// It is behind a port of a bridge.
+    pub bridged: u8,
 }
 
 impl End {
@@ -86,9 +90,11 @@ impl End {
         workload: 0,
         sent: 0,
         acknowledged: 0,
+        device: 0,
         way: EGRESS,
         closed: 0,
-        pad: [0; 6],
+        short: 0,
+        bridged: 0,
     };
 }
 
@@ -144,7 +150,7 @@ impl Connection {
 }
 
 /// What the fields of a [`Connection`] mean; a pinned table of another one is made anew.
-pub const CONNECTION_VERSION: u8 = 1;
+pub const CONNECTION_VERSION: u8 = 2;
 
 /// Not answered, or, with TCP, not confirmed by its opener.
 pub const HALF_OPEN: u8 = 0;

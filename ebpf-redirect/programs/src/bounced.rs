@@ -4,7 +4,6 @@
 
 use aya_ebpf::{
     bindings::{__sk_buff, TC_ACT_SHOT},
-    helpers::generated::bpf_skb_change_type,
     macros::classifier,
     programs::TcContext,
 };
@@ -21,8 +20,6 @@ use crate::{
     service::{self, Counted},
 };
 
-const PACKET_HOST: u32 = 0;
-
 /// The entry point.
 #[classifier]
 pub fn bounced(ctx: TcContext) -> i32 {
@@ -33,8 +30,7 @@ pub fn bounced(ctx: TcContext) -> i32 {
         return TC_ACT_SHOT;
     }
     // The frame is addressed to a pod; without this the stack drops it as somebody else's.
-    // SAFETY: the context and a number.
-    if unsafe { bpf_skb_change_type(skb, PACKET_HOST) } != 0 {
+    if !context::set_for_host(skb) {
         return drop(packet, Reason::ProxyAssignFailed);
     }
     hand_over(skb, packet, config)

@@ -13,13 +13,13 @@ use weft_ebpf_common::{
     Action, Reason, Verdict,
     connection::{CLOSING, Connection, ConnectionKey, EITHER, ENDED, ESTABLISHED, End, HALF_OPEN},
     identity,
-    layout::{Config, EGRESS, INGRESS, PolicyKey, Workload},
+    layout::{Config, EGRESS, INGRESS, PolicyKey, WORKLOAD_BRIDGED, Workload},
 };
 
 use crate::{
     context, event, foreign,
-    maps::{CONNECTIONS, ENTRY},
-    packet::{self, LATER, Packet, RST, SYN, TCP},
+    maps::{CONNECTIONS, ENTRY, SHORT_DEVICES, get, workload},
+    packet::{self, LATER, Packet, RST, SYN, TCP, WHOLE},
     policy, share, tcp,
 };
 
@@ -29,6 +29,8 @@ pub(crate) const NEW: u32 = 0;
 pub(crate) const PASS: u32 = 1;
 /// The proxy has it.
 pub(crate) const PROXIED: u32 = 2;
+/// It may go to the other end at once, see `short`.
+pub(crate) const SHORT: u32 = 3;
 /// It is dropped; the reason is added to this.
 pub(crate) const DROP: u32 = 0x1_0000;
 
@@ -96,11 +98,96 @@ pub(crate) fn known(packet: &mut Packet, at: u8, workload: &Workload, config: &C
         packet.verdict = entry.ends[this].verdict;
         return DROP + u32::from(reason);
     }
+    if at == EGRESS {
+        return leaving(packet, entry, config);
+    }
+    note_device(packet, entry);
     // What a workload here has sent was counted as it left.
-    if at == EGRESS || entry.ends[packet.sender_end()].workload == 0 {
+    if entry.ends[packet.sender_end()].workload == 0 {
         account(packet, entry, config);
     }
     PASS
+}
+
+/// By which device the packets of an end come that is not here.
+#[inline(always)]
+fn note_device(packet: &Packet, entry: &mut Connection) {
+    let end = &mut entry.ends[packet.sender_end()];
+    if end.workload == 0 && end.device != packet.came_by {
+        end.device = packet.came_by;
+        end.short = is_short(packet.came_by);
+    }
+}
+
+/// Whether nothing of others is at a device, and the short way is wanted.
+#[inline(always)]
+fn is_short(device: u32) -> u8 {
+    u8::from(device != 0 && get(&SHORT_DEVICES, &device).is_some())
+}
+
+/// Whether the packet may go to the end that receives it at once: what tells the stack and others on the way
+/// that a connection begins has gone the long way, and nothing has to be said about the packet.
+#[inline(always)]
+fn is_near(packet: &Packet, entry: &Connection) -> bool {
+    let (from, to) = (packet.sender_end(), packet.sender_end() ^ 1);
+    let settled = packet.protocol != TCP || entry.state == ESTABLISHED || entry.state == CLOSING;
+    entry.ends[from].short & entry.ends[to].short != 0
+        && entry.ends[to].workload != 0
+        && settled
+        && entry.nat == 0
+        && packet.fragment == WHOLE
+        && packet.hops > 1
+}
+
+/// What becomes of a packet that a workload here may send.
+#[inline(always)]
+fn leaving(packet: &mut Packet, entry: &mut Connection, config: &Config) -> u32 {
+    let to = packet.sender_end() ^ 1;
+    // Before it is followed: the segment that confirms a connection is one that others want to see.
+    let near = is_near(packet, entry);
+    account(packet, entry, config);
+    if !near {
+        return PASS;
+    }
+    if entry.ends[to].epoch != config.epoch {
+        let Some(workload) = workload(&packet.destination) else { return PASS };
+        decide_again(packet, entry, INGRESS, workload, config);
+    }
+    // What it does not let in any more is told to both ends by its own hook.
+    if entry.ends[to].short == 0 || refusal(&entry.ends[to].verdict) != 0 {
+        return PASS;
+    }
+    packet.near = entry.ends[to].device;
+    packet.routed = u8::from(entry.ends[0].bridged & entry.ends[1].bridged == 0);
+    SHORT
+}
+
+/// What becomes of a packet that has come for a workload here, before the stack has it: [`SHORT`], or as if
+/// nothing were known.
+#[inline(never)]
+pub(crate) fn arrived(packet: &mut Packet, workload: &Workload, config: &Config) -> u32 {
+    let now = context::now();
+    let Some(entry) = find(packet, now) else { return NEW };
+    let (from, to) = (packet.sender_end(), packet.sender_end() ^ 1);
+    if is_renewed(packet, entry)
+        || entry.proxied != 0
+        || entry.ends[from].device != packet.came_by
+        || entry.ends[from].workload != 0
+        || !is_near(packet, entry)
+    {
+        return NEW;
+    }
+    if entry.ends[to].epoch != config.epoch {
+        decide_again(packet, entry, INGRESS, workload, config);
+    }
+    if entry.ends[to].short == 0 || refusal(&entry.ends[to].verdict) != 0 {
+        return NEW;
+    }
+    entry.seen_ns = now;
+    account(packet, entry, config);
+    packet.near = entry.ends[to].device;
+    packet.routed = 1;
+    SHORT
 }
 
 /// What an established connection may not do any more: 0, or the number of the reason.
@@ -121,7 +208,7 @@ pub(crate) fn denial(verdict: &Verdict) -> u16 {
 
 /// An end whose policy may have changed decides again. What it ends is kept as long as anybody speaks on it,
 /// so that nobody opens it again from the other side.
-#[inline(always)]
+#[inline(never)]
 fn decide_again(packet: &mut Packet, entry: &mut Connection, at: u8, workload: &Workload, config: &Config) {
     let this = end_at(packet, at);
     let mut other = if at == EGRESS { packet.destination } else { packet.source };
@@ -134,6 +221,7 @@ fn decide_again(packet: &mut Packet, entry: &mut Connection, at: u8, workload: &
     judge(packet, u32::from(at) | u32::from(entry.ends[this].way) << 8, peer, opener, workload);
     entry.ends[this].verdict = packet.verdict;
     entry.ends[this].epoch = config.epoch;
+    place(&mut entry.ends[this], workload);
     let ended = refusal(&packet.verdict);
     if ended == 0 {
         if entry.state == ENDED {
@@ -299,6 +387,15 @@ fn write(end: &mut End, packet: &Packet, way: u8, workload: &Workload, config: &
     end.workload = workload.id;
     end.epoch = config.epoch;
     end.verdict = packet.verdict;
+    place(end, workload);
+}
+
+/// Notes where a workload is.
+#[inline(always)]
+fn place(end: &mut End, workload: &Workload) {
+    end.device = workload.ifindex;
+    end.short = is_short(workload.ifindex);
+    end.bridged = u8::from(workload.flags & WORKLOAD_BRIDGED != 0);
 }
 
 /// Notes that the other end's policy gave a connection to the proxy: its packets go there at once.

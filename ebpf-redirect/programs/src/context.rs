@@ -6,7 +6,7 @@ use aya_ebpf::{
     bindings::{__sk_buff, bpf_sock, bpf_sock_addr},
     helpers::generated::{
         bpf_get_listener_sock, bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_sk_assign,
-        bpf_sk_fullsock, bpf_sk_release,
+        bpf_redirect_peer, bpf_sk_fullsock, bpf_sk_release, bpf_skb_change_type, bpf_skb_store_bytes,
     },
 };
 
@@ -38,6 +38,12 @@ macro_rules! fields {
 fields! {
     /// Index of the packet's device.
     ifindex(__sk_buff) -> u32 = ifindex;
+    /// Index of the device by which the packet came to the node; 0 if the node itself sends it.
+    ingress_ifindex(__sk_buff) -> u32 = ingress_ifindex;
+    /// Whom the frame is for (`PACKET_*`).
+    packet_type(__sk_buff) -> u32 = pkt_type;
+    /// Whether the frame has a VLAN tag that no device has taken off.
+    vlan_present(__sk_buff) -> u32 = vlan_present;
     /// Length of the packet, as the device has it.
     length(__sk_buff) -> u32 = len;
     /// EtherType, in network order.
@@ -60,6 +66,31 @@ pub(crate) fn set_mark(skb: *mut __sk_buff, mask: u32, value: u32) {
     let mark = mark(skb) & !mask | value;
     // SAFETY: as above; the mark is one of the fields that a classifier may write.
     unsafe { (*skb).mark = mark }
+}
+
+/// `PACKET_HOST`: the frame is for this machine.
+pub(crate) const PACKET_HOST: u32 = 0;
+
+/// Says that the frame is for whom it comes to, whatever address it has.
+#[inline(always)]
+pub(crate) fn set_for_host(skb: *mut __sk_buff) -> bool {
+    // SAFETY: the context and a number.
+    unsafe { bpf_skb_change_type(skb, PACKET_HOST) == 0 }
+}
+
+/// Writes bytes at an offset from the start of the frame.
+#[inline(always)]
+pub(crate) fn store<T: Copy>(skb: *mut __sk_buff, offset: u32, value: &T, flags: u64) -> bool {
+    let from = core::ptr::from_ref(value).cast();
+    // SAFETY: the value is as long as the helper is told to read.
+    unsafe { bpf_skb_store_bytes(skb, offset, from, size_of::<T>() as u32, flags) == 0 }
+}
+
+/// The verdict that hands the packet to the pod behind a device, as if it had come by the pod's own.
+#[inline(always)]
+pub(crate) fn redirect_peer(device: u32) -> i32 {
+    // SAFETY: the helper takes numbers only.
+    unsafe { bpf_redirect_peer(device, 0) as i32 }
 }
 
 /// The socket as a full one, or null: requests and sockets in TIME_WAIT are none.

@@ -23,6 +23,7 @@ use crate::{
     },
     policy, proxy,
     service::{self, Counted},
+    short,
 };
 
 /// The entry point.
@@ -147,6 +148,9 @@ fn flow(skb: *mut __sk_buff, packet: &mut Packet, workload: &Workload, config: &
     }
     packet.name_connection();
     let mut code = connection::known(packet, EGRESS, workload, config);
+    if code == connection::SHORT {
+        return short::send(skb, packet);
+    }
     if code == connection::PASS {
         return pass(packet);
     }

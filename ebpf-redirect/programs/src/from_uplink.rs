@@ -15,9 +15,10 @@ use weft_ebpf_common::{
 };
 
 use crate::{
-    context, event, from_netdev,
+    connection, context, event, from_netdev,
     maps::{self, config},
-    packet::{self, Packet},
+    packet::{self, KIND_FLOW, Packet, TCP},
+    short,
 };
 
 /// The entry point.
@@ -43,5 +44,23 @@ fn decide(skb: *mut __sk_buff, packet: &mut Packet, config: &Config) -> i32 {
     if context::mark(skb) & config.mark_mask == config.to_proxy {
         return TC_ACT_UNSPEC;
     }
+    if packet.kind == KIND_FLOW && is_near(skb, packet, config) {
+        return short::deliver(skb, packet);
+    }
     from_netdev::hand_over(skb, packet, config)
+}
+
+/// Whether a pod here may have the packet at once.
+#[inline(always)]
+fn is_near(skb: *mut __sk_buff, packet: &mut Packet, config: &Config) -> bool {
+    let port = u16::from_be(packet.destination_port_be);
+    let block = packet.protocol == TCP && port >= config.first_port && port <= config.last_port;
+    let Some(workload) = maps::workload(&packet.receiver) else { return false };
+    // The proxy's own ports come first: an entry may be one of before it had them.
+    if block || !short::is_routed_frame(skb, packet) {
+        return false;
+    }
+    packet.name_connection();
+    packet.came_by = context::ifindex(skb);
+    connection::arrived(packet, workload, config) == connection::SHORT
 }

@@ -76,6 +76,8 @@ pub(crate) struct Header {
     /// [`WHOLE`], [`FIRST`] or [`LATER`].
     pub(crate) fragment: u8,
     pub(crate) identification: u32,
+    /// How many routers it may still pass.
+    pub(crate) hops: u8,
     /// Where the next header starts.
     pub(crate) next: u32,
     /// Where the packet ends.
@@ -101,6 +103,7 @@ pub(crate) fn ipv4(skb: *mut __sk_buff, at: u32) -> Option<Header> {
             _ => WHOLE,
         },
         identification: u32::from(header.id),
+        hops: header.ttl,
         next: at + length,
         end: at + u32::from(u16::from_be(header.length)),
     })
@@ -119,6 +122,7 @@ pub(crate) fn ipv6(skb: *mut __sk_buff, at: u32) -> Option<Header> {
         protocol: header.next,
         fragment: WHOLE,
         identification: 0,
+        hops: header.hops,
         next: at + 40,
         end: at + 40 + u32::from(u16::from_be(header.length)),
     };

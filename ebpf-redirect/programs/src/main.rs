@@ -29,6 +29,7 @@ mod policy;
 mod proxy;
 mod service;
 mod share;
+mod short;
 mod tcp;
 mod to_pod;
 mod unowned;

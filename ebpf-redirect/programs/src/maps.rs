@@ -67,6 +67,11 @@ pub(crate) static POLICY: LpmTrie<PolicyKey, Verdict> = LpmTrie::pinned(262_144,
 #[map(name = "weft_connections_v1")]
 pub(crate) static CONNECTIONS: LruHashMap<ConnectionKey, Connection> = LruHashMap::pinned(131_072, 0);
 
+/// Devices between which packets of established connections may skip the node's stack. As many as devices of
+/// workloads.
+#[map(name = "weft_short_devices_v1")]
+pub(crate) static SHORT_DEVICES: HashMap<u32, u32> = HashMap::pinned(4_096, BPF_F_NO_PREALLOC);
+
 /// Places of workloads for half-open connections; written here. 1,024 for each of 256 workloads, made as they
 /// are used.
 #[map(name = "weft_half_open_v1")]

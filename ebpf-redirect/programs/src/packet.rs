@@ -66,8 +66,12 @@ pub(crate) struct Packet {
     pub(crate) icmp: u8,
     /// [`WHOLE`], [`FIRST`] or [`LATER`].
     pub(crate) fragment: u8,
+    /// How many routers it may still pass.
+    pub(crate) hops: u8,
     /// Identification of the datagram of which it is a fragment.
     pub(crate) identification: u32,
+    /// Where it ends, from its IP header.
+    pub(crate) end: u32,
     /// TCP: number of the first byte.
     pub(crate) sequence: u32,
     /// TCP: number of the byte that the sender waits for.
@@ -87,6 +91,12 @@ pub(crate) struct Packet {
     pub(crate) policy_ports_be: [u16; 2],
     /// Number of the workload that is asked; 0 before it is known.
     pub(crate) workload: u32,
+    /// The device by which it came to the node, where that is known; 0 where the node sends it.
+    pub(crate) came_by: u32,
+    /// The device of the pod to which it may go at once.
+    pub(crate) near: u32,
+    /// Whether a router would stand between its ends.
+    pub(crate) routed: u8,
     /// Identity of the other end, once its policy was asked.
     pub(crate) peer: u32,
     /// The service that it is sent to; 0 for none.
@@ -134,7 +144,9 @@ impl Packet {
             kind: KIND_OTHER,
             icmp: 0,
             fragment: WHOLE,
+            hops: 0,
             identification: 0,
+            end: 0,
             sequence: 0,
             acknowledged: 0,
             payload: 0,
@@ -151,6 +163,9 @@ impl Packet {
             opening: 0,
             policy_ports_be: [0; 2],
             workload: 0,
+            came_by: 0,
+            near: 0,
+            routed: 0,
             peer: 0,
             service: 0,
             translated: 0,
@@ -236,6 +251,7 @@ fn ip(skb: *mut __sk_buff, v4: bool, packet: &mut Packet) -> Option<()> {
         return None;
     }
     packet.fragment = header.fragment;
+    (packet.hops, packet.end) = (header.hops, header.end);
     packet.identification = header.identification;
     if header.fragment == LATER {
         packet.kind = KIND_FRAGMENT;

@@ -116,6 +116,7 @@ fn flow(skb: *mut __sk_buff, packet: &mut Packet, workload: &Workload, config: &
         return around(skb, packet, config);
     }
     packet.name_connection();
+    packet.came_by = context::ingress_ifindex(skb);
     let mut code = connection::known(packet, INGRESS, workload, config);
     if code == connection::PASS {
         return pass(packet);

@@ -3,7 +3,10 @@
 
 use std::io;
 
-use netlink_packet_route::{RouteNetlinkMessage, tc::TcMessage};
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    tc::{TcHeader, TcMessage},
+};
 use rtnetlink::{
     packet_core::{
         DoneBuffer, ErrorBuffer, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP,
@@ -35,7 +38,7 @@ impl Requests {
         self.answers().map(|_| ())
     }
 
-    /// Asks for all objects. What cannot be read is left out: it has options that are not ours.
+    /// Asks for all objects. What has options that cannot be read has no attributes: it is not ours.
     pub(super) fn list(&mut self, message: RouteNetlinkMessage) -> io::Result<Vec<TcMessage>> {
         self.send(message, NLM_F_DUMP)?;
         self.answers()
@@ -82,7 +85,8 @@ fn read(message: &NetlinkBuffer<&[u8]>, found: &mut Vec<TcMessage>) -> io::Resul
             std::num::NonZeroI32::new(DoneBuffer::new_checked(payload).map_err(io::Error::other)?.code())
         }
         _ => {
-            found.extend(TcMessage::parse(payload).ok());
+            let whole = TcMessage::parse(payload).ok();
+            found.extend(whole.or_else(|| Some(TcMessage::from_parts(header(payload)?, Vec::new()))));
             return Ok(false);
         }
     };
@@ -90,4 +94,16 @@ fn read(message: &NetlinkBuffer<&[u8]>, found: &mut Vec<TcMessage>) -> io::Resul
         None => Ok(true),
         Some(code) => Err(io::Error::from_raw_os_error(code.get().saturating_neg())),
     }
+}
+
+/// The fixed part of a message (`struct tcmsg`).
+fn header(payload: &[u8]) -> Option<TcHeader> {
+    let word = |at: usize| Some(u32::from_ne_bytes(payload.get(at..at + 4)?.try_into().ok()?));
+    Some(TcHeader {
+        index: word(4)?.cast_signed(),
+        handle: word(8)?.into(),
+        parent: word(12)?.into(),
+        info: word(16)?,
+        ..TcHeader::default()
+    })
 }

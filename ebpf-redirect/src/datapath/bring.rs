@@ -72,6 +72,13 @@ pub(super) struct Brought {
     devices: Devices,
 }
 
+impl Brought {
+    /// The devices of the node.
+    pub(super) fn links(&self) -> &BTreeMap<u32, Link> {
+        &self.devices.links
+    }
+}
+
 /// Addresses and ports that came to be kept, and those that no longer are.
 #[derive(Debug, Default)]
 struct KeptChange {
@@ -106,6 +113,12 @@ impl Datapath {
         match &last {
             Some(last) if !moved => self.route_changed(last, desired, &devices.own).await?,
             _ => self.network.route_kept(desired, &devices.own).await?,
+        }
+        if moved {
+            self.look_at_rules().await;
+            // Before workloads get the devices, so that their connections find these in the table.
+            let hooks = roles::hooks(&devices.links, &devices.found.places, &self.config.pod_devices);
+            self.settle_short(&devices.links, &hooks)?;
         }
         let mut known = known;
         self.learn_foreign(last.as_ref(), desired)?;

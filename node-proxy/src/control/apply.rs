@@ -180,6 +180,9 @@ impl Applier {
         if let Err(error) = kernel.datapath.keep_up().await {
             tracing::error!(error = chain(&error), "what others changed on the node cannot be put back");
         }
+        if let Err(error) = kernel.datapath.look_around().await {
+            tracing::error!(error = chain(&error), "what others have at the node's devices cannot be read");
+        }
         let Some(commit) = kernel.pending.clone() else { return kernel.look_again().await };
         if kernel.apply(&commit, state, self.plane.captured()).await {
             let rejected = self.plane.rejected().to_vec();

@@ -12,7 +12,7 @@ use std::{
 use clap::Parser;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use weft_ebpf_redirect::{Attachment, CNI_RESULTS, POD_DEVICES};
+use weft_ebpf_redirect::{Attachment, CNI_RESULTS, POD_DEVICES, ShortPath};
 use weft_flow_export::DEFAULT_CAPACITY;
 use weft_runtime::{
     admin::{AdminAddress, AdminAddressError},
@@ -83,6 +83,10 @@ pub struct RawConfig {
     /// cali*,eni*,azv*,veth????????].
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pod_devices: Option<Vec<String>>,
+    /// Whether packets of established connections go straight from device to pod, past the node's stack: auto
+    /// where no forwarding rules of others look at them, on past any rules, or off [default: auto].
+    #[arg(long, value_name = "auto|on|off")]
+    short_path: Option<ShortPath>,
     /// Where the admin endpoint listens [default: unix:/run/weft/node.sock].
     #[arg(long, value_name = "unix:PATH|ADDR:PORT")]
     admin: Option<String>,
@@ -153,6 +157,8 @@ pub(crate) struct KernelConfig {
     pub(crate) cni_results: PathBuf,
     /// Names of the devices of pods.
     pub(crate) pod_devices: Vec<String>,
+    /// Whether packets of established connections skip the node's stack.
+    pub(crate) short_path: ShortPath,
 }
 
 /// Why the settings cannot be used.
@@ -225,6 +231,7 @@ impl RawConfig {
             attachment: self.attachment.or(file.attachment),
             cni_results: self.cni_results.or(file.cni_results),
             pod_devices: self.pod_devices.or(file.pod_devices),
+            short_path: self.short_path.or(file.short_path),
             admin: self.admin.or(file.admin),
             no_redirect: self.no_redirect.or(file.no_redirect),
             listen_address: match self.listen_address.is_empty() {
@@ -266,6 +273,7 @@ impl RawConfig {
             attachment: self.attachment.unwrap_or_default(),
             cni_results: self.cni_results.clone().unwrap_or_else(|| CNI_RESULTS.into()),
             pod_devices: self.pod_devices.clone().unwrap_or_else(|| POD_DEVICES.map(str::to_owned).to_vec()),
+            short_path: self.short_path.unwrap_or_default(),
         }
     }
 

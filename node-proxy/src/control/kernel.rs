@@ -77,6 +77,7 @@ pub(crate) fn datapath_config(
     let config = DatapathConfig::new(node, cgroup, kernel.bpffs.clone(), state_dir.to_owned());
     Ok(DatapathConfig {
         attachment: kernel.attachment,
+        short_path: kernel.short_path,
         cni_results: kernel.cni_results.clone(),
         pod_devices: kernel.pod_devices.clone(),
         ..config
