@@ -46,6 +46,11 @@ impl Error {
         Error::new(Reason::RequestTimeout, 408, detail)
     }
 
+    /// A request for a tunnel that is not relayed (RFC 9110, section 15.6.2).
+    pub const fn tunnel(detail: &'static str) -> Self {
+        Error::new(Reason::TunnelUnsupported, 501, detail)
+    }
+
     /// The same as the fault of an upstream, for rules that hold for both sides.
     pub(crate) fn of_upstream(self) -> Self {
         Error { scope: self.scope, ..Error::upstream(self.detail) }

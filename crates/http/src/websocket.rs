@@ -5,7 +5,11 @@
 //!
 //! HTTP/1.1 proves that its server understood by a key and its answer, which is the SHA-1 of the key with a
 //! fixed text. HTTP/2 has neither. Who stands between them makes the key, or keeps the client's, and answers
-//! or checks it: that needs randomness and a digest, which are not here.
+//! or checks it. Lengths of content mean nothing on either side, and are left out.
+
+mod accept;
+
+pub use accept::{accept, key};
 
 use crate::head::{FieldName, Head, InvalidStart, Method, Span, Value};
 
@@ -21,6 +25,7 @@ pub fn offer_to_connect(head: &mut Head) -> Result<bool, InvalidStart> {
     head.start.protocol = head.add_text(PROTOCOL)?;
     head.start.upgrade = Span::default();
     head.remove(&FieldName::SecWebsocketKey.into());
+    head.remove(&FieldName::ContentLength.into());
     Ok(true)
 }
 
@@ -34,6 +39,7 @@ pub fn connect_to_offer(head: &mut Head, key: Value<'_>) -> Result<bool, Invalid
     head.start.upgrade = head.add_text(PROTOCOL)?;
     head.start.protocol = Span::default();
     head.set(&FieldName::SecWebsocketKey.into(), key)?;
+    head.remove(&FieldName::ContentLength.into());
     Ok(true)
 }
 
@@ -46,6 +52,7 @@ pub fn switch_to_accepted(head: &mut Head) -> Result<bool, InvalidStart> {
     head.set_status(200)?;
     head.start.upgrade = Span::default();
     head.remove(&FieldName::SecWebsocketAccept.into());
+    head.remove(&FieldName::ContentLength.into());
     Ok(true)
 }
 
@@ -58,10 +65,12 @@ pub fn accepted_to_switch(head: &mut Head, accept: Value<'_>) -> Result<bool, In
     head.set_status(101)?;
     head.start.upgrade = head.add_text(PROTOCOL)?;
     head.set(&FieldName::SecWebsocketAccept.into(), accept)?;
+    head.remove(&FieldName::ContentLength.into());
     Ok(true)
 }
 
-fn is_websocket(protocol: Option<&[u8]>) -> bool {
+/// Whether this is the protocol.
+pub fn is_websocket(protocol: Option<&[u8]>) -> bool {
     protocol.is_some_and(|protocol| protocol.eq_ignore_ascii_case(PROTOCOL))
 }
 
@@ -90,8 +99,10 @@ mod tests {
 
     #[test]
     fn an_offer_goes_over_http_2_and_back() {
-        let (_, mut head) = received(OFFER);
+        let (_, mut head) =
+            received(&OFFER.replace("Sec-WebSocket-V", "Content-Length: 0\r\nSec-WebSocket-V"));
         assert_eq!(offer_to_connect(&mut head), Ok(true));
+        assert!(!head.has(FieldName::ContentLength));
         assert_eq!((head.method(), head.protocol(), head.upgrade()), (Method::Connect, Some(PROTOCOL), None));
         assert_eq!((head.target(), head.authority()), (&b"/chat"[..], Some(&b"a"[..])));
         assert!(!head.has(FieldName::SecWebsocketKey));

@@ -124,6 +124,9 @@ reasons! {
     UnknownServicePort = 277, hubble 158, http 0, "unknown_service_port";
     /// The pod's device is not known to be any pod's, or several claim the address.
     UnknownOwner = 278, hubble 172, http 0, "unknown_owner";
+    /// The request asks for a tunnel that is not relayed: CONNECT, a protocol other than WebSocket, or a WebSocket
+    /// that the backend does not take.
+    TunnelUnsupported = 279, hubble 0, http 501, "tunnel_unsupported";
 }
 
 impl core::fmt::Display for Reason {

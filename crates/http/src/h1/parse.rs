@@ -279,7 +279,7 @@ fn connect(
     limits: &Limits,
 ) -> Result<(Option<Span>, TargetPart), Error> {
     if !limits.connect {
-        return Err(NOT_IMPLEMENTED);
+        return Err(Error::tunnel("connect is not relayed"));
     }
     let port = memchr::memrchr(b':', &input[at..end]).map(|colon| &input[at + colon + 1..end]);
     if port.is_none_or(|port| port.is_empty() || !port.iter().all(u8::is_ascii_digit)) {

@@ -26,6 +26,7 @@ fn refused(count: &mut usize, status: u16, request: &str) {
         let reason = match status {
             414 => Reason::UriTooLong,
             431 => Reason::HeadersTooLarge,
+            501 if request.starts_with("CONNECT ") => Reason::TunnelUnsupported,
             _ => Reason::BadRequest,
         };
         assert_eq!(error.reason, reason, "{request:?}");

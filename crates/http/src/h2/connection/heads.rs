@@ -157,7 +157,9 @@ impl Connection {
                 let receiving = if block.end { Receiving::Ended } else { Receiving::Content };
                 let id = self.add(block.number, 0, receiving, Sending::Head);
                 if let Some(stream) = self.streams.get(id) {
-                    stream.content_left = length.unwrap_or(u64::MAX);
+                    // No length bounds what follows a connect (RFC 9110, section 9.3.6).
+                    let bounded = length.filter(|_| head.method() != Method::Connect);
+                    stream.content_left = bounded.unwrap_or(u64::MAX);
                 }
                 return Ok(Some(Event::Head { stream: id, token: 0, end: block.end }));
             }

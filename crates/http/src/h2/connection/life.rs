@@ -44,6 +44,11 @@ impl Connection {
         matches!(self.phase, Phase::Preface | Phase::Settings) || self.block.stream != 0
     }
 
+    /// Whether the server takes the extended CONNECT of RFC 8441; nothing before its SETTINGS are there.
+    pub fn takes_extended_connect(&self) -> Option<bool> {
+        (self.phase == Phase::Open).then_some(self.peer.extended_connect)
+    }
+
     /// Whether content waits for a turn that [`receive`](Connection::receive) gives without input, once what was
     /// appended is written.
     pub fn has_content_in_line(&self) -> bool {

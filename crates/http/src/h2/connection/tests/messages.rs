@@ -163,6 +163,12 @@ fn an_extended_connect_has_all_parts_of_a_request() {
         fields.remove(missing);
         malformed(&fields);
     }
+    // What follows it is no content, whatever it says of that.
+    let mut end = End::server();
+    let mut with_length = fields.clone();
+    with_length.push(("content-length", "1"));
+    let bytes = [end.head(1, false, &with_length), data(1, b"more", false)].concat();
+    assert_eq!(end.feed(&bytes), ["head 1", "data 1 more"]);
     let mut end = End::server_with(&Config { extended_connect: false, ..config() });
     let bytes = end.head(1, false, &fields);
     assert_eq!(end.feed(&bytes), ["rejected 0 400"]);
