@@ -9,5 +9,6 @@ pub(crate) mod output;
 pub(crate) mod pool;
 pub(crate) mod retry_budget;
 pub(crate) mod sockets;
+pub(crate) mod spoken;
 pub(crate) mod timeout;
 pub(crate) mod wheel;

@@ -13,3 +13,5 @@ mod hostile;
 mod mesh;
 #[path = "in_process/support.rs"]
 mod support;
+#[path = "in_process/websocket.rs"]
+mod websocket;

@@ -224,11 +224,6 @@ impl Exchange {
         self.permit.as_ref()
     }
 
-    /// The state and the client that this was decided for.
-    pub(crate) fn resolved(&self) -> &Rc<Resolved> {
-        &self.resolved
-    }
-
     /// Whether the client expects an answer in gRPC's form.
     pub(crate) fn is_grpc(&self) -> bool {
         reply::is_grpc(&self.received)
@@ -294,9 +289,15 @@ impl Exchange {
         self.account.report_request(reports, &self.resolved, ends, &self.received, now);
     }
 
-    /// The head as it came and, where filters changed it, as it went.
-    pub(crate) fn both_heads(&self) -> (Head, Option<Head>) {
-        ((*self.received).clone(), self.edited.as_deref().cloned())
+    /// The request is done, and what it led to is relayed: that is an account of its own.
+    pub(crate) fn begin_relay(&mut self, now: u64) {
+        let choice = self.account.choice.clone();
+        self.account = Account { choice, ..Account::start(now) };
+    }
+
+    /// Reports what was relayed.
+    pub(crate) fn report_relay(&self, reports: &Reports, ends: Ends, now: u64) {
+        self.account.report_connection(reports, &self.resolved, ends, now);
     }
 
     /// The endpoint of the current try, once more: its connection was closed before it saw the request.

@@ -7,7 +7,7 @@ use crate::{
     request::{exchange::Outcome, reply::Refusal},
     serve::{
         engine::{Due, Engine},
-        running::HIGH_WATER,
+        running::{HIGH_WATER, Switch},
     },
 };
 
@@ -34,12 +34,20 @@ impl Engine {
             self.leave_upstream(id);
             return self.pause(id);
         }
-        if let Err(refusal) = running.exchange.respond(&mut self.scratch) {
-            self.leave_upstream(id);
-            return self.refuse(id, refusal);
-        }
-        running.exchange.account.status = status;
+        let agrees = self.agrees(id);
+        let Some(running) = self.exchanges.get_mut(id as usize) else { return };
+        let Some(client) = self.clients.get_mut(number as usize) else { return };
+        let filtered = agrees.and_then(|agrees| running.exchange.respond(&mut self.scratch).map(|()| agrees));
+        let agrees = match filtered {
+            Ok(agrees) => agrees,
+            Err(refusal) => {
+                self.leave_upstream(id);
+                return self.refuse(id, refusal);
+            }
+        };
+        running.exchange.account.status = self.scratch.status();
         running.content.give_up(&mut self.buffers);
+        let length = if agrees { Length::Unknown } else { length };
         match client.send_head(running.stream, &self.scratch, length, &mut self.buffers) {
             Ok(all) => {
                 running.responding = true;
@@ -47,7 +55,7 @@ impl Engine {
                 running.answered = all;
                 self.touch_client(number);
                 self.wait_for_upload(id);
-                if status == 101 {
+                if agrees {
                     self.switch(id);
                 }
             }
@@ -111,9 +119,11 @@ impl Engine {
         let (waits, ended) = (!held.is_empty(), held.ended);
         let trailers = if waits { None } else { held.trailers.take() };
         running.answered |= end && !waits;
+        let switched = running.switch == Switch::Done;
         self.touch_client(number);
         match (waits, ended) {
             (true, _) => {}
+            (false, true) if switched => self.endpoint_ended(id),
             (false, false) => self.resume_endpoint(id),
             (false, true) => {
                 let has_trailers = trailers.is_some();
@@ -128,6 +138,9 @@ impl Engine {
     /// A response was read to its end; its trailers are in the scratch head.
     pub(super) fn response_end(&mut self, id: u32, trailers: bool) {
         let Some(running) = self.exchanges.get_mut(id as usize) else { return };
+        if running.switch == Switch::Done {
+            return self.endpoint_ended(id);
+        }
         if !running.answering.is_empty() {
             running.answering.ended = true;
             running.answering.trailers = trailers.then(|| Box::new((*self.scratch).clone()));
@@ -162,9 +175,11 @@ impl Engine {
     /// (RFC 9113, section 8.1); on HTTP/1.1 the codec reads it away or ends the connection.
     fn stop_reading_request(&mut self, id: u32) {
         let Some(running) = self.exchanges.get(id as usize) else { return };
-        if !running.content.is_complete()
-            && let Some(client) = self.clients.get_mut(running.client as usize)
-        {
+        let unfinished = match running.relays_request() {
+            true => !running.asking.ended && !running.asked,
+            false => !running.content.is_complete(),
+        };
+        if unfinished && let Some(client) = self.clients.get_mut(running.client as usize) {
             client.reset(running.stream, ErrorCode::NO_ERROR, &mut self.buffers);
         }
     }

@@ -14,7 +14,7 @@ use crate::{
         engine::Engine,
         held::Held,
         owners::token,
-        running::{HIGH_WATER, Running},
+        running::{HIGH_WATER, Running, Switch},
     },
     upstream::{
         connection::{EndpointConnection, Phase, Sent, Wire as UpstreamWire},
@@ -120,21 +120,32 @@ impl Engine {
         if !matches!(upstream.wire, UpstreamWire::H2(_)) {
             upstream.user = Some(id);
         }
-        // What is written cannot be taken back, and the policies may be others by the time that it stands.
-        if upstream.phase == Phase::Connecting {
-            running.waits = true;
-            return upstream.waiting.push(id);
+        let takes = match running.switch {
+            Switch::Offered if upstream.key.http2 && running.content.length != Length::Bytes(0) => {
+                Some(false)
+            }
+            Switch::Offered => upstream.takes_websocket(),
+            Switch::No | Switch::Done => Some(true),
+        };
+        match takes {
+            Some(false) => self.refuse(id, Reason::TunnelUnsupported.into()),
+            Some(true) if upstream.phase == Phase::Open => self.write_request(id, number),
+            // What is written cannot be taken back, and policies may be others by the time that it stands.
+            _ => {
+                running.waits = true;
+                upstream.waiting.push(id);
+            }
         }
-        self.write_request(id, number);
     }
 
-    /// The endpoint is there: what has waited for that is sent, as far as it is still allowed.
+    /// The endpoint is there, or has said what it takes: what has waited for that is sent, as far as it is still
+    /// allowed.
     pub(super) fn send_waiting(&mut self, number: u32) {
         let Some(upstream) = self.upstreams.get_mut(number as usize) else { return };
         for id in std::mem::take(&mut upstream.waiting) {
             let waits = |running: &Running| running.waits && running.upstream == Some(number);
             if self.exchanges.get(id as usize).is_some_and(waits) && self.is_still_permitted(id) {
-                self.write_request(id, number);
+                self.send_on(id, number);
             }
         }
     }
@@ -156,6 +167,10 @@ impl Engine {
             Err(reason) => return self.unsendable(id, number, reason),
         }
         upstream.timeout.never();
+        if running.switch == Switch::Offered && length == Length::Bytes(0) {
+            // Whatever follows is for when the endpoint has agreed.
+            return self.touch_upstream(number);
+        }
         running.asking = Held::default();
         running.asking.add(content.kept());
         running.asking.ended = content.is_complete();
@@ -204,6 +219,7 @@ impl Engine {
             held.taken(taken);
             if held.is_empty() && std::mem::take(&mut held.ended) {
                 let trailers = held.trailers.take();
+                running.asked = true;
                 if !ends_with_data {
                     sent = upstream.finish(stream, trailers.as_deref(), &mut self.buffers).map(|()| 0);
                 }
@@ -215,7 +231,10 @@ impl Engine {
             Err(reason) => self.unsendable(id, number, reason),
             Ok(taken) if waits && taken > 0 => self.wait_for_endpoint(id),
             Ok(_) if waits => {}
-            Ok(_) => self.resume_client(id),
+            Ok(_) => {
+                self.resume_client(id);
+                self.end_if_both_ended(id);
+            }
         }
     }
 
@@ -244,7 +263,14 @@ impl Engine {
     pub(super) fn request_data(&mut self, id: u32, data: &[u8]) -> bool {
         let Some(running) = self.exchanges.get_mut(id as usize) else { return true };
         running.exchange.account.received += data.len() as u64;
-        running.content.add(data, running.carrier().is_none());
+        match running.switch {
+            Switch::Offered if running.stream.is_some() => {
+                running.asking.add(data);
+                return false;
+            }
+            Switch::Done => {}
+            Switch::No | Switch::Offered => running.content.add(data, running.carrier().is_none()),
+        }
         let Some(number) = running.carrier() else {
             return !running.content.is_full();
         };
@@ -275,6 +301,13 @@ impl Engine {
     /// The request was read to its end; its trailers are in the scratch head.
     pub(super) fn request_end(&mut self, id: u32, trailers: bool) {
         let Some(running) = self.exchanges.get_mut(id as usize) else { return };
+        if running.relays_request() {
+            running.asking.ended = !running.asked;
+            if running.switch == Switch::Done && !running.asked {
+                self.push_request(id);
+            }
+            return;
+        }
         if running.content.is_complete() {
             return;
         }

@@ -12,8 +12,8 @@ use weft_http::{
 use crate::{
     request::Connection,
     upstream::{
-        connection::{reason, unsent},
         output::{Buffers, Output},
+        spoken::{Line, Spoken, reason, unsent},
         timeout::Timeout,
     },
     worker::Open,
@@ -28,8 +28,24 @@ pub(super) enum Wire {
     H1(h1::Server),
     /// HTTP/2. On the heap, since it is much larger.
     H2(Box<h2::Connection>),
+    /// What a request switched to: bytes of its exchange.
+    Switched {
+        /// All was written but its end.
+        ended: bool,
+    },
     /// Anything: bytes are relayed.
     Bytes,
+}
+
+impl Wire {
+    fn spoken(&mut self, stream: Option<StreamId>) -> Spoken<'_, h1::Server> {
+        match (self, stream) {
+            (Wire::H1(server), _) => Spoken::H1(server),
+            (Wire::H2(connection), Some(stream)) => Spoken::H2(connection, stream),
+            (Wire::Switched { ended }, _) => Spoken::Switched(ended),
+            (Wire::Sniffing | Wire::H2(_) | Wire::Bytes, _) => Spoken::Other,
+        }
+    }
 }
 
 /// A connection from a client.
@@ -127,25 +143,14 @@ impl Client {
         end: bool,
         buffers: &mut Buffers,
     ) -> Result<usize, Reason> {
-        let out = self.output.buffer(buffers);
-        match (&mut self.wire, stream) {
-            (Wire::H1(server), _) => {
-                if let Some(behind) = server.open_data(data.len(), out).map_err(reason)? {
-                    self.pass(data, behind, buffers);
-                }
-                Ok(data.len())
-            }
-            (Wire::H2(connection), Some(stream)) => {
-                connection.send_data(stream, data, end, out).map_err(unsent)
-            }
-            _ => Err(Reason::Internal),
-        }
+        let socket = self.writable.then_some(&mut self.socket);
+        let line = Line { output: &mut self.output, socket, buffers };
+        Ok(self.wire.spoken(stream).data(data, end, line)?.taken)
     }
 
-    /// Writes bytes, and those that follow them.
-    pub(super) fn pass(&mut self, data: &[u8], behind: &[u8], buffers: &mut Buffers) {
-        let socket = self.writable.then_some(&mut self.socket);
-        self.output.pass(data, behind, socket, buffers);
+    /// Writes bytes of a tunnel.
+    pub(super) fn pass(&mut self, data: &[u8], buffers: &mut Buffers) {
+        self.output.pass(data, b"", self.writable.then_some(&mut self.socket), buffers);
     }
 
     /// Ends a response.
@@ -155,18 +160,7 @@ impl Client {
         trailers: Option<&Head>,
         buffers: &mut Buffers,
     ) -> Result<(), Reason> {
-        let out = self.output.buffer(buffers);
-        match (&mut self.wire, stream, trailers) {
-            (Wire::H1(server), _, Some(trailers)) => server.send_trailers(trailers, out).map_err(reason),
-            (Wire::H1(server), _, None) => server.finish(out).map_err(reason),
-            (Wire::H2(connection), Some(stream), Some(trailers)) => {
-                connection.send_trailers(stream, trailers, out).map_err(unsent)
-            }
-            (Wire::H2(connection), Some(stream), None) => {
-                connection.send_data(stream, b"", true, out).map(|_| ()).map_err(unsent)
-            }
-            _ => Err(Reason::Internal),
-        }
+        self.wire.spoken(stream).finish(trailers, self.output.buffer(buffers))
     }
 
     /// Gives up a request whose response is not to be completed; false where the connection has to end.
@@ -195,7 +189,7 @@ impl Client {
     pub(super) fn wants_content(&self) -> bool {
         match &self.wire {
             Wire::H1(server) => !self.paused && server.content_length() != Length::Bytes(0),
-            Wire::H2(_) | Wire::Sniffing | Wire::Bytes => false,
+            Wire::H2(_) | Wire::Sniffing | Wire::Switched { .. } | Wire::Bytes => false,
         }
     }
 
@@ -205,7 +199,7 @@ impl Client {
             Wire::Sniffing => !self.rest.is_empty(),
             Wire::H1(_) => self.user.is_none() && !self.is_idle(),
             Wire::H2(connection) => connection.is_inside_head(),
-            Wire::Bytes => false,
+            Wire::Switched { .. } | Wire::Bytes => false,
         }
     }
 
@@ -214,7 +208,7 @@ impl Client {
         match &self.wire {
             Wire::H1(server) => server.is_tunnel(),
             Wire::Sniffing | Wire::H2(_) => false,
-            Wire::Bytes => true,
+            Wire::Switched { .. } | Wire::Bytes => true,
         }
     }
 
@@ -225,7 +219,7 @@ impl Client {
                 Wire::Sniffing => true,
                 Wire::H1(server) => server.is_idle(),
                 Wire::H2(connection) => connection.open_streams() == 0 && !connection.is_inside_head(),
-                Wire::Bytes => false,
+                Wire::Switched { .. } | Wire::Bytes => false,
             }
     }
 }

@@ -8,13 +8,13 @@ use weft_http::{
     error::{Error, Scope},
     h1::{self, Event, Length},
     h2::{self, ErrorCode, PREFACE, StreamId},
-    head::{FieldName, Head, Method, Scheme},
+    head::{FieldName, Head, Scheme},
 };
 
 use crate::{
     serve::{
         client::Wire,
-        engine::{Due, Engine, READ_BYTES, REST_BYTES, Side},
+        engine::{Engine, READ_BYTES, REST_BYTES, Side},
     },
     worker::{account::Account, limits::Limits},
 };
@@ -102,7 +102,7 @@ impl Engine {
                 Wire::H1(_) => client.user.is_some_and(|id| {
                     self.exchanges.get(id as usize).is_some_and(|running| running.content.is_complete())
                 }),
-                Wire::Sniffing | Wire::Bytes => false,
+                Wire::Sniffing | Wire::Switched { .. } | Wire::Bytes => false,
             };
         }
         if client.ended && !client.closing {
@@ -141,6 +141,13 @@ impl Engine {
                     }
                     continue;
                 }
+                Wire::Switched { .. } => {
+                    let user = client.user;
+                    if let Some(id) = self.of_client(number, None, user).filter(|_| at < input.len()) {
+                        self.content_of(number, id, &input[at..]);
+                    }
+                    return input.len();
+                }
                 Wire::Bytes => {
                     self.relay_from_client(number, &input[at..]);
                     return input.len();
@@ -151,15 +158,7 @@ impl Engine {
                     at += used;
                     self.on_request_event(number, event);
                 }
-                Ok((used, None)) => {
-                    at += used;
-                    let tunnel = client.is_tunnel();
-                    if tunnel && at < input.len() {
-                        self.relay_from_client(number, &input[at..]);
-                        return input.len();
-                    }
-                    return at;
-                }
+                Ok((used, None)) => return at + used,
                 Err(error) => {
                     self.client_broke(number, &error);
                     return input.len();
@@ -177,12 +176,7 @@ impl Engine {
                 let length = server.content_length();
                 self.begin(number, None, length);
             }
-            (Event::Data(data), Some(id)) => {
-                let taken = self.request_data(id, data);
-                if let Some(client) = self.clients.get_mut(number as usize) {
-                    client.paused = !taken && client.user == Some(id);
-                }
-            }
+            (Event::Data(data), Some(id)) => self.content_of(number, id, data),
             (Event::Trailers, Some(id)) => self.request_end(id, true),
             (Event::End, Some(id)) => self.request_end(id, false),
             // The response is finished already: the codec reads the rest away.
@@ -190,17 +184,20 @@ impl Engine {
         }
     }
 
+    /// Hands on content that is not a stream's, and reads no more of it while it is not taken.
+    fn content_of(&mut self, number: u32, id: u32, data: &[u8]) {
+        let taken = self.request_data(id, data);
+        if let Some(client) = self.clients.get_mut(number as usize) {
+            client.paused = !taken && client.user == Some(id);
+        }
+        self.wait_for_upload(id);
+    }
+
     /// What came on HTTP/2.
     fn on_stream_event(&mut self, number: u32, event: h2::Event<'_>) {
         use h2::Event as Stream;
         match event {
-            Stream::Head { stream, .. } if self.scratch.method() == Method::Connect => {
-                self.reject(number, Some(stream), &NO_CONNECT);
-            }
-            Stream::Head { stream, end, .. } => {
-                let length = if end { Length::Bytes(0) } else { said_length(&self.scratch) };
-                self.begin(number, Some(stream), length);
-            }
+            Stream::Head { stream, end, .. } => self.begin_on_stream(number, stream, end),
             Stream::Data { stream, token, content, end } => {
                 let id = self.of_stream(number, stream, token);
                 if id.is_none_or(|id| self.request_data(id, content)) {
@@ -237,7 +234,7 @@ impl Engine {
     }
 
     /// A request that breaks a rule of HTTP: it is answered where its stream is still there.
-    fn reject(&mut self, number: u32, stream: Option<StreamId>, error: &Error) {
+    pub(super) fn reject(&mut self, number: u32, stream: Option<StreamId>, error: &Error) {
         let Some(client) = self.clients.get_mut(number as usize) else { return };
         let status = error.status.filter(|_| stream.is_some());
         if let (Some(status), Some(stream)) = (status, stream) {
@@ -275,6 +272,12 @@ impl Engine {
                 Err(error) => self.client_broke(number, &error),
             },
             Wire::H2(_) => self.client_gone(number, Reason::ClientReset),
+            Wire::Switched { .. } => {
+                let user = client.user;
+                if let Some(id) = self.of_client(number, None, user) {
+                    self.request_end(id, false);
+                }
+            }
             Wire::Bytes => self.client_half_closed(number),
         }
     }
@@ -284,16 +287,18 @@ impl Engine {
         let running = self.all_of_client(number);
         let Some(client) = self.clients.get_mut(number as usize) else { return };
         client.user = None;
+        // HTTP/2 has no answer for what is no request.
+        let told = error.status.filter(|_| matches!(client.wire, Wire::H1(_))).unwrap_or(0);
         let out = client.output.buffer(&mut self.buffers);
         match &mut client.wire {
             Wire::H1(server) => server.refuse(error, out),
             Wire::H2(connection) => connection.close(ErrorCode::NO_ERROR, out),
-            Wire::Sniffing | Wire::Bytes => {}
+            Wire::Sniffing | Wire::Switched { .. } | Wire::Bytes => {}
         }
         client.closing = true;
         self.touch_client(number);
         if running.is_empty() {
-            self.report_refused(number, error, error.status.unwrap_or(0));
+            self.report_refused(number, error, told);
         }
         running.into_iter().for_each(|exchange| self.abandon(exchange, error.reason));
     }
@@ -365,6 +370,7 @@ impl Engine {
         {
             self.pass_ends(tunnel);
         }
+        self.pass_end_to_client(number);
         self.go_on_with_streams(number);
         if self.clients.get(number as usize).is_some_and(|client| client.stalled && client.user.is_none()) {
             self.again.push(Side::Client(number));
@@ -381,58 +387,6 @@ impl Engine {
             self.handle_client(number, &[]);
         }
     }
-
-    /// Closes a connection on which nothing more is to happen.
-    pub(super) fn close_if_done(&mut self, number: u32) {
-        let Some(client) = self.clients.get_mut(number as usize) else { return };
-        let done = match &client.wire {
-            Wire::Sniffing => self.draining && client.rest.is_empty(),
-            Wire::H1(server) => client.user.is_none() && server.wants_close(),
-            Wire::H2(connection) => connection.is_closed() || connection.is_drained(),
-            Wire::Bytes => false,
-        };
-        if done {
-            client.closing = true;
-            if client.output.is_empty() {
-                self.linger(number);
-            }
-        }
-    }
-
-    /// Sends the end of what was written, and lets the client read it before the connection is cut: bytes
-    /// that it still sends would reset the connection, and with it what it has not read (RFC 9112, section
-    /// 9.6).
-    fn linger(&mut self, number: u32) {
-        let Some(client) = self.clients.get_mut(number as usize) else { return };
-        if client.ended || client.lingers {
-            if client.ended {
-                self.drop_client(number);
-            }
-            return;
-        }
-        client.lingers = true;
-        if client.socket.shutdown(std::net::Shutdown::Write).is_err() {
-            return self.drop_client(number);
-        }
-        client.timeout.until(self.now + Limits::LINGER, &mut self.wheel, Due::Client(number));
-        self.read_away(number);
-    }
-
-    /// Reads what a client still sends on a connection that is closing.
-    pub(super) fn read_away(&mut self, number: u32) {
-        let Some(client) = self.clients.get_mut(number as usize) else { return };
-        let mut sink = [0; 4096];
-        for _ in 0..Limits::LINGER_READS {
-            match client.socket.read(&mut sink) {
-                Ok(0) => return self.drop_client(number),
-                Ok(_) => {}
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(_) => return self.drop_client(number),
-            }
-        }
-        self.drop_client(number);
-    }
 }
 
 const CLOSED: Error = Error {
@@ -440,13 +394,6 @@ const CLOSED: Error = Error {
     status: None,
     scope: Scope::Connection,
     detail: "the client closed inside the first bytes",
-};
-
-const NO_CONNECT: Error = Error {
-    reason: Reason::BadRequest,
-    status: Some(501),
-    scope: Scope::Message,
-    detail: "connect is not supported",
 };
 
 /// What the kernel says of a socket.
@@ -480,9 +427,11 @@ pub(super) fn said_length(head: &Head) -> Length {
 /// Tells HTTP/2 from HTTP/1.1 by the first bytes; nothing while they are the beginning of both.
 fn sniff(input: &[u8], limits: &Limits, out: &mut Vec<u8>) -> Option<Wire> {
     let seen = input.len().min(PREFACE.len());
-    if input[..seen] != PREFACE[..seen] {
+    let begins = input[..seen] == PREFACE[..seen];
+    // No request has this method (RFC 9113, section 11.6): what goes on in another way is a broken preface.
+    if !begins && !input.starts_with(b"PRI ") {
         return Some(Wire::H1(h1::Server::new(limits.h1, Scheme::Http)));
     }
-    let http2 = seen == PREFACE.len();
-    http2.then(|| Wire::H2(Box::new(h2::Connection::server(&limits.h2, out))))
+    let known = !begins || seen == PREFACE.len();
+    known.then(|| Wire::H2(Box::new(h2::Connection::server(&limits.h2, out))))
 }

@@ -275,6 +275,7 @@ impl Engine {
     pub(super) fn publish(&mut self, state: Arc<MeshState>) {
         self.worker.publish(state);
         self.decide_tunnels_again();
+        self.decide_switched_again();
     }
 
     /// Takes nothing more: connections end when their requests are done.
@@ -290,7 +291,7 @@ impl Engine {
                         connection.shutdown(client.output.buffer(&mut self.buffers));
                         self.touch_client(number);
                     }
-                    Wire::Sniffing | Wire::Bytes => {}
+                    Wire::Sniffing | Wire::Switched { .. } | Wire::Bytes => {}
                 }
             }
             self.close_if_done(number);

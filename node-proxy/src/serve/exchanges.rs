@@ -15,7 +15,7 @@ use crate::{
         engine::{Due, Engine, Side},
         held::Held,
         owners::token,
-        running::Running,
+        running::{Running, Switch},
     },
     upstream::{
         connection::{Phase, Wire as UpstreamWire},
@@ -24,14 +24,15 @@ use crate::{
 };
 
 impl Engine {
-    /// A request's head was read. `length` is that of its content.
-    pub(super) fn begin(&mut self, number: u32, stream: Option<StreamId>, length: Length) {
-        let Some(client) = self.clients.get_mut(number as usize) else { return };
+    /// A request's head was read; yields the number of its exchange. `length` is that of its content.
+    pub(super) fn begin(&mut self, number: u32, stream: Option<StreamId>, length: Length) -> Option<u32> {
+        let client = self.clients.get_mut(number as usize)?;
         let spare = self.heads.lend();
         let head = std::mem::replace(&mut self.scratch, spare);
         client.timeout.never();
         let exchange = Exchange::new(&client.connection, head, self.now);
         let converses = exchange.is_grpc();
+        let switch = if exchange.received.upgrade().is_some() { Switch::Offered } else { Switch::No };
         let running = Running {
             exchange,
             client: number,
@@ -45,6 +46,8 @@ impl Engine {
             answering: Held::default(),
             owed: (0, 0),
             converses,
+            switch,
+            asked: false,
             responding: false,
             answered: false,
             whole: Timeout::default(),
@@ -60,6 +63,7 @@ impl Engine {
         }
         self.wait_for_upload(id);
         self.plan(id);
+        Some(id)
     }
 
     fn plan(&mut self, id: u32) {
@@ -123,13 +127,25 @@ impl Engine {
 
     /// The response cannot be completed: the client sees that by the end of its stream or connection.
     pub(super) fn cut(&mut self, id: u32, reason: Reason) {
-        let Some(running) = self.exchanges.get_mut(id as usize) else { return };
-        running.exchange.account.reason.get_or_insert(reason);
+        if let Some(running) = self.exchanges.get_mut(id as usize) {
+            running.exchange.account.reason.get_or_insert(reason);
+        }
+        self.cut_off(id);
+    }
+
+    /// The same, for no reason that is anybody's fault.
+    pub(super) fn cut_off(&mut self, id: u32) {
+        let Some(running) = self.exchanges.get(id as usize) else { return };
         let (number, stream) = (running.client, running.stream);
+        // What was relayed ends as by a reset of TCP (RFC 8441, section 5).
+        let code = match running.switch {
+            Switch::Done => ErrorCode::CANCEL,
+            Switch::No | Switch::Offered => ErrorCode::INTERNAL_ERROR,
+        };
         self.leave_upstream(id);
         self.end(id);
         if let Some(client) = self.clients.get_mut(number as usize)
-            && !client.reset(stream, ErrorCode::INTERNAL_ERROR, &mut self.buffers)
+            && !client.reset(stream, code, &mut self.buffers)
         {
             client.closing = true;
             client.cut = true;
@@ -139,7 +155,10 @@ impl Engine {
 
     /// The client is not there for the response any more.
     pub(super) fn abandon(&mut self, id: u32, reason: Reason) {
-        if let Some(running) = self.exchanges.get_mut(id as usize) {
+        if let Some(running) = self.exchanges.get_mut(id as usize)
+            // Who was told that nothing follows may go.
+            && !(running.switch == Switch::Done && running.answered)
+        {
             running.exchange.account.reason.get_or_insert(reason);
         }
         self.leave_upstream(id);
@@ -204,7 +223,12 @@ impl Engine {
         }
         if let Some(client) = self.clients.get_mut(running.client as usize) {
             let ends = client.connection.ends;
-            running.exchange.report(self.worker.reports(), ends, self.now);
+            match running.switch {
+                Switch::Done => running.exchange.report_relay(self.worker.reports(), ends, self.now),
+                Switch::No | Switch::Offered => {
+                    running.exchange.report(self.worker.reports(), ends, self.now);
+                }
+            }
             if client.user == Some(id) {
                 client.user = None;
             }

@@ -8,6 +8,7 @@ use crate::{
     serve::{
         client::Wire,
         engine::{Due, Engine, Side},
+        running::Switch,
     },
     upstream::connection::Phase,
 };
@@ -95,10 +96,12 @@ impl Engine {
     /// connection that is waited for. What the endpoint does not take yet is not the client's to answer for.
     pub(super) fn wait_for_upload(&mut self, id: u32) {
         let Some(running) = self.exchanges.get_mut(id as usize) else { return };
-        if running.stream.is_none() || running.content.is_complete() || !running.asking.is_empty() {
+        let relays = running.switch == Switch::Done;
+        let comes = relays || running.stream.is_some() && !running.content.is_complete();
+        if !comes || !running.asking.is_empty() {
             return;
         }
-        if running.owed.0 > 0 {
+        if running.owed.0 > 0 && !relays {
             return running.upload.never();
         }
         let limits = self.worker.limits();
@@ -133,7 +136,7 @@ impl Engine {
         match client.wire {
             Wire::Sniffing => self.client_broke(number, &Error { status: None, ..LATE_FIRST_BYTES }),
             Wire::H1(_) | Wire::H2(_) => self.client_broke(number, &LATE),
-            Wire::Bytes => {}
+            Wire::Switched { .. } | Wire::Bytes => {}
         }
     }
 
@@ -196,6 +199,9 @@ impl Engine {
             true => Reason::RequestTimeout,
             false => Reason::UpstreamTimeout,
         };
+        if running.switch == Switch::Done && running.asking.is_empty() {
+            return self.cut_off(id);
+        }
         match running.responding {
             true => self.cut(id, reason),
             false => {

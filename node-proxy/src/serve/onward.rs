@@ -187,9 +187,18 @@ impl Engine {
                     self.touch_upstream(number);
                     match received.event {
                         Some(event) => self.on_onward_event(number, event),
-                        None => return at,
+                        None => {
+                            self.greeted(number);
+                            return at;
+                        }
                     }
                     continue;
+                }
+                Wire::Switched { .. } => {
+                    if let Some(id) = self.of_upstream(number, None, user).filter(|_| at < input.len()) {
+                        self.on_response_event(number, id, Event::Data(&input[at..]), Length::Unknown);
+                    }
+                    return input.len();
                 }
                 Wire::Bytes => {
                     self.relay_from_endpoint(number, &input[at..]);
@@ -212,6 +221,16 @@ impl Engine {
                     return input.len();
                 }
             }
+        }
+    }
+
+    /// What waits to know what an endpoint takes is sent once that has said it.
+    fn greeted(&mut self, number: u32) {
+        if let Some(upstream) = self.upstreams.get(number as usize)
+            && !upstream.waiting.is_empty()
+            && upstream.takes_websocket().is_some()
+        {
+            self.send_waiting(number);
         }
     }
 
@@ -288,7 +307,7 @@ impl Engine {
     }
 
     /// Tells an endpoint that so much of what it sent was taken.
-    fn release_to_endpoint(&mut self, number: u32, stream: h2::StreamId, octets: usize) {
+    pub(super) fn release_to_endpoint(&mut self, number: u32, stream: h2::StreamId, octets: usize) {
         if let Some(upstream) = self.upstreams.get_mut(number as usize)
             && let Wire::H2(connection) = &mut upstream.wire
         {
@@ -313,6 +332,13 @@ impl Engine {
         let client = match &mut upstream.wire {
             Wire::H1(client) => client,
             Wire::H2(_) => return self.upstream_failed(number, Reason::UpstreamReset, Retry::No),
+            Wire::Switched { .. } => {
+                let user = upstream.user;
+                return self
+                    .of_upstream(number, None, user)
+                    .into_iter()
+                    .for_each(|id| self.endpoint_ended(id));
+            }
             Wire::Bytes => return self.endpoint_half_closed(number),
         };
         let retry = client.retry(upstream.sent);
@@ -334,7 +360,7 @@ impl Engine {
         let Some(upstream) = self.upstreams.get(number as usize) else { return };
         let retry = match &upstream.wire {
             Wire::H1(client) => client.retry(upstream.sent),
-            Wire::H2(_) | Wire::Bytes => Retry::No,
+            Wire::H2(_) | Wire::Switched { .. } | Wire::Bytes => Retry::No,
         };
         self.upstream_failed(number, Reason::UpstreamReset, retry);
     }
@@ -410,64 +436,8 @@ impl Engine {
                 self.handle_upstream(number, &[]);
             }
             (Wire::Bytes, Some(tunnel)) => self.pass_ends(tunnel),
+            (Wire::Switched { .. }, _) if upstream.output.is_empty() => self.pass_end_to_endpoint(number),
             _ => {}
-        }
-    }
-
-    /// An endpoint took what was there for it: its clients are read again.
-    fn resume_clients_of(&mut self, number: u32) {
-        let Some(upstream) = self.upstreams.get(number as usize) else { return };
-        match (&upstream.wire, upstream.user) {
-            (Wire::Bytes, Some(tunnel)) => self.resume_tunnel_from_client(tunnel),
-            _ => self.all_of_upstream(number).into_iter().for_each(|id| self.resume_client(id)),
-        }
-    }
-
-    /// What the client of an exchange sent was taken: more is read of it.
-    pub(super) fn resume_client(&mut self, id: u32) {
-        let Some(running) = self.exchanges.get_mut(id as usize) else { return };
-        if !running.asking.is_empty() {
-            return;
-        }
-        let (number, owed) = (running.client, std::mem::take(&mut running.owed.0));
-        match running.stream {
-            Some(stream) => {
-                if owed > 0 {
-                    self.release_to_client(number, stream, owed);
-                }
-                self.wait_for_upload(id);
-            }
-            None => {
-                if let Some(client) = self.clients.get_mut(number as usize)
-                    && std::mem::take(&mut client.paused)
-                {
-                    self.again.push(Side::Client(number));
-                }
-            }
-        }
-    }
-
-    /// What the endpoint of an exchange sent was taken: more is read of it.
-    pub(super) fn resume_endpoint(&mut self, id: u32) {
-        let Some(running) = self.exchanges.get_mut(id as usize) else { return };
-        if !running.answering.is_empty() {
-            return;
-        }
-        let owed = std::mem::take(&mut running.owed.1);
-        let Some(number) = running.upstream else { return };
-        match running.onward {
-            Some(stream) if owed > 0 => self.release_to_endpoint(number, stream, owed),
-            Some(_) => {}
-            None => self.resume_reading(number),
-        }
-    }
-
-    /// Reads a connection to an endpoint again.
-    pub(super) fn resume_reading(&mut self, number: u32) {
-        if let Some(upstream) = self.upstreams.get_mut(number as usize)
-            && std::mem::take(&mut upstream.paused)
-        {
-            self.again.push(Side::Upstream(number));
         }
     }
 }

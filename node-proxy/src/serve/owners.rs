@@ -52,7 +52,9 @@ impl Engine {
                 let own = |(stream, token)| self.of_stream(number, stream, token);
                 connection.streams().filter_map(own).collect()
             }
-            Wire::H1(_) => self.of_client(number, None, client.user).into_iter().collect(),
+            Wire::H1(_) | Wire::Switched { .. } => {
+                self.of_client(number, None, client.user).into_iter().collect()
+            }
             Wire::Sniffing | Wire::Bytes => Vec::new(),
         }
     }
@@ -67,7 +69,9 @@ impl Engine {
                 let waiting = upstream.waiting.iter().filter_map(waiting);
                 connection.streams().filter_map(own).chain(waiting).collect()
             }
-            UpstreamWire::H1(_) => self.of_upstream(number, None, upstream.user).into_iter().collect(),
+            UpstreamWire::H1(_) | UpstreamWire::Switched { .. } => {
+                self.of_upstream(number, None, upstream.user).into_iter().collect()
+            }
             UpstreamWire::Bytes => Vec::new(),
         }
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Connections that are relayed as bytes: no route is attached and no policy asks for requests, or a request
-//! switched protocols. A tunnel lives as long as it is permitted.
+//! Connections that are relayed as bytes: no route is attached and no policy asks for requests. A tunnel lives as
+//! long as it is permitted.
 
 use std::{net::Shutdown, rc::Rc};
 
@@ -37,7 +37,6 @@ impl Engine {
             upstream: None,
             resolved: client.connection.resolve(),
             account,
-            request: None,
             timeout: Timeout::default(),
             client_ended: false,
             endpoint_ended: false,
@@ -52,37 +51,6 @@ impl Engine {
                 self.end_tunnel(id, Some(Reason::UpstreamConnectFailed));
             }
         }
-    }
-
-    /// Makes a tunnel of an exchange whose response switched protocols.
-    pub(super) fn switch(&mut self, exchange: u32) {
-        let Some(running) = self.exchanges.get_mut(exchange as usize) else { return };
-        let (number, upstream) = (running.client, running.upstream.take());
-        let mut account = Account::start(self.now);
-        account.choice = running.exchange.account.choice.clone();
-        let request = Some(Box::new(running.exchange.both_heads()));
-        let resolved = Rc::clone(running.exchange.resolved());
-        self.end(exchange);
-        let (Some(client), Some(upstream)) = (self.clients.get_mut(number as usize), upstream) else {
-            return;
-        };
-        client.wire = ClientWire::Bytes;
-        let tunnel = Tunnel {
-            client: number,
-            upstream: None,
-            resolved,
-            account,
-            request,
-            timeout: Timeout::default(),
-            client_ended: false,
-            endpoint_ended: false,
-        };
-        let id = self.tunnels.insert(tunnel) as u32;
-        client.user = Some(id);
-        if let Some(connection) = self.upstreams.get_mut(upstream as usize) {
-            connection.wire = Wire::Bytes;
-        }
-        self.join(id, upstream);
     }
 
     fn join(&mut self, id: u32, number: u32) {
@@ -110,7 +78,7 @@ impl Engine {
         let Some(upstream) = tunnel.upstream else { return };
         let Some(connection) = self.upstreams.get_mut(upstream as usize) else { return };
         tunnel.account.received += data.len() as u64;
-        connection.pass(data, b"", &mut self.buffers);
+        connection.pass(data, &mut self.buffers);
         client.paused = connection.output.len() > HIGH_WATER;
         connection.holds |= client.paused;
         self.touch_upstream(upstream);
@@ -123,7 +91,7 @@ impl Engine {
         let Some(tunnel) = self.tunnels.get_mut(id as usize) else { return };
         let Some(client) = self.clients.get_mut(tunnel.client as usize) else { return };
         tunnel.account.sent += data.len() as u64;
-        client.pass(data, b"", &mut self.buffers);
+        client.pass(data, &mut self.buffers);
         upstream.paused = client.output.len() > HIGH_WATER;
         client.holds |= upstream.paused;
         let number = tunnel.client;
@@ -196,7 +164,7 @@ impl Engine {
             let resolved = client.connection.resolve();
             let transparent = self.worker.is_transparent();
             let now = resolved.choice(choice.address, client.connection.ends, transparent);
-            if let Err(denial) = tunnel.decide(&now.verdicts) {
+            if let Err(denial) = now.verdicts.permit_bytes() {
                 tunnel.account.denied(denial);
                 self.end_tunnel(id, Some(Reason::PolicyTightened));
             }

@@ -12,6 +12,17 @@ use crate::{
 /// Bytes that wait for a client or an endpoint before its other end is not read any more.
 pub(super) const HIGH_WATER: usize = 128 * 1024;
 
+/// How far an exchange is on its way to a WebSocket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Switch {
+    /// Nobody offers to switch.
+    No,
+    /// The client does.
+    Offered,
+    /// The endpoint has agreed: bytes go both ways.
+    Done,
+}
+
 /// An exchange, and who carries it.
 #[derive(Debug)]
 pub(super) struct Running {
@@ -37,6 +48,10 @@ pub(super) struct Running {
     pub(super) owed: (usize, usize),
     /// Either end may speak at any time, and be silent for long: a gRPC call, or a response has begun.
     pub(super) converses: bool,
+    /// Whether it is to become a WebSocket, or is one.
+    pub(super) switch: Switch,
+    /// All of the request was handed on, or of what a client has sent since it switched.
+    pub(super) asked: bool,
     /// The head of the response was written.
     pub(super) responding: bool,
     /// All of the response was written.
@@ -57,6 +72,11 @@ impl Running {
     /// The connection to the endpoint, once the request is on it.
     pub(super) fn carrier(&self) -> Option<u32> {
         self.upstream.filter(|_| !self.waits)
+    }
+
+    /// Whether what its client sends is not content of its request but what follows a switch.
+    pub(super) fn relays_request(&self) -> bool {
+        self.switch == Switch::Done || self.switch == Switch::Offered && self.stream.is_some()
     }
 
     /// It has no connection, and stands in no line for one.

@@ -42,12 +42,23 @@ impl Picker {
 
     /// A number below `bound`, not for secrets.
     pub(crate) fn below(&mut self, bound: u32) -> u32 {
+        let mixed = self.mixed();
+        ((u64::from(mixed) * u64::from(bound)) >> 32) as u32
+    }
+
+    /// Any octets, not for secrets.
+    pub(crate) fn octets(&mut self) -> [u8; 16] {
+        let mut octets = [0; 16];
+        octets.chunks_exact_mut(4).for_each(|word| word.copy_from_slice(&self.mixed().to_ne_bytes()));
+        octets
+    }
+
+    fn mixed(&mut self) -> u32 {
         // xorshift64*, Vigna 2016.
         self.random ^= self.random >> 12;
         self.random ^= self.random << 25;
         self.random ^= self.random >> 27;
-        let mixed = (self.random.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 32) as u32;
-        ((u64::from(mixed) * u64::from(bound)) >> 32) as u32
+        (self.random.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 32) as u32
     }
 }
 

@@ -4,10 +4,10 @@
 use mio::net::TcpStream;
 use weft_ebpf_common::reason::Reason;
 use weft_http::{
-    error::Error,
     h1::{self, Length},
-    h2::{self, OpenError, SendError, StreamId},
+    h2::{self, OpenError, StreamId},
     head::Head,
+    websocket,
 };
 
 use crate::{
@@ -15,6 +15,7 @@ use crate::{
     upstream::{
         output::{Buffers, Output},
         pool::{PoolId, PoolKey},
+        spoken::{Line, Spoken, reason},
         timeout::Timeout,
     },
 };
@@ -26,8 +27,24 @@ pub(crate) enum Wire {
     H1(h1::Client),
     /// HTTP/2. On the heap, since it is much larger.
     H2(Box<h2::Connection>),
+    /// What a request switched to: bytes of its exchange.
+    Switched {
+        /// All was written but its end.
+        ended: bool,
+    },
     /// Anything: bytes are relayed.
     Bytes,
+}
+
+impl Wire {
+    fn spoken(&mut self, stream: Option<StreamId>) -> Spoken<'_, h1::Client> {
+        match (self, stream) {
+            (Wire::H1(client), _) => Spoken::H1(client),
+            (Wire::H2(connection), Some(stream)) => Spoken::H2(connection, stream),
+            (Wire::Switched { ended }, _) => Spoken::Switched(ended),
+            (Wire::H2(_) | Wire::Bytes, _) => Spoken::Other,
+        }
+    }
 }
 
 /// How far a connection is.
@@ -118,14 +135,18 @@ impl EndpointConnection {
                 self.sent = false;
                 client.send_head(head, length, out).map(|()| None).map_err(reason)
             }
-            Wire::H2(connection) => match connection.open(head, end, number, out) {
-                Ok(stream) => Ok(Some(stream)),
-                Err(OpenError::TooLarge) => Err(Reason::BadRequest),
-                Err(OpenError::Closing | OpenError::Full | OpenError::NoExtendedConnect) => {
-                    Err(Reason::UpstreamReset)
+            Wire::H2(connection) => {
+                // A WebSocket is offered by a request of its own kind; there are few of them.
+                let connect = head.upgrade().map(|_| as_connect(head)).transpose()?;
+                let (head, end) = connect.as_ref().map_or((head, end), |connect| (connect, false));
+                match connection.open(head, end, number, out) {
+                    Ok(stream) => Ok(Some(stream)),
+                    Err(OpenError::TooLarge) => Err(Reason::BadRequest),
+                    Err(OpenError::NoExtendedConnect) => Err(Reason::TunnelUnsupported),
+                    Err(OpenError::Closing | OpenError::Full) => Err(Reason::UpstreamReset),
                 }
-            },
-            Wire::Bytes => Err(Reason::Internal),
+            }
+            Wire::Switched { .. } | Wire::Bytes => Err(Reason::Internal),
         }
     }
 
@@ -137,26 +158,18 @@ impl EndpointConnection {
         end: bool,
         buffers: &mut Buffers,
     ) -> Result<usize, Reason> {
-        let out = self.output.buffer(buffers);
-        match (&mut self.wire, stream) {
-            (Wire::H1(client), _) => {
-                if let Some(behind) = client.open_data(data.len(), out).map_err(reason)? {
-                    self.pass(data, behind, buffers);
-                }
-                Ok(data.len())
-            }
-            (Wire::H2(connection), Some(stream)) => {
-                connection.send_data(stream, data, end, out).map_err(unsent)
-            }
-            _ => Err(Reason::Internal),
-        }
-    }
-
-    /// Writes bytes, and those that follow them.
-    pub(crate) fn pass(&mut self, data: &[u8], behind: &[u8], buffers: &mut Buffers) {
         let stands = self.writable && self.phase == Phase::Open;
         let socket = stands.then_some(&mut self.socket);
-        self.sent |= self.output.pass(data, behind, socket, buffers);
+        let line = Line { output: &mut self.output, socket, buffers };
+        let written = self.wire.spoken(stream).data(data, end, line)?;
+        self.sent |= written.at_once;
+        Ok(written.taken)
+    }
+
+    /// Writes bytes of a tunnel.
+    pub(crate) fn pass(&mut self, data: &[u8], buffers: &mut Buffers) {
+        let stands = self.writable && self.phase == Phase::Open;
+        self.output.pass(data, b"", stands.then_some(&mut self.socket), buffers);
     }
 
     /// Ends a request.
@@ -166,17 +179,14 @@ impl EndpointConnection {
         trailers: Option<&Head>,
         buffers: &mut Buffers,
     ) -> Result<(), Reason> {
-        let out = self.output.buffer(buffers);
-        match (&mut self.wire, stream, trailers) {
-            (Wire::H1(client), _, Some(trailers)) => client.send_trailers(trailers, out).map_err(reason),
-            (Wire::H1(client), _, None) => client.finish(out).map_err(reason),
-            (Wire::H2(connection), Some(stream), Some(trailers)) => {
-                connection.send_trailers(stream, trailers, out).map_err(unsent)
-            }
-            (Wire::H2(connection), Some(stream), None) => {
-                connection.send_data(stream, b"", true, out).map(|_| ()).map_err(unsent)
-            }
-            _ => Err(Reason::Internal),
+        self.wire.spoken(stream).finish(trailers, self.output.buffer(buffers))
+    }
+
+    /// What is known of an endpoint that is to be asked for a WebSocket: whether it takes that, or nothing yet.
+    pub(crate) fn takes_websocket(&self) -> Option<bool> {
+        match &self.wire {
+            Wire::H2(connection) => connection.takes_extended_connect(),
+            Wire::H1(_) | Wire::Switched { .. } | Wire::Bytes => Some(true),
         }
     }
 
@@ -184,7 +194,7 @@ impl EndpointConnection {
     pub(crate) fn has_room(&self) -> bool {
         match &self.wire {
             Wire::H2(connection) => !self.ended && connection.capacity() > self.waiting.len(),
-            Wire::H1(_) | Wire::Bytes => false,
+            Wire::H1(_) | Wire::Switched { .. } | Wire::Bytes => false,
         }
     }
 
@@ -193,7 +203,7 @@ impl EndpointConnection {
         match &self.wire {
             Wire::H1(client) => client.content_length() != Length::Bytes(0),
             Wire::H2(connection) => connection.is_inside_head(),
-            Wire::Bytes => false,
+            Wire::Switched { .. } | Wire::Bytes => false,
         }
     }
 
@@ -206,7 +216,7 @@ impl EndpointConnection {
     pub(crate) fn is_used(&self) -> bool {
         match &self.wire {
             Wire::H2(connection) => connection.open_streams() > 0 || !self.waiting.is_empty(),
-            Wire::H1(_) | Wire::Bytes => self.user.is_some(),
+            Wire::H1(_) | Wire::Switched { .. } | Wire::Bytes => self.user.is_some(),
         }
     }
 
@@ -214,7 +224,7 @@ impl EndpointConnection {
     pub(crate) fn is_reusable(&self) -> bool {
         let idle = match &self.wire {
             Wire::H1(client) => client.is_idle(),
-            Wire::H2(_) | Wire::Bytes => false,
+            Wire::H2(_) | Wire::Switched { .. } | Wire::Bytes => false,
         };
         idle && !self.ended && self.rest.is_empty() && self.phase == Phase::Open
     }
@@ -231,16 +241,12 @@ pub(crate) struct Sent<'a> {
     pub(crate) number: u32,
 }
 
-/// Why HTTP/1.1 could not be written.
-pub(crate) fn reason(error: Error) -> Reason {
-    error.reason
-}
-
-/// Why HTTP/2 could not be written.
-pub(crate) fn unsent(error: SendError) -> Reason {
-    match error {
-        SendError::Gone => Reason::ClientReset,
-        SendError::OutOfOrder => Reason::Internal,
-        SendError::TooLarge => Reason::UpstreamProtocol,
+/// An offer of a WebSocket as HTTP/2 makes it.
+fn as_connect(offer: &Head) -> Result<Head, Reason> {
+    let mut head = offer.clone();
+    match websocket::offer_to_connect(&mut head) {
+        Ok(true) => Ok(head),
+        Ok(false) => Err(Reason::TunnelUnsupported),
+        Err(_) => Err(Reason::BadRequest),
     }
 }

@@ -34,8 +34,7 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             h1: h1::Limits::default(),
-            // WebSocket over HTTP/2 is not relayed yet: a client that asks for it is told so.
-            h2: h2::Config { extended_connect: false, ..h2::Config::default() },
+            h2: h2::Config::default(),
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(300),
             content_timeout: Duration::from_secs(60),

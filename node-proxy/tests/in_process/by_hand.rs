@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use socket2::SockRef;
 use tokio::sync::mpsc;
 use weft_ebpf_common::reason::Reason;
 use weft_http::{
@@ -182,6 +183,16 @@ impl Plain {
         self.stream.write_all(bytes).expect("room for a few bytes");
     }
 
+    /// Sends as much as there is room for.
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> usize {
+        self.stream.write(bytes).unwrap_or(0)
+    }
+
+    /// Has it reset its connection, and not end it.
+    pub(crate) fn reset_when_dropped(&mut self) {
+        SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).expect("an option");
+    }
+
     /// What has come so far, as text.
     pub(crate) fn text(&mut self) -> String {
         let mut buffer = [0; 16_384];
@@ -319,6 +330,11 @@ impl Http2 {
         };
         self.streams.insert(id.number(), id);
         self.seen.push((id.number(), words));
+    }
+
+    /// The head that came last.
+    pub(crate) fn head(&self) -> &Head {
+        &self.head
     }
 
     /// What came on a stream, in words.

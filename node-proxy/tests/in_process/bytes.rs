@@ -345,7 +345,7 @@ async fn busy_origin() -> (SocketAddr, Arc<Mutex<Vec<AbortHandle>>>, Arc<AtomicU
 #[tokio::test(flavor = "multi_thread")]
 async fn who_left_the_line_for_a_stream_leaves_no_trace() {
     let (busy, connections, taken) = busy_origin().await;
-    let release = Arc::new(tokio::sync::Notify::new());
+    let release = Arc::new(Notify::new());
     let released = Arc::clone(&release);
     let calm = Origin::with(move |request: Request<hyper::body::Incoming>| {
         let released = Arc::clone(&released);

@@ -7,7 +7,6 @@ use std::{
     time::Duration,
 };
 
-use socket2::SockRef;
 use weft_ebpf_common::reason::Reason;
 use weft_http::h2::{Config, ErrorCode};
 use weft_ir::{AppProtocol, Resource, RouteRetry, RouteTimeouts};
@@ -253,13 +252,10 @@ fn a_socket_that_was_closed_in_this_turn_says_nothing_to_who_has_its_number() {
         old = old.take().or_else(|| origin.accept().map(Plain::new));
         old.as_mut().is_some_and(|old| old.text().contains("/first"))
     });
-    let reset = |stream: TcpStream| {
-        SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("an option");
-        drop(stream);
-    };
-    reset(first.stream);
+    let reset = |mut peer: Plain| peer.reset_when_dropped();
+    reset(first);
     second.send(b"GET /second HTTP/1.1\r\nhost: web.shop\r\n\r\n");
-    reset(old.expect("it is there").stream);
+    reset(old.expect("it is there"));
     let mut new = None;
     hand.until("the second is answered", || {
         new = new.take().or_else(|| origin.accept().map(Plain::new));
@@ -415,6 +411,32 @@ fn what_is_no_request_is_recorded_once() {
     hand.until("it is answered", || broken.text().starts_with("HTTP/1.1 400 "));
     hand.settle();
     assert_eq!(hand.reasons(), [Some(Reason::BadRequest)]);
+}
+
+#[test]
+fn what_begins_like_http_2_and_is_not_is_told_so_in_http_2() {
+    let origin = Origin::listen([127, 0, 0, 1]);
+    let mut hand = gateway(AppProtocol::Http, origin.address());
+    for rest in ["* HTTP/2.0\r\n\r\nSX\r\n\r\n", "/ HTTP/1.1\r\n\r\n"] {
+        // Also where it comes in pieces.
+        let mut client = hand.connect();
+        client.send(b"PRI ");
+        hand.settle();
+        assert_eq!(client.text(), "");
+        client.send(rest.as_bytes());
+        hand.until("the connection is closed", || {
+            client.text();
+            client.ended
+        });
+        // GOAWAY with PROTOCOL_ERROR.
+        let goaway = [&[7, 0, 0, 0, 0, 0][..], &[0; 4], &[0, 0, 0, 1]].concat();
+        let came = client.came.windows(goaway.len()).any(|window| window == goaway);
+        assert!(came, "{:?}", client.came);
+        assert_eq!(hand.reasons(), [Some(Reason::BadRequest)]);
+    }
+    let mut client = hand.connect();
+    client.send(b"PRIVATE / HTTP/1.1\r\nhost: web.shop\r\n\r\n");
+    hand.until("it is sent on", || origin.accept().is_some());
 }
 
 /// Nobody is left for a connection by the time that it stands: it is closed as an idle one is.
