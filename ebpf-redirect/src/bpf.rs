@@ -30,10 +30,6 @@ pub enum Attach {
     Connect4 = 10,
     /// `cgroup/connect6`.
     Connect6 = 11,
-    /// `cgroup/post_bind4`.
-    PostBind4 = 12,
-    /// `cgroup/post_bind6`.
-    PostBind6 = 13,
     /// `cgroup/sendmsg4`.
     Sendmsg4 = 14,
     /// `cgroup/sendmsg6`.

@@ -19,8 +19,7 @@ pub struct DatapathConfig {
     pub state_dir: PathBuf,
     /// Our bits of the packet mark.
     pub mark: Mark,
-    /// First and last port of the proxy's own connections in a client's name. No other process of the
-    /// node's cgroup can bind them.
+    /// First and last port of the proxy's own connections in a client's name. Others may use them too.
     pub ports: (u16, u16),
     /// Routing table that delivers marked packets.
     pub table: u32,

@@ -5,7 +5,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::IpAddr,
-    path::Path,
     time::{Duration, Instant},
 };
 
@@ -31,6 +30,8 @@ use crate::{
     machine::{self, Lacks},
     maps::{Maps, possible_cpus},
     network::{Network, NetworkError},
+    owner,
+    pod_connections::PodConnections,
     probe::{self, Report},
     sync::{Changes, ServiceNumbers, SyncError},
 };
@@ -207,9 +208,9 @@ impl Datapath {
         let maps = Maps::open(&maps_directory(&config.bpffs))?;
         let device = network.set_up(&config).await?;
         write_config(&maps, &config, device)?;
-        take_ownership(&maps)?;
         programs.attach_device(DeviceHook::Bounced, device)?;
         programs.attach_cgroup(&config.cgroup)?;
+        owner::claim(&maps, config.mark)?;
         Ok(Datapath {
             desired: Desired::empty(&config.node),
             config,
@@ -307,6 +308,14 @@ impl Datapath {
     /// When the kernel cannot be asked.
     pub async fn device_addresses(&self) -> Result<Vec<IpAddr>, DatapathError> {
         Ok(self.network.addresses().await?)
+    }
+
+    /// What pods have open themselves, so that the proxy opens nothing of the same addresses and ports.
+    ///
+    /// # Errors
+    /// Where the map cannot be opened.
+    pub fn pod_connections(&self) -> Result<PodConnections, DatapathError> {
+        Ok(PodConnections::open(&maps_directory(&self.config.bpffs))?)
     }
 
     /// The reader of the kernel's events. There can be one at a time.
@@ -433,17 +442,6 @@ fn write_config(maps: &Maps, config: &DatapathConfig, device: u32) -> io::Result
         events_per_second: (EVENTS_PER_SECOND / cpus).max(1),
     };
     maps.config.update(&0, &new)
-}
-
-/// Enters this process among those that may use our mark and ports. One that still runs while this one
-/// takes over keeps its place.
-fn take_ownership(maps: &Maps) -> io::Result<()> {
-    for process in maps.owners.keys()? {
-        if !Path::new("/proc").join(process.to_string()).exists() {
-            maps.owners.remove(&process)?;
-        }
-    }
-    maps.owners.update(&std::process::id(), &1)
 }
 
 fn outcome(number: u8) -> Option<Outcome> {

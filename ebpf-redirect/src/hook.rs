@@ -4,7 +4,7 @@
 use crate::bpf::Attach;
 
 /// The hooks of sockets, each attached to the node's cgroup.
-pub(crate) const SOCKET_HOOKS: [(&str, Attach); 11] = [
+pub(crate) const SOCKET_HOOKS: [(&str, Attach); 9] = [
     ("connect4", Attach::Connect4),
     ("connect6", Attach::Connect6),
     ("sendmsg4", Attach::Sendmsg4),
@@ -13,8 +13,6 @@ pub(crate) const SOCKET_HOOKS: [(&str, Attach); 11] = [
     ("recvmsg6", Attach::Recvmsg6),
     ("getpeername4", Attach::Getpeername4),
     ("getpeername6", Attach::Getpeername6),
-    ("post_bind4", Attach::PostBind4),
-    ("post_bind6", Attach::PostBind6),
     ("setsockopt", Attach::Setsockopt),
 ];
 

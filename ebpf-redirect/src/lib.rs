@@ -27,6 +27,8 @@ mod machine;
 pub mod maps;
 mod network;
 mod others;
+mod owner;
+mod pod_connections;
 pub mod probe;
 pub mod sync;
 
@@ -41,3 +43,4 @@ pub use events::{Events, EventsError, KernelEvent, KernelEventKind};
 pub use firewall::FirewallError;
 pub use machine::{Lack, Lacks};
 pub use network::NetworkError;
+pub use pod_connections::PodConnections;

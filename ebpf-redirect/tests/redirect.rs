@@ -11,7 +11,7 @@ use std::{
 };
 
 use socket2::{Domain, Socket, Type};
-use weft_ebpf_redirect::sync::Changes;
+use weft_ebpf_redirect::{DEFAULT_PORTS, sync::Changes};
 use weft_ir::{HttpRule, L7Rules, Peer, PolicyDirection, PolicyPort, PolicyRule, PortRule, Protocol};
 
 #[path = "support/lab.rs"]
@@ -55,6 +55,50 @@ fn routed_pods_reach_a_kept_address_through_the_proxy() {
 #[ignore = "needs root"]
 fn bridged_pods_reach_a_kept_address_through_the_proxy() {
     egress(Shape::Bridged);
+}
+
+/// The proxy has a connection in a pod's name, and the pod opens the same: a client's port to the same backend.
+fn two_of_the_same(shape: Shape) {
+    let (lab, _state, running) = scene(shape);
+    let taken = running.pod_connections();
+    for (family, vip) in both(80, |family| vips()[family]).into_iter().enumerate() {
+        let client = lab.pods[0].addresses[family];
+        let backend = SocketAddr::new(lab.pods[1].addresses[family], TARGET);
+        let (held, wait) = mpsc::channel();
+        // Nothing is sent yet: the connection behind the proxy stays.
+        inside(&lab.pods[0].namespace, move || {
+            let mut stream = TcpStream::connect_timeout(&vip, PATIENCE).unwrap();
+            let mut seen = [0; 5];
+            stream.read_exact(&mut seen).unwrap();
+            held.send(stream).unwrap();
+        });
+        let held = wait.recv_timeout(PATIENCE).unwrap();
+        let open = |port: u16| {
+            let from = SocketAddr::new(client, port);
+            inside(&lab.pods[0].namespace, move || {
+                let socket = Socket::new(Domain::for_address(from), Type::STREAM, None)?;
+                socket.bind(&from.into())?;
+                socket.connect_timeout(&backend.into(), PATIENCE).map(|()| socket)
+            })
+            .join()
+            .unwrap()
+        };
+        let first = DEFAULT_PORTS.0;
+        let refused = open(first).map(|_| ()).map_err(|error| error.kind());
+        assert_eq!(refused, Err(std::io::ErrorKind::ConnectionRefused), "{shape:?} {backend}");
+        let own = open(first + 7).unwrap();
+        assert!(taken.has(SocketAddr::new(client, first + 7), backend), "the proxy sees it");
+        assert!(!taken.has(SocketAddr::new(client, first), backend));
+        drop((held, own));
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_pods_port_that_the_proxy_has_in_its_name_is_refused_at_once() {
+    for shape in [Shape::Routed, Shape::Bridged] {
+        two_of_the_same(shape);
+    }
 }
 
 fn http_rule() -> PolicyDirection {

@@ -22,7 +22,7 @@ use weft_ir::Protocol;
 #[path = "support/lab.rs"]
 mod lab;
 
-use lab::{Lab, PATIENCE, Running, Shape, State, inside};
+use lab::{Lab, PATIENCE, Running, Shape, State, inside, sh};
 
 const TARGET: u16 = 8080;
 const TCP_SERVICE: [&str; 2] = ["10.96.0.20", "fd00:96::20"];
@@ -47,12 +47,27 @@ fn client(operation: &str) {
         "source" => source(argument.parse().unwrap()),
         "connected-udp" => udp(argument.parse().unwrap(), true),
         "bind" => TcpListener::bind(argument.parse::<SocketAddr>().unwrap()).map(|_| "bound".into()),
+        "binds" => binds(|at| TcpListener::bind(at).map(drop_later), argument.parse().unwrap()),
+        "udp-binds" => binds(|at| UdpSocket::bind(at).map(drop_later), argument.parse().unwrap()),
         "mark" => Socket::new(Domain::IPV4, Type::STREAM, None)
             .and_then(|socket| socket.set_mark(argument.parse().unwrap()))
             .map(|()| "marked".into()),
         _ => unreachable!("{what}"),
     };
     println!("answer:{}", answer.unwrap_or_else(|error| error.kind().to_string()));
+}
+
+fn drop_later<T: 'static>(socket: T) -> Box<dyn std::any::Any> {
+    Box::new(socket)
+}
+
+/// Binds a thousand times, all of them at once.
+fn binds(
+    bind: impl Fn(SocketAddr) -> std::io::Result<Box<dyn std::any::Any>>,
+    at: SocketAddr,
+) -> std::io::Result<String> {
+    let bound = (0..1000).map(|_| bind(at)).collect::<std::io::Result<Vec<_>>>()?;
+    Ok(format!("{} bound", bound.len()))
 }
 
 fn tcp(to: SocketAddr) -> std::io::Result<String> {
@@ -315,24 +330,81 @@ fn packets_to_what_no_service_has_are_refused_at_once_bridged() {
 
 #[test]
 #[ignore = "needs root"]
-fn others_cannot_take_the_proxys_ports_or_mark() {
+fn others_cannot_take_the_proxys_mark() {
     let (lab, _running) = scene();
     let pod = &lab.pods[0].namespace;
     let refused = std::io::ErrorKind::PermissionDenied.to_string();
     // Before 6.1 the kernel cannot guard the mark, and the check says so.
     let mark = if found("guard of the mark") == Found::Yes { &*refused } else { "marked" };
-    for (operation, answer) in [
-        ("bind 0.0.0.0:61000", &*refused),
-        ("bind [::]:65535", &refused),
-        ("bind 0.0.0.0:60999", "bound"),
-        ("bind [::]:0", "bound"),
-        ("mark 32", mark),
-        ("mark 64", mark),
-        ("mark 4096", "marked"),
-        ("mark 0", "marked"),
-    ] {
+    for (operation, answer) in
+        [("mark 32", mark), ("mark 64", mark), ("mark 4096", "marked"), ("mark 0", "marked")]
+    {
         assert_eq!(run(&lab, pod, operation), answer, "{operation}");
     }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn the_proxys_block_of_ports_is_in_nobodys_way() {
+    let (lab, _running) = scene();
+    let pod = &lab.pods[0];
+    // All of a pod's ports are in the block.
+    sh(&format!("ip netns exec {} sysctl -qw net.ipv4.ip_local_port_range=\"61000 65535\"", pod.namespace));
+    for family in 0..2 {
+        let any = ["0.0.0.0", "[::]"][family];
+        let loopback = ["127.0.0.1", "[::1]"][family];
+        for operation in ["binds", "udp-binds"] {
+            for address in [any, loopback] {
+                let answer = run(&lab, &pod.namespace, &format!("{operation} {address}:0"));
+                assert_eq!(answer, "1000 bound", "{operation} {address}");
+            }
+        }
+        let bound = run(&lab, &pod.namespace, &format!("bind {any}:61000"));
+        assert_eq!(bound, "bound");
+        let backend = SocketAddr::new(lab.pods[1].addresses[family], TARGET);
+        assert_eq!(run(&lab, &pod.namespace, &format!("tcp {backend}")), format!("{backend} one"));
+    }
+}
+
+/// A process whose namespace gives it another number than the kernel has for it.
+#[test]
+#[ignore = "needs root"]
+fn a_process_with_numbers_of_its_own_may_set_its_mark() {
+    if let (Ok(cgroup), Ok(bpffs)) = (std::env::var("WEFT_TEST_CGROUP"), std::env::var("WEFT_TEST_BPFFS")) {
+        return set_mark_with_numbers_of_its_own(cgroup, bpffs);
+    }
+    let lab = Lab::new(Shape::Routed, 0);
+    let procs = lab.config.cgroup.join("cgroup.procs");
+    let line = format!(
+        "echo $$ > {}; exec nsenter --net=/run/netns/{} unshare --pid --fork --mount-proc {} --exact \
+         a_process_with_numbers_of_its_own_may_set_its_mark --ignored --nocapture",
+        procs.display(),
+        lab.node,
+        std::env::current_exe().unwrap().display()
+    );
+    let output = Command::new("sh")
+        .args(["-ec", &line])
+        .env("WEFT_TEST_CGROUP", &lab.config.cgroup)
+        .env("WEFT_TEST_BPFFS", &lab.config.bpffs)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("@marked"), "{text} {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// What [`a_process_with_numbers_of_its_own_may_set_its_mark`] does in such a namespace.
+fn set_mark_with_numbers_of_its_own(cgroup: String, bpffs: String) {
+    assert!(std::process::id() < 100, "a namespace that has just begun");
+    let state = tempfile::tempdir().unwrap();
+    let config =
+        weft_ebpf_redirect::DatapathConfig::new("one", cgroup.into(), bpffs.into(), state.path().to_owned());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let attached = runtime.block_on(Datapath::attach(config.clone())).unwrap();
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_mark(weft_ebpf_redirect::DEFAULT_MARK.from_proxy).unwrap();
+    println!("@marked");
+    drop(attached);
+    runtime.block_on(Datapath::cleanup(&config)).unwrap();
 }
 
 #[test]

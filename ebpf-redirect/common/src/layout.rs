@@ -75,6 +75,10 @@ impl From<IpAddr> for Address {
     }
 }
 
+/// The key of the owners under which a process of the proxy writes a number that it then names: no process has
+/// the number 0.
+pub const CLAIM: u32 = 0;
+
 /// Settings of the programs: the one entry of `weft_config_v1`, written by user space.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -127,6 +127,8 @@ reasons! {
     /// The request asks for a tunnel that is not relayed: CONNECT, a protocol other than WebSocket, or a WebSocket
     /// that the backend does not take.
     TunnelUnsupported = 279, hubble 0, http 501, "tunnel_unsupported";
+    /// A pod opens a connection that the proxy already has in its name, with the same addresses and ports.
+    PortInUse = 280, hubble 0, http 0, "port_in_use";
 }
 
 impl core::fmt::Display for Reason {

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
-//! Keeps others off the proxy's block of ports and off our bits of the packet mark.
+//! Keeps others off our bits of the packet mark.
 
 use aya_ebpf::{
     EbpfContext,
-    bindings::bpf_sockopt,
-    macros::{cgroup_sock, cgroup_sockopt},
-    programs::{SockContext, SockoptContext},
+    bindings::{BPF_ANY, bpf_sockopt},
+    macros::cgroup_sockopt,
+    programs::SockoptContext,
 };
+
+use weft_ebpf_common::layout::CLAIM;
 
 use crate::{
     context::{field, word},
@@ -19,28 +21,19 @@ const REFUSE: i32 = 0;
 const SOL_SOCKET: i32 = 1;
 const SO_MARK: i32 = 36;
 
-/// After the address of an IPv4 socket was bound.
-#[cgroup_sock(post_bind4)]
-pub fn post_bind4(ctx: SockContext) -> i32 {
-    bound(&ctx)
-}
-
-/// After the address of an IPv6 socket was bound.
-#[cgroup_sock(post_bind6)]
-pub fn post_bind6(ctx: SockContext) -> i32 {
-    bound(&ctx)
-}
-
-#[inline(always)]
-fn bound(ctx: &SockContext) -> i32 {
-    let Some(config) = config() else { return PROCEED };
-    let port = word(field!(ctx.sock, src_port)) as u16;
-    if port < config.first_port || port > config.last_port || is_proxy(ctx.tgid()) { PROCEED } else { REFUSE }
-}
-
 #[inline(always)]
 fn is_proxy(process: u32) -> bool {
     get(&OWNERS, &process).is_some()
+}
+
+/// Whether a process names the number that one of the proxy has just written, which only such a one can know: it
+/// is entered by the number that this kernel has for it, whatever its own namespace calls it.
+#[inline(always)]
+fn claims(process: u32, mark: u32) -> bool {
+    match get(&OWNERS, &CLAIM) {
+        Some(number) if *number == mark => OWNERS.insert(&process, &mark, u64::from(BPF_ANY)).is_ok(),
+        _ => false,
+    }
 }
 
 /// `setsockopt` of any socket.
@@ -52,7 +45,8 @@ pub fn setsockopt(ctx: SockoptContext) -> i32 {
         return PROCEED;
     }
     let (Some(config), Some(mark)) = (config(), value(ctx.sockopt)) else { return PROCEED };
-    if mark & config.mark_mask == 0 || is_proxy(ctx.tgid()) { PROCEED } else { REFUSE }
+    let process = ctx.tgid();
+    if mark & config.mark_mask == 0 || is_proxy(process) || claims(process, mark) { PROCEED } else { REFUSE }
 }
 
 /// The option's value, where there is one.

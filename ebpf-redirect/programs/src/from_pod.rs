@@ -160,7 +160,11 @@ fn flow(skb: *mut __sk_buff, packet: &mut Packet, workload: &Workload, config: &
         return delivered(skb, packet, workload, config);
     }
     if code == connection::NEW {
-        code = new(packet, workload, config);
+        code = if is_taken(skb, packet, config) {
+            connection::DROP + Reason::PortInUse as u32
+        } else {
+            new(packet, workload, config)
+        };
     }
     match code {
         connection::PASS => pass(packet),
@@ -168,6 +172,15 @@ fn flow(skb: *mut __sk_buff, packet: &mut Packet, workload: &Workload, config: &
         connection::PROXIED => redirect(skb, packet, workload, config),
         code => end(skb, packet, workload, config, (code - connection::DROP) as u16),
     }
+}
+
+/// Whether a pod opens what the proxy has in its name already: only where its own range of ports reaches into the
+/// proxy's, and only with the same other end.
+#[inline(always)]
+fn is_taken(skb: *mut __sk_buff, packet: &Packet, config: &Config) -> bool {
+    let port = u16::from_be(packet.source_port_be);
+    let block = packet.protocol == TCP && port >= config.first_port && port <= config.last_port;
+    block && packet.first != 0 && proxy::has(skb, packet, config)
 }
 
 /// Decides about what the pod's end knows nothing of.
@@ -199,13 +212,15 @@ fn new(packet: &mut Packet, workload: &Workload, config: &Config) -> u32 {
     connection::new(packet, EGRESS, (peer, opener), workload, config)
 }
 
-/// Drops a packet. Who asks for a service that nobody serves is refused. Where the packet is from the middle of
+/// Drops a packet. Who asks for a service that nobody serves is refused, and who has chosen a port that is taken. Where the packet is from the middle of
 /// a connection, the pod is told that this is over: the stack resets what comes to a listener and belongs to
 /// nothing.
 #[inline(never)]
 fn end(skb: *mut __sk_buff, packet: &Packet, workload: &Workload, config: &Config, reason: u16) -> i32 {
-    let unserved = reason == Reason::NoServiceBackend as u16 || reason == Reason::UnknownServicePort as u16;
-    if unserved && answer::refuse(skb, packet) {
+    let refused = reason == Reason::NoServiceBackend as u16
+        || reason == Reason::UnknownServicePort as u16
+        || reason == Reason::PortInUse as u16;
+    if refused && answer::refuse(skb, packet) {
         event::drop(packet, reason, EGRESS);
         return answer::to_pod(skb);
     }

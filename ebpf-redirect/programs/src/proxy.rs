@@ -96,6 +96,19 @@ pub(crate) fn knows(skb: *mut __sk_buff, packet: &Packet, config: &Config) -> bo
     found
 }
 
+/// Whether the proxy has the connection that a packet would open, in the name of who sends it.
+#[inline(never)]
+pub(crate) fn has(skb: *mut __sk_buff, packet: &Packet, config: &Config) -> bool {
+    let sk =
+        lookup(skb, &packet.destination, &packet.source, packet.destination_port_be, packet.source_port_be);
+    if sk.is_null() {
+        return false;
+    }
+    let found = ours(sk, &packet.source, config);
+    context::release(sk);
+    found
+}
+
 /// Hands a packet to the proxy's connection, if it has one that the packet belongs to.
 /// A SYN that finds a socket in TIME_WAIT goes to it: a new connection of the same addresses could
 /// not be entered beside it.

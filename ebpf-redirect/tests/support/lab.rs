@@ -18,7 +18,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use weft_ebpf_redirect::{Applied, Attachment, Counters, Datapath, DatapathConfig, Events, KernelEvent};
+use weft_ebpf_redirect::{
+    Applied, Attachment, Counters, Datapath, DatapathConfig, Events, KernelEvent, PodConnections,
+};
 use weft_ir::{
     AppProtocol, Endpoint, EndpointPort, Endpoints, Identity, IdentityNumber, MeshDefaults, Node, ObjectName,
     PathMatch, Policy, PolicyDirection, PolicyKind, PolicyRule, Protocol, Resource, ResourceKey, Route,
@@ -388,6 +390,7 @@ enum Request {
     Apply(Snapshot, mpsc::Sender<Applied>),
     Refresh(mpsc::Sender<Applied>),
     KeepUp(mpsc::Sender<()>),
+    PodConnections(mpsc::Sender<PodConnections>),
     Watch(mpsc::Receiver<()>, mpsc::Sender<()>),
     Listeners(Vec<u16>, mpsc::Sender<()>),
     Leave,
@@ -449,6 +452,11 @@ impl Running {
         self.ask(Request::Refresh)
     }
 
+    /// What pods have open themselves.
+    pub(crate) fn pod_connections(&self) -> PodConnections {
+        self.ask(Request::PodConnections)
+    }
+
     /// Puts back what others changed, as a daemon does every few seconds.
     pub(crate) fn keep_up(&self) {
         self.ask(Request::KeepUp)
@@ -502,6 +510,7 @@ async fn serve(datapath: &mut Datapath, events: &mut Events, request: Request) {
             reply.send(apply(datapath, &snapshot).await).unwrap();
         }
         Request::Refresh(reply) => reply.send(datapath.refresh().await.unwrap()).unwrap(),
+        Request::PodConnections(reply) => reply.send(datapath.pod_connections().unwrap()).unwrap(),
         Request::KeepUp(reply) => {
             datapath.keep_up().await.unwrap();
             reply.send(()).unwrap();

@@ -14,7 +14,7 @@ use http::StatusCode;
 use prometheus_client::registry::Registry;
 use thiserror::Error;
 use tokio::sync::{Mutex, watch};
-use weft_ebpf_redirect::{DEFAULT_MARK, DEFAULT_PORTS, Datapath, DatapathError};
+use weft_ebpf_redirect::{DEFAULT_MARK, DEFAULT_PORTS, Datapath, DatapathError, PodConnections};
 use weft_flow_export::{FlowQuery, FlowRing, serve as serve_flows};
 use weft_identity::{JoinToken, TokenError};
 use weft_policy::Guess;
@@ -135,7 +135,9 @@ pub async fn run(config: Config) -> Result<(), NodeError> {
             None
         }
     };
-    let plane = Plane::start(&plane_config(&config), &ring).map_err(NodeError::Workers)?;
+    let taken = kernel.as_ref().map(|kernel| kernel.datapath.pod_connections());
+    let taken = taken.transpose().map_err(NodeError::Datapath)?;
+    let plane = Plane::start(&plane_config(&config, taken), &ring).map_err(NodeError::Workers)?;
     tasks.critical("flows of the workers", ends(ring.clone().keep_up()));
     let client = IrClientConfig {
         address: config.controller.clone(),
@@ -196,17 +198,18 @@ fn read_token(config: &Config) -> Result<JoinToken, NodeError> {
     text.trim().parse().map_err(|source| NodeError::Token { path: path.clone(), source })
 }
 
-fn plane_config(config: &Config) -> PlaneConfig {
+fn plane_config(config: &Config, taken: Option<PodConnections>) -> PlaneConfig {
     PlaneConfig {
         node: Arc::clone(&config.node),
         workers: config.workers,
         connections: config.connections_per_worker,
         listen_addresses: config.listen_addresses.clone(),
         connect_timeout: config.connect_timeout,
-        redirect: config
-            .kernel
-            .as_ref()
-            .map(|_| Redirect { mark: DEFAULT_MARK.from_proxy, ports: DEFAULT_PORTS.0..=DEFAULT_PORTS.1 }),
+        redirect: taken.map(|taken| Redirect {
+            mark: DEFAULT_MARK.from_proxy,
+            ports: DEFAULT_PORTS.0..=DEFAULT_PORTS.1,
+            taken,
+        }),
     }
 }
 

@@ -13,6 +13,7 @@ use std::{
 
 use futures_util::future::select_all;
 use tokio::sync::{mpsc, watch};
+use weft_ebpf_redirect::PodConnections;
 use weft_flow_export::FlowRing;
 use weft_ir::{ResourceKey, Snapshot};
 
@@ -65,6 +66,8 @@ pub struct Redirect {
     pub(crate) mark: u32,
     /// The proxy's ports in every pod's name.
     pub(crate) ports: RangeInclusive<u16>,
+    /// What pods have open themselves.
+    pub(crate) taken: PodConnections,
 }
 
 /// The running workers.
@@ -244,6 +247,7 @@ fn parts(
         DialConfig {
             mark: config.redirect.as_ref().map(|redirect| redirect.mark),
             ports: config.redirect.as_ref().map_or(1..=u16::MAX, |redirect| redirect.ports.clone()),
+            taken: config.redirect.as_ref().map(|redirect| redirect.taken.clone()),
             connect_timeout: config.connect_timeout,
         },
         // Only the low bits matter: they spread workers over the port block.

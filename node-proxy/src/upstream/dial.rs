@@ -10,6 +10,7 @@ use std::{
 };
 
 use socket2::Socket;
+use weft_ebpf_redirect::PodConnections;
 
 use crate::{state::permit::Permit, upstream::sockets};
 
@@ -23,6 +24,8 @@ pub struct DialConfig {
     pub mark: Option<u32>,
     /// Ports that belong to the proxy in every pod's name.
     pub ports: RangeInclusive<u16>,
+    /// What pods have open themselves; nothing where no kernel program redirects.
+    pub taken: Option<PodConnections>,
     /// Longest time for a connection to be established.
     pub connect_timeout: Duration,
 }
@@ -69,8 +72,13 @@ impl Dialer {
     fn begin_as(&self, from: IpAddr, to: SocketAddr) -> io::Result<Socket> {
         let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
         for _ in 0..PORT_TRIES {
+            let from = SocketAddr::new(from, self.next_port());
+            // A pod whose own range reaches into the block may have the same connection, in its own namespace.
+            if self.config.taken.as_ref().is_some_and(|taken| taken.has(from, to)) {
+                continue;
+            }
             let socket = sockets::upstream_socket(to.is_ipv6(), self.config.mark)?;
-            let bound = sockets::bind_transparent(&socket, SocketAddr::new(from, self.next_port()));
+            let bound = sockets::bind_transparent(&socket, from);
             match bound.and_then(|()| connect(&socket, to)) {
                 Ok(()) => return Ok(socket),
                 Err(error) if is_taken(&error) => last = error,

@@ -89,7 +89,7 @@ impl Lab {
         let (state, rejected) = Compiler::new("node-a".into(), vec![]).compile(&snapshot, &[]);
         assert_eq!(rejected, []);
         let (recorder, records) = ring(4096, Arc::default());
-        let dial = DialConfig { mark: None, ports: 1..=1, connect_timeout: PATIENCE };
+        let dial = DialConfig { mark: None, ports: 1..=1, taken: None, connect_timeout: PATIENCE };
         let worker = Worker::new(WorkerParts {
             seed: 1,
             state,

@@ -43,7 +43,7 @@ pub(crate) fn compile(revision: u64, resources: Vec<Resource>) -> Arc<MeshState>
 /// A worker at a state, and what it records.
 pub(crate) fn worker(state: Arc<MeshState>, limits: Limits) -> (Rc<Worker>, Records) {
     let (recorder, records) = ring(4096, Arc::default());
-    let dial = DialConfig { mark: None, ports: 1..=1, connect_timeout: CONNECT };
+    let dial = DialConfig { mark: None, ports: 1..=1, taken: None, connect_timeout: CONNECT };
     let worker = Worker::new(WorkerParts {
         seed: 1,
         state,

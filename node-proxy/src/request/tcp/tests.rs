@@ -47,7 +47,7 @@ enum Fate {
 
 fn worker(snapshot: &Snapshot) -> Rc<Worker> {
     let (state, _rejected) = Compiler::new(NODE.into(), vec![]).compile(snapshot, &[]);
-    let dial = DialConfig { mark: None, ports: 1..=1, connect_timeout: Duration::from_secs(1) };
+    let dial = DialConfig { mark: None, ports: 1..=1, taken: None, connect_timeout: Duration::from_secs(1) };
     Worker::new(WorkerParts {
         seed: 1,
         state,
