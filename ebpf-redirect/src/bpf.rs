@@ -269,6 +269,7 @@ unsafe impl Plain for Share {}
 plain!(
     Address,
     BackendKey,
+    Change,
     Config,
     Endpoint,
     Event,

@@ -12,8 +12,8 @@ use weft_ebpf_common::{
     Reason,
     connection::CLOSING,
     layout::{
-        Config, INGRESS, MAX_LISTENERS, METRIC_DROP, METRIC_FROM_PROXY, METRIC_PASS, METRIC_PROXIED,
-        METRIC_REDIRECT, METRICS, Metric, ServiceCounters, metric_of,
+        Config, INGRESS, MAX_LISTENERS, METRIC_AGAIN, METRIC_DROP, METRIC_FROM_PROXY, METRIC_PASS,
+        METRIC_PROXIED, METRIC_REDIRECT, METRICS, Metric, ServiceCounters, metric_of,
     },
 };
 use weft_ir::{Direction, ObjectName, Snapshot};
@@ -131,6 +131,8 @@ pub struct Counters {
     pub packets: Vec<PacketCounter>,
     /// Connections by service.
     pub services: BTreeMap<ServiceName, ServiceCounters>,
+    /// Packets at which an established connection was decided again.
+    pub decided_again: u64,
     /// Events that found the ring buffer full.
     pub lost_events: u64,
 }
@@ -335,6 +337,9 @@ impl Datapath {
         for index in 0..METRICS {
             let values = self.maps.metrics.lookup(&index)?.unwrap_or_default();
             let (reason, number, direction) = metric_of(index);
+            if number == METRIC_AGAIN {
+                counters.decided_again += values.iter().map(|value| value.packets).sum::<u64>();
+            }
             let Some(outcome) = outcome(number) else { continue };
             let direction = if direction == INGRESS { Direction::Ingress } else { Direction::Egress };
             let sum = values.iter().fold(Metric::default(), |sum, value| Metric {

@@ -8,8 +8,9 @@ use weft_ebpf_common::{
     Verdict,
     connection::{CONNECTION_VERSION, Connection, ConnectionKey, PlaceKey, Share},
     layout::{
-        Address, BackendKey, Config, DropKey, DropState, Endpoint, Fragmented, FragmentedKey, MAX_LISTENERS,
-        METRICS, Metric, PolicyKey, ReverseKey, Service, ServiceCounters, ServiceKey, Workload,
+        Address, BackendKey, CHANGES, Change, Config, DropKey, DropState, Endpoint, Fragmented,
+        FragmentedKey, MAX_LISTENERS, METRICS, Metric, PolicyKey, ReverseKey, Service, ServiceCounters,
+        ServiceKey, Workload,
     },
 };
 
@@ -40,6 +41,8 @@ pub struct Maps {
     pub identities: Table<Prefix<Address>, u32>,
     /// Policy entries.
     pub policy: Table<Prefix<PolicyKey>, Verdict>,
+    /// The last changes of what connections were decided by.
+    pub changes: Table<u32, Change>,
     /// Connections.
     pub connections: Table<ConnectionKey, Connection>,
     /// Devices of the short way.
@@ -75,7 +78,7 @@ const fn layout<K, V>(name: &'static str, kind: MapType, entries: u32) -> Layout
 }
 
 /// Every map, as `programs/src/maps.rs` makes it.
-pub(crate) const LAYOUT: [Layout; 20] = [
+pub(crate) const LAYOUT: [Layout; 21] = [
     layout::<u32, Config>("weft_config_v1", MapType::Array, 1),
     layout::<u32, u32>("weft_listeners_v1", MapType::Array, MAX_LISTENERS),
     layout::<u32, u32>("weft_owners_v1", MapType::Hash, 16),
@@ -87,6 +90,7 @@ pub(crate) const LAYOUT: [Layout; 20] = [
     layout::<Address, Workload>("weft_workloads_v1", MapType::Hash, 4_096),
     layout::<Prefix<Address>, u32>("weft_identities_v1", MapType::LpmTrie, 512_000),
     layout::<Prefix<PolicyKey>, Verdict>("weft_policy_v1", MapType::LpmTrie, 262_144),
+    layout::<u32, Change>("weft_changes_v1", MapType::Array, CHANGES),
     layout::<ConnectionKey, Connection>(CONNECTIONS, MapType::LruHash, 131_072),
     layout::<u32, u32>("weft_short_devices_v1", MapType::Hash, 4_096),
     layout::<PlaceKey, ConnectionKey>("weft_half_open_v1", MapType::Hash, 262_144),
@@ -128,6 +132,7 @@ impl Maps {
             workloads: Table::new(open("weft_workloads_v1")?),
             identities: Table::new(open("weft_identities_v1")?),
             policy: Table::new(open("weft_policy_v1")?),
+            changes: Table::new(open("weft_changes_v1")?),
             connections: Table::new(open(CONNECTIONS)?),
             short_devices: Table::new(open("weft_short_devices_v1")?),
             half_open: Table::new(open("weft_half_open_v1")?),

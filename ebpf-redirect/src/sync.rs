@@ -21,6 +21,8 @@ use crate::{
     desired::{Desired, DesiredService, DesiredWorkload, ServiceName},
 };
 
+mod identities;
+mod in_place;
 mod known;
 mod tables;
 
@@ -49,7 +51,7 @@ pub struct Changes {
     pub written: usize,
     /// Entries removed.
     pub removed: usize,
-    /// Established flows are decided again.
+    /// Established connections are decided again: all, or those of the addresses that are concerned.
     pub recheck: bool,
 }
 
@@ -69,17 +71,18 @@ pub(crate) fn synchronise<T: Tables>(
     let mut writer = Writer::new(tables);
     let prefixes = touched(last.map(|last| &last.identities), &desired.identities, known.identities.keys());
     let services = touched(last.map(|last| &last.services), &desired.services, known.services.keys());
+    let plans = in_place::plan(known, last, desired, places, &prefixes);
+    plans.iter().try_for_each(|plan| plan.begin(&mut writer, known))?;
     let old_identities = write_identities(&mut writer, known, desired, prefixes)?;
     write_services(&mut writer, known, desired, services)?;
     write_workloads(&mut writer, known, last, desired, places)?;
     for key in old_identities {
         writer.write(Write::Identity(key, None))?;
-        known.identities.remove(&key);
+        known.identities.set(key, None);
     }
-    // After the last change that a decision depends on, or it would be made with what is about to go.
-    if writer.changes.recheck {
-        writer.write(Write::Epoch)?;
-    }
+    plans.iter().try_for_each(|plan| plan.end(&mut writer))?;
+    // Of what an earlier process or a write that failed has changed, nobody may have been told.
+    writer.tell(last.is_none())?;
     known.sweep(&mut writer)?;
     Ok(writer.changes)
 }
@@ -107,7 +110,6 @@ fn write_identities<T: Tables>(
     desired: &Desired,
     touched: BTreeSet<Prefix<Address>>,
 ) -> Result<Vec<Prefix<Address>>, SyncError> {
-    let first = known.identities.is_empty();
     let mut old = Vec::new();
     for key in touched {
         let number = desired.identities.get(&key);
@@ -115,11 +117,11 @@ fn write_identities<T: Tables>(
             continue;
         }
         // An address that was somebody else's, or part of a prefix, must not keep what that one had.
-        writer.changes.recheck |= !first;
+        writer.concern(key);
         match number {
             Some(number) => {
                 writer.write(Write::Identity(key, Some(*number)))?;
-                known.identities.insert(key, *number);
+                known.identities.set(key, Some(*number));
             }
             None => old.push(key),
         }
@@ -201,7 +203,8 @@ fn write_workloads<T: Tables>(
         if old != Some(value) {
             writer.write(Write::Workload(key, Some(value)))?;
             known.enter_workload(key, value);
-            writer.changes.recheck |= old.is_some();
+            // Nor may it go on with the connections of who had its address before.
+            writer.concern(Prefix { length: 128, data: key });
         }
     }
     let old: Vec<Address> = known.workloads.keys().filter(|key| !wanted.contains(key)).copied().collect();

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use weft_ebpf_common::{
     Action, Reason, Verdict,
-    layout::{ANY_IDENTITY, EGRESS, INGRESS, POLICY_PREFIX, PolicyKey, Workload},
+    layout::{ANY_IDENTITY, Address, CHANGES, Change, EGRESS, INGRESS, POLICY_PREFIX, PolicyKey, Workload},
     verdict::{Level, TIER_NORMAL},
 };
 use weft_ebpf_redirect::{
@@ -33,9 +33,8 @@ const PODS: [usize; 2] = [POD, PEER];
 const PROTOCOLS: [u8; 3] = [TCP, UDP, ICMP];
 const PORTS_IN_USE: [u16; 3] = [40_000, 8080, 53];
 
-fn identity_of(who: usize) -> u32 {
-    [POD_IDENTITY, PEER_IDENTITY, 2][who]
-}
+/// What the address outside is called, now and then.
+const NAMES: [u32; 2] = [2, 5000];
 
 struct Random(u64);
 
@@ -73,7 +72,7 @@ impl Policy {
                 Verdict::deny(level, 3, Reason::DeniedByRule as u16),
                 Verdict::redirect(level, 4),
             ]);
-            let identity = random.of(&[POD_IDENTITY, PEER_IDENTITY, 2, ANY_IDENTITY]);
+            let identity = random.of(&[POD_IDENTITY, PEER_IDENTITY, NAMES[0], NAMES[1], ANY_IDENTITY]);
             let protocol = random.of(&[0, TCP, UDP]);
             let port = if protocol == 0 { 0 } else { random.of(&[0, 8080, 53, 40_000]) };
             let _same =
@@ -193,15 +192,21 @@ struct Known {
 struct Model {
     policies: HashMap<usize, Policy>,
     connections: HashMap<([(usize, u16); 2], u8), Known>,
+    /// Which of the names the address outside has.
+    outside: usize,
 }
 
 impl Model {
+    fn identity(&self, who: usize) -> u32 {
+        [POD_IDENTITY, PEER_IDENTITY, NAMES[self.outside]][who]
+    }
+
     fn allows(&self, end: usize, way: Way, sent: Sent) -> bool {
         let (other, own_port, other_port) = match end == sent.from {
             true => (sent.to, sent.ports.0, sent.ports.1),
             false => (sent.from, sent.ports.1, sent.ports.0),
         };
-        let (policy, peer) = (&self.policies[&end], identity_of(other));
+        let (policy, peer) = (&self.policies[&end], self.identity(other));
         let ports = if sent.protocol == ICMP { (0, 0) } else { (own_port, other_port) };
         // The kernel's rules know ICMP by the number of the family; these name it nowhere.
         let out = || policy.allows(EGRESS, peer, sent.protocol, ports.1);
@@ -271,7 +276,7 @@ impl World {
         World { bench, model: Model::default(), sets: 100, under_way: Vec::new() }
     }
 
-    /// Writes a policy as a synchronisation does: the set, the workload, and then the epoch.
+    /// Writes a policy as a synchronisation does: the set, the workload, and then whom it concerns.
     fn change(&mut self, pod: usize, policy: Policy) {
         self.sets += 1;
         for ((direction, identity, protocol, port), verdict) in &policy.entries {
@@ -286,12 +291,34 @@ impl World {
             self.bench.maps.policy.update(&Prefix { length, data }, verdict).unwrap();
         }
         let [egress, ingress] = policy.rest;
-        let (id, identity) = (9 + pod as u32, identity_of(pod));
+        let (id, identity) = (9 + pod as u32, self.model.identity(pod));
         let workload =
             Workload { id, ifindex: DEVICE, identity, policy: self.sets, flags: 0, egress, ingress };
         self.bench.maps.workloads.update(&self.bench.address(pod), &workload).unwrap();
-        self.bench.configure(|config| config.epoch += 1);
+        self.tell(pod);
         self.model.policies.insert(pod, policy);
+    }
+
+    /// The address outside is called something else.
+    fn rename(&mut self) {
+        self.model.outside ^= 1;
+        let key = address_prefix(self.bench.ip(OUTSIDE).into());
+        self.bench.maps.identities.update(&key, &self.model.identity(OUTSIDE)).unwrap();
+        self.tell(OUTSIDE);
+    }
+
+    /// Writes down whom a change concerns; now and then, a wider prefix.
+    fn tell(&mut self, who: usize) {
+        let address = self.bench.address(who);
+        self.sets += 1;
+        let mask =
+            Address([u32::MAX, u32::MAX, u32::MAX, if self.sets.is_multiple_of(3) { 0 } else { u32::MAX }]);
+        self.bench.configure(|config| {
+            config.epoch += 1;
+            let masked = Address([0, 1, 2, 3].map(|word| address.0[word] & mask.0[word]));
+            let change = Change { epoch: config.epoch, address: masked, mask };
+            self.bench.maps.changes.update(&(config.epoch % CHANGES), &change).unwrap();
+        });
     }
 
     /// A packet at the hook of one end: whether it went on, which is what the model says.
@@ -353,6 +380,7 @@ fn run(seed: u64, v6: bool) {
                 let pod = random.of(&PODS);
                 world.change(pod, Policy::random(&mut random));
             }
+            2 if random.below(2) == 0 => world.rename(),
             // What was known is lost: evicted, or of another layout.
             1 if random.below(4) == 0 => {
                 world.bench.forget();

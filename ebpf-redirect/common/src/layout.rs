@@ -93,7 +93,7 @@ pub struct Config {
     pub device: u32,
     /// How many entries of `weft_listeners_v1` are valid; 0 means that there is no proxy.
     pub listeners: u32,
-    /// Changes when an established connection must be decided again.
+    /// Counts what may make an established connection be decided again, see [`Change`].
     pub epoch: u32,
     /// First port of the proxy's block (host order).
     pub first_port: u16,
@@ -247,6 +247,23 @@ pub const EGRESS: u8 = 0;
 /// Seen from the workload that is connected to.
 pub const INGRESS: u8 = 1;
 
+/// An entry of `weft_changes_v1`: what was decided about connections of these addresses may not hold any more.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// The epoch that began with it; its place is this modulo [`CHANGES`].
+    pub epoch: u32,
+    /// The first address.
+    pub address: Address,
+    /// The bits in which the others are like it.
+    pub mask: Address,
+}
+
+/// How many changes are kept. Many more than are read, so that none is written over while somebody reads it.
+pub const CHANGES: u32 = 256;
+/// How many changes a connection looks at; one that has missed more is decided again.
+pub const CHANGES_READ: u32 = 32;
+
 /// A datagram of which fragments are on their way.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -381,6 +398,9 @@ pub const METRIC_PROXIED: u8 = 3;
 /// Came from the proxy.
 pub const METRIC_FROM_PROXY: u8 = 4;
 
+/// Made its connection be decided again; counted beside what became of it.
+pub const METRIC_AGAIN: u8 = 5;
+
 /// Packets and bytes, per CPU.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -431,7 +451,8 @@ const _: () = {
     assert!(size_of::<Fragmented>() == 16);
     assert!(size_of::<Event>() == 152);
     assert!(offset_of!(Event, packets) == 120);
-    assert!(metric_index(0, METRIC_FROM_PROXY, INGRESS) < METRICS);
+    assert!(metric_index(0, METRIC_AGAIN, INGRESS) < METRICS);
+    assert!(size_of::<Change>() == 36);
     assert!(size_of::<Metric>() == 16);
     assert!(size_of::<DropKey>() == 36);
     assert!(size_of::<DropState>() == 16);
@@ -448,7 +469,7 @@ mod tests {
             assert_eq!(metric_of(index), (*reason as u16, METRIC_DROP, INGRESS));
             assert!(index < REASONS * 2);
         }
-        for outcome in [METRIC_PASS, METRIC_REDIRECT, METRIC_PROXIED, METRIC_FROM_PROXY] {
+        for outcome in [METRIC_PASS, METRIC_REDIRECT, METRIC_PROXIED, METRIC_FROM_PROXY, METRIC_AGAIN] {
             assert_eq!(metric_of(metric_index(0, outcome, EGRESS)), (0, outcome, EGRESS));
         }
     }

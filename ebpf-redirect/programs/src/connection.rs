@@ -13,11 +13,11 @@ use weft_ebpf_common::{
     Action, Reason, Verdict,
     connection::{CLOSING, Connection, ConnectionKey, EITHER, ENDED, ESTABLISHED, End, HALF_OPEN},
     identity,
-    layout::{Config, EGRESS, INGRESS, PolicyKey, WORKLOAD_BRIDGED, Workload},
+    layout::{Config, EGRESS, INGRESS, METRIC_AGAIN, PolicyKey, WORKLOAD_BRIDGED, Workload},
 };
 
 use crate::{
-    context, event, foreign,
+    changes, context, event, foreign,
     maps::{CONNECTIONS, ENTRY, SHORT_DEVICES, get, workload},
     packet::{self, LATER, Packet, RST, SYN, TCP, WHOLE},
     policy, share, tcp,
@@ -211,6 +211,12 @@ pub(crate) fn denial(verdict: &Verdict) -> u16 {
 #[inline(never)]
 fn decide_again(packet: &mut Packet, entry: &mut Connection, at: u8, workload: &Workload, config: &Config) {
     let this = end_at(packet, at);
+    // Where others translate it, the address that was decided by is not the packet's.
+    if entry.nat == 0 && changes::spare(packet, entry.ends[this].epoch, config.epoch) {
+        entry.ends[this].epoch = config.epoch;
+        return;
+    }
+    event::count(0, METRIC_AGAIN, at, packet.length);
     let mut other = if at == EGRESS { packet.destination } else { packet.source };
     // It may have been let in when nobody here knew that others translate it.
     entry.nat = u32::from(foreign::backend(packet, at, &mut other));

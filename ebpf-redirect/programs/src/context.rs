@@ -5,8 +5,9 @@
 use aya_ebpf::{
     bindings::{__sk_buff, bpf_sock, bpf_sock_addr},
     helpers::generated::{
-        bpf_get_listener_sock, bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_sk_assign,
-        bpf_redirect_peer, bpf_sk_fullsock, bpf_sk_release, bpf_skb_change_type, bpf_skb_store_bytes,
+        bpf_get_listener_sock, bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_ktime_get_ns,
+        bpf_redirect_peer, bpf_sk_assign, bpf_sk_fullsock, bpf_sk_release, bpf_skb_change_type,
+        bpf_skb_store_bytes,
     },
 };
 

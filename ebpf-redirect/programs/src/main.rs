@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 //! The kernel programs: one hook per file, over shared modules.
 //!
-//! Read `header` and `packet` first, then `fragment`, `maps`, `connection`, `tcp`, `share`, `icmp`, `policy`
-//! `proxy` and `answer`, then the hooks: `from_pod`, `to_pod`, `unowned`, `from_netdev`, `from_uplink`,
+//! Read `header` and `packet` first, then `fragment`, `maps`, `connection`, `tcp`, `share`, `icmp`, `changes`,
+//! `policy`, `proxy` and `answer`, then the hooks: `from_pod`, `to_pod`, `unowned`, `from_netdev`, `from_uplink`,
 //! `bounced`, and the sockets' `connect`, `datagram`, `bind`.
 #![no_std]
 #![no_main]
@@ -11,6 +11,7 @@
 mod answer;
 mod bind;
 mod bounced;
+mod changes;
 mod connect;
 mod connection;
 mod context;

@@ -11,7 +11,7 @@ use weft_ebpf_common::{
     Verdict,
     connection::{Connection, ConnectionKey, PlaceKey, Share},
     layout::{
-        self, Address, BackendKey, Config, DropKey, DropState, Endpoint, Fragmented, FragmentedKey,
+        self, Address, BackendKey, Change, Config, DropKey, DropState, Endpoint, Fragmented, FragmentedKey,
         MAX_LISTENERS, Metric, PolicyKey, ReverseKey, Service, ServiceCounters, ServiceKey, Workload,
     },
 };
@@ -61,6 +61,10 @@ pub(crate) static IDENTITIES: LpmTrie<Address, u32> = LpmTrie::pinned(512_000, 0
 /// Policy entries, the longest port prefix wins within (set, identity, direction, protocol).
 #[map(name = "weft_policy_v1")]
 pub(crate) static POLICY: LpmTrie<PolicyKey, Verdict> = LpmTrie::pinned(262_144, 0);
+
+/// The last changes of what connections were decided by, each at its epoch modulo the size.
+#[map(name = "weft_changes_v1")]
+pub(crate) static CHANGES: Array<Change> = Array::pinned(layout::CHANGES, 0);
 
 /// Connections; written here, the oldest is evicted, user space removes idle ones. 131,072 of 184 bytes: what
 /// is half-open takes at most its places, the rest is for a thousand connections of each of a hundred pods.

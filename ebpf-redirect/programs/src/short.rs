@@ -8,11 +8,7 @@
 use aya_ebpf::bindings::{__sk_buff, BPF_F_RECOMPUTE_CSUM, TC_ACT_SHOT};
 use weft_ebpf_common::layout::{EGRESS, INGRESS, METRIC_PASS};
 
-use crate::{
-    context, event,
-    header::load,
-    packet::Packet,
-};
+use crate::{context, event, header::load, packet::Packet};
 
 /// Length of an Ethernet header.
 const LINK_HEADER: u32 = 14;

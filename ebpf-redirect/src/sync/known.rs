@@ -14,6 +14,7 @@ use weft_ebpf_common::{
 
 use super::{
     ServiceNumbers, SyncError,
+    identities::Identities,
     tables::{Entries, Tables, Write, Writer},
 };
 use crate::{
@@ -24,7 +25,7 @@ use crate::{
 /// The tables' entries. After a failed write it is to be read anew.
 #[derive(Debug)]
 pub(crate) struct Known {
-    pub(super) identities: BTreeMap<Prefix<Address>, u32>,
+    pub(super) identities: Identities,
     pub(super) sets: PolicySets,
     pub(super) services: BTreeMap<ServiceKey, Service>,
     pub(super) ids: ServiceIds,
@@ -145,7 +146,7 @@ impl Users {
     }
 }
 
-/// Policy entries by set. A set never changes: workloads move from one to another.
+/// Policy entries by set. What a packet sees of a set never changes: workloads move from one to another.
 #[derive(Debug)]
 pub(super) struct PolicySets {
     numbers: BTreeMap<Arc<PolicyEntries>, u32>,
@@ -177,6 +178,26 @@ impl PolicySets {
         self.numbers.insert(Arc::clone(&entries), set);
         self.sets.insert(set, entries);
         self.users.add(set);
+    }
+
+    /// What a set holds.
+    pub(super) fn entries(&self, set: u32) -> Option<&PolicyEntries> {
+        self.sets.get(&set).map(|entries| &**entries)
+    }
+
+    /// Whether some set holds this.
+    pub(super) fn has(&self, entries: &PolicyEntries) -> bool {
+        self.numbers.contains_key(entries)
+    }
+
+    /// Notes that a set holds something else than before.
+    pub(super) fn replace(&mut self, set: u32, entries: Arc<PolicyEntries>) {
+        if let Some(old) = self.sets.insert(set, Arc::clone(&entries))
+            && self.numbers.get(&old) == Some(&set)
+        {
+            self.numbers.remove(&old);
+        }
+        self.numbers.insert(entries, set);
     }
 
     /// The number of a set; written if it is not there. The empty set is number 0.

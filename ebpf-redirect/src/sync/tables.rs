@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The tables as a synchronisation sees them: entries that are read once and written one by one.
 
-use std::io;
+use std::{collections::BTreeSet, io};
 
 use weft_ebpf_common::{
     Verdict,
-    layout::{Address, BackendKey, Endpoint, PolicyKey, Service, ServiceCounters, ServiceKey, Workload},
+    layout::{
+        Address, BackendKey, CHANGES, CHANGES_READ, Change, Endpoint, PolicyKey, Service, ServiceCounters,
+        ServiceKey, Workload,
+    },
 };
 
 use super::Changes;
@@ -29,8 +32,10 @@ pub(crate) enum Write {
     Counters(u32, Option<()>),
     Service(ServiceKey, Option<Service>),
     Workload(Address, Option<Workload>),
-    /// Makes every established flow be decided again at its next packet.
+    /// Makes every established connection be decided again at its next packet.
     Epoch,
+    /// Makes those with an address of this prefix be decided again.
+    Change(Prefix<Address>),
 }
 
 /// What is in the tables.
@@ -63,11 +68,32 @@ pub(crate) trait Tables {
 pub(crate) struct Writer<'a, T> {
     tables: &'a T,
     pub(crate) changes: Changes,
+    /// Of whom established connections must be decided again.
+    concerned: BTreeSet<Prefix<Address>>,
 }
 
 impl<T: Tables> Writer<'_, T> {
     pub(super) fn new(tables: &T) -> Writer<'_, T> {
-        Writer { tables, changes: Changes::default() }
+        Writer { tables, changes: Changes::default(), concerned: BTreeSet::new() }
+    }
+
+    /// Connections with an address of this prefix must be decided again.
+    pub(super) fn concern(&mut self, prefix: Prefix<Address>) {
+        // So many are as good as all.
+        if self.concerned.len() <= CHANGES_READ as usize {
+            self.concerned.insert(prefix);
+        }
+    }
+
+    /// Tells the kernel whose connections must be decided again: after the last change that a decision depends
+    /// on, or it would be made with what is about to go.
+    pub(super) fn tell(&mut self, all: bool) -> Result<(), SyncError> {
+        let concerned = std::mem::take(&mut self.concerned);
+        self.changes.recheck = all || !concerned.is_empty();
+        if all || concerned.len() > CHANGES_READ as usize {
+            return self.write(Write::Epoch);
+        }
+        concerned.into_iter().try_for_each(|prefix| self.write(Write::Change(prefix)))
     }
 
     pub(super) fn write(&mut self, write: Write) -> Result<(), SyncError> {
@@ -91,6 +117,7 @@ impl Write {
             Write::Service(..) => "services",
             Write::Workload(..) => "workloads",
             Write::Epoch => "config",
+            Write::Change(..) => "changes",
         }
     }
 
@@ -102,7 +129,7 @@ impl Write {
             Write::Backend(_, value) => Some(value.is_none()),
             Write::Service(_, value) => Some(value.is_none()),
             Write::Workload(_, value) => Some(value.is_none()),
-            Write::Counters(..) | Write::Epoch => None,
+            Write::Counters(..) | Write::Epoch | Write::Change(..) => None,
         }
     }
 }
@@ -134,11 +161,30 @@ impl Tables for Maps {
             Write::Service(key, None) => self.services.remove(key),
             Write::Workload(key, Some(workload)) => self.workloads.update(key, workload),
             Write::Workload(key, None) => self.workloads.remove(key),
-            Write::Epoch => {
-                let mut config = self.config.lookup(&0)?.unwrap_or_default();
-                config.epoch = config.epoch.wrapping_add(1);
-                self.config.update(&0, &config)
-            }
+            // Nobody looks at so many changes, and none of them is there.
+            Write::Epoch => self.begin_epoch(CHANGES, None),
+            Write::Change(prefix) => self.begin_epoch(1, Some(prefix)),
         }
     }
+}
+
+impl Maps {
+    /// Begins a later epoch; what it begins with is written down before it does.
+    fn begin_epoch(&self, later: u32, prefix: Option<&Prefix<Address>>) -> io::Result<()> {
+        let mut config = self.config.lookup(&0)?.unwrap_or_default();
+        config.epoch = config.epoch.wrapping_add(later);
+        if let Some(prefix) = prefix {
+            let mask = mask(prefix.length);
+            let change = Change { epoch: config.epoch, address: prefix.data, mask };
+            self.changes.update(&(config.epoch % CHANGES), &change)?;
+        }
+        self.config.update(&0, &config)
+    }
+}
+
+/// The bits of a prefix of this length, in network order.
+fn mask(length: u32) -> Address {
+    let bits = u128::MAX.checked_shl(128 - length.min(128)).unwrap_or(0).to_be_bytes();
+    let word = |at: usize| u32::from_ne_bytes([bits[at], bits[at + 1], bits[at + 2], bits[at + 3]]);
+    Address([word(0), word(4), word(8), word(12)])
 }

@@ -4,7 +4,8 @@ use std::{cell::RefCell, collections::BTreeMap, io};
 use proptest::{collection::vec, prelude::*, sample::select};
 use weft_ebpf_common::{
     Verdict,
-    layout::{BackendKey, Endpoint as Backend, PolicyKey},
+    identity::FIRST_ALLOCATED,
+    layout::{ANY_IDENTITY, BackendKey, Endpoint as Backend, PolicyKey},
 };
 use weft_ir::{
     AppProtocol, Endpoint, EndpointPort, Endpoints, Identity, IdentityNumber, ObjectName, Protocol,
@@ -29,6 +30,8 @@ struct State {
     workloads: BTreeMap<Address, Workload>,
     /// Writes that are done before one fails; all where there is none.
     left: Option<usize>,
+    /// Whose connections are decided again; nothing for all.
+    told: Option<Vec<Prefix<Address>>>,
 }
 
 impl Tables for Memory {
@@ -60,7 +63,12 @@ impl Tables for Memory {
             Write::Workload(key, value) => put(&mut state.workloads, key, value),
             Write::Counters(id, Some(())) => drop(state.counters.insert(id)),
             Write::Counters(id, None) => drop(state.counters.remove(&id)),
-            Write::Epoch => {}
+            Write::Epoch => state.told = None,
+            Write::Change(prefix) => {
+                if let Some(told) = &mut state.told {
+                    told.push(prefix);
+                }
+            }
         }
         state.check();
         Ok(())
@@ -80,7 +88,10 @@ impl State {
         match write {
             Write::Policy(key, _) => {
                 let used = self.workloads.values().any(|workload| workload.policy == key.data.set);
-                assert!(!used, "a policy set changes while it is in use");
+                let seen = key.data.identity == ANY_IDENTITY
+                    || key.data.identity < FIRST_ALLOCATED
+                    || self.identities.values().any(|number| *number == key.data.identity);
+                assert!(!used || !seen, "what somebody sees of a policy set changes while it is in use");
             }
             Write::Backend(key, _) => {
                 let used = self.services.values().any(|service| service.list == key.list);
@@ -128,6 +139,48 @@ impl State {
             (*key, (service.flags, backends(service.list).map(|(_, backend)| *backend).collect()))
         })
         .collect()
+    }
+
+    /// Whether those are told whom what became of the tables concerns: an address with another identity, and a
+    /// workload that is not what it was.
+    fn told_all(&self, before: &State) -> bool {
+        let Some(told) = &self.told else { return true };
+        let in_prefix = |key: &Prefix<Address>| {
+            let bits = |address: Address| match address.ip() {
+                IpAddr::V4(address) => u128::from(address.to_ipv6_mapped()),
+                IpAddr::V6(address) => u128::from(address),
+            };
+            let inside = |prefix: &Prefix<Address>| {
+                let rest = 128 - prefix.length;
+                rest == 128 || bits(prefix.data) >> rest == bits(key.data) >> rest
+            };
+            told.iter().any(|prefix| prefix.length <= key.length && inside(prefix))
+        };
+        let keys: BTreeSet<_> = self.identities.keys().chain(before.identities.keys()).collect();
+        let identities =
+            keys.into_iter().filter(|key| self.identities.get(key) != before.identities.get(key));
+        let workloads = self.workloads.iter().filter(|(key, workload)| {
+            let entries = |state: &State, set| -> Vec<_> {
+                state
+                    .policy
+                    .iter()
+                    .filter(|(key, _)| key.data.set == set)
+                    .map(|(key, verdict)| {
+                        (Prefix { data: PolicyKey { set: 0, ..key.data }, ..*key }, *verdict)
+                    })
+                    .filter(|(key, _)| {
+                        self.identities.values().any(|number| *number == key.data.identity)
+                            && before.identities.values().any(|number| *number == key.data.identity)
+                    })
+                    .collect()
+            };
+            before.workloads.get(key).is_none_or(|old| {
+                Workload { policy: 0, ..*old } != Workload { policy: 0, ..**workload }
+                    || entries(self, workload.policy) != entries(before, old.policy)
+            })
+        });
+        let workloads: Vec<_> = workloads.map(|(key, _)| Prefix { length: 128, data: *key }).collect();
+        identities.copied().chain(workloads).all(|key| in_prefix(&key))
     }
 
     /// Entries that nothing points to.
@@ -276,12 +329,15 @@ proptest! {
             desired = desired.next(&snapshot, &services, &policies);
             before = snapshot.clone();
             tables.0.borrow_mut().left = fails_after;
+            tables.0.borrow_mut().told = Some(Vec::new());
+            let was = tables.0.borrow().clone();
             let (mut known, last) = match brought.take() {
                 Some((known, last)) => (known, Some(last)),
                 None => (Known::read(&tables).unwrap(), None),
             };
             let done = synchronise(&tables, &mut known, last.as_ref(), &desired, &places(&desired));
             if done.is_ok() {
+                prop_assert!(tables.0.borrow().told_all(&was));
                 brought = Some((known, desired.clone()));
             }
         }
@@ -302,4 +358,84 @@ proptest! {
         prop_assert_eq!(grown.left_over(), 0);
         prop_assert_eq!(known.service_numbers().len(), wanted.services.values().flatten().count());
     }
+}
+
+/// Tables that follow a state.
+struct Following {
+    tables: Memory,
+    snapshot: Snapshot,
+    before: Snapshot,
+    policies: PolicySet,
+    services: Services,
+    brought: Option<(Known, Desired)>,
+}
+
+impl Following {
+    fn new() -> Following {
+        let mut snapshot = Snapshot::default();
+        identities().for_each(|identity| snapshot.insert(identity));
+        Following {
+            tables: Memory::default(),
+            snapshot,
+            before: Snapshot::default(),
+            policies: PolicySet::empty(NODE),
+            services: Services::default(),
+            brought: None,
+        }
+    }
+
+    /// What a change of the state writes, and whose connections are decided again.
+    fn put(&mut self, resources: Vec<Resource>) -> (Changes, Option<Vec<Prefix<Address>>>) {
+        resources.into_iter().for_each(|resource| self.snapshot.insert(resource));
+        self.snapshot.revision += 1;
+        let changes = weft_ir::Changes::between(&self.before, &self.snapshot);
+        self.policies = self.policies.next(&self.snapshot, &changes, &[]);
+        self.services = self.services.next(&changes);
+        self.before = self.snapshot.clone();
+        let (mut known, last) = match self.brought.take() {
+            Some((known, last)) => (known, Some(last)),
+            None => (Known::read(&self.tables).unwrap(), None),
+        };
+        let from = last.clone().unwrap_or_else(|| Desired::empty(NODE));
+        let desired = from.next(&self.snapshot, &self.services, &self.policies);
+        self.tables.0.borrow_mut().told = Some(Vec::new());
+        let places = places(&desired);
+        let done = synchronise(&self.tables, &mut known, last.as_ref(), &desired, &places).unwrap();
+        self.brought = Some((known, desired));
+        let told = self.tables.0.borrow().told.clone();
+        (done, told)
+    }
+}
+
+fn remote(number: u8, identity: u32) -> Resource {
+    let Resource::Workload(local) = pod(number, identity) else { unreachable!("a pod is a workload") };
+    Resource::Workload(Pod { node: "two".into(), ..local })
+}
+
+/// One that the policies about 300 name, and a number that is not given yet.
+fn newcomer(number: u32) -> Resource {
+    let label = |key: &str, value: &str| (key.into(), value.into());
+    let labels =
+        [label("k8s:app", "301"), label("k8s:io.kubernetes.pod.namespace", "shop"), label("k8s:v", "2")];
+    Resource::Identity(Identity { number: IdentityNumber(number), labels: labels.into() })
+}
+
+#[test]
+fn an_identity_that_comes_or_goes_costs_its_own_entries() {
+    let host = |number| Prefix { length: 128, data: Address::from(IpAddr::from([10, 0, 0, number])) };
+    let mut node = Following::new();
+    let (_, told) = node.put(vec![pod(1, 300), remote(2, 301), remote(3, 302), policy(300, 301)]);
+    assert_eq!(told, None, "what an earlier process did is not known");
+    // Another version of what the policy allows: its address, and its entry in the set of the pod.
+    let (changes, told) = node.put(vec![newcomer(400), remote(4, 400)]);
+    assert_eq!((changes.written, changes.removed, told), (2, 0, Some(vec![host(4)])));
+    // Of somebody whom no policy names: an address.
+    let (changes, told) = node.put(vec![remote(5, 302)]);
+    assert_eq!((changes.written, changes.removed, told), (1, 0, Some(vec![host(5)])));
+    let (changes, told) = node.put(vec![remote(4, 302)]);
+    assert_eq!((changes.written, told), (1, Some(vec![host(4)])));
+    // An identity that is in use already and that a policy begins to name: another set.
+    let (changes, told) = node.put(vec![policy(300, 302)]);
+    assert!(changes.written > 1 && changes.removed > 0, "{changes:?}");
+    assert_eq!(told, Some(vec![host(1)]));
 }

@@ -204,7 +204,10 @@ impl Collector for KernelMetrics {
         KernelMetrics::packets(&counters, &mut encoder)?;
         let help = "events that found the kernel's ring buffer full";
         let lost = encoder.encode_descriptor("weft_ebpf_lost_events", help, None, MetricType::Counter)?;
-        ConstCounter::new(counters.lost_events).encode(lost)
+        ConstCounter::new(counters.lost_events).encode(lost)?;
+        let help = "packets at which an established connection was decided again";
+        let again = encoder.encode_descriptor("weft_ebpf_decided_again", help, None, MetricType::Counter)?;
+        ConstCounter::new(counters.decided_again).encode(again)
     }
 }
 
