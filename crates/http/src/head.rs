@@ -10,7 +10,7 @@ mod edit;
 mod name;
 mod start;
 
-pub use edit::Values;
+pub use edit::{Lines, Values};
 pub use name::{FieldName, InvalidName, InvalidValue, Name, Value};
 pub use start::{InvalidStart, Kind, Method, Scheme, Version};
 pub(crate) use start::{Start, Target};

@@ -1,44 +1,42 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a Gateway says to an endpoint about who the client is.
 
-use std::{io::Write, net::IpAddr};
+use std::net::IpAddr;
 
-use weft_http::head::{FieldName, Head, Scheme, TooLarge, Value};
+use weft_http::head::{FieldName, Head, Lines, Scheme, TooLarge, Value};
 
-/// The longest text of an address: an IPv6 address without a run of zeros.
-const LONGEST: usize = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff".len();
-
-/// A client's address as a header says it: made once for a connection.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ClientText {
-    text: [u8; LONGEST],
-    len: u8,
-}
+/// What is said of a client that came in the clear and that nobody said anything about before: written once for a
+/// connection.
+#[derive(Clone, Debug)]
+pub(crate) struct ClientText(Lines<2>);
 
 impl ClientText {
     /// The text of an address.
     pub(crate) fn new(client: IpAddr) -> ClientText {
-        let mut text = [0; LONGEST];
-        let mut free = &mut text[..];
-        write!(free, "{client}").expect("invariant: no address has a longer text");
-        let len = LONGEST - free.len();
-        ClientText { text, len: len as u8 }
+        let text = client.to_string();
+        let client = Value::new(text.as_bytes())
+            .expect("invariant: addresses have neither blanks nor control characters");
+        ClientText(Lines::new([(FieldName::XForwardedFor, client), (FieldName::XForwardedProto, HTTP)]))
     }
 
     fn value(&self) -> Value<'_> {
-        let text = &self.text[..usize::from(self.len)];
-        Value::new(text).expect("invariant: addresses have neither blanks nor control characters")
+        self.0.value(0)
     }
 }
+
+const HTTP: Value<'_> = Value::literal("http");
+const HTTPS: Value<'_> = Value::literal("https");
 
 /// Says who the client is and by which scheme it came: the client as the last of a list (RFC 7239, section
 /// 5.2, has the same order), the scheme in place of what the client said.
 pub(crate) fn forwarded(client: &ClientText, head: &mut Head) -> Result<(), TooLarge> {
-    head.extend_list(&FieldName::XForwardedFor.into(), client.value())?;
+    let said = head.has(FieldName::XForwardedFor) || head.has(FieldName::XForwardedProto);
     let scheme = match head.scheme() {
-        Scheme::Http => Value::literal("http"),
-        Scheme::Https => Value::literal("https"),
+        Scheme::Http if !said => return head.append_lines(&client.0),
+        Scheme::Http => HTTP,
+        Scheme::Https => HTTPS,
     };
+    head.extend_list(&FieldName::XForwardedFor.into(), client.value())?;
     head.set(&FieldName::XForwardedProto.into(), scheme)
 }
 

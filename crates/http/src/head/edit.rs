@@ -32,7 +32,50 @@ impl<'a> Iterator for Values<'a> {
     }
 }
 
+/// Fields that are added to many heads as they are: written once.
+#[derive(Clone, Debug)]
+pub struct Lines<const N: usize> {
+    /// As HTTP/1.1 writes them.
+    text: Box<[u8]>,
+    /// The name of each, and where its line ends.
+    ends: [(FieldName, u32); N],
+}
+
+impl<const N: usize> Lines<N> {
+    /// Writes them, in order. `FieldName::Other` is no name.
+    pub fn new(fields: [(FieldName, Value<'_>); N]) -> Lines<N> {
+        let mut text = Vec::new();
+        let ends = fields.map(|(name, value)| {
+            for part in [name.text().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+                text.extend_from_slice(part);
+            }
+            (name, text.len() as u32)
+        });
+        Lines { text: text.into(), ends }
+    }
+
+    /// The value of the one at this position; empty behind the last.
+    pub fn value(&self, at: usize) -> Value<'_> {
+        let start = at.checked_sub(1).and_then(|before| self.ends.get(before)).map_or(0, |(_, end)| *end);
+        let Some((name, end)) = self.ends.get(at) else { return Value::literal("") };
+        Value(&self.text[start as usize + name.text().len() + 2..*end as usize - 2])
+    }
+}
+
 impl Head {
+    /// Adds fields after those that are there.
+    pub fn append_lines<const N: usize>(&mut self, lines: &Lines<N>) -> Result<(), TooLarge> {
+        let added = self.add_text(&lines.text)?.start();
+        let mut start = added;
+        for (name, end) in lines.ends {
+            let (name_end, end) = (start + name.text().len(), added + end as usize);
+            let (text, value) = (Span::new(start, name_end), Span::new(name_end + 2, end - 2));
+            self.push(Field::line(text, value, name))?;
+            start = end;
+        }
+        Ok(())
+    }
+
     /// Adds a field after those that are there. Of a name that the connection owns (`Host` among them) the
     /// field is kept and never written: [`set_authority`](Head::set_authority) changes the authority.
     pub fn append(&mut self, name: &Name, value: Value<'_>) -> Result<(), TooLarge> {

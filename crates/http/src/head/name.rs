@@ -286,7 +286,7 @@ impl From<FieldName> for Name {
 
 /// A field's value to write: checked, so that it can end no line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Value<'a>(&'a [u8]);
+pub struct Value<'a>(pub(super) &'a [u8]);
 
 /// What is not the value of a field: a control byte other than HTAB, or a blank at its start or end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

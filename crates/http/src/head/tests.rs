@@ -195,3 +195,23 @@ fn methods_say_whether_they_may_be_repeated() {
     }
     assert_eq!(size_of::<Field>(), 32);
 }
+
+#[test]
+fn lines_that_were_written_before_are_added_as_others_are() {
+    let lines_before = Lines::new([
+        (FieldName::XForwardedFor, value("192.0.2.1")),
+        (FieldName::Via, value("")),
+        (FieldName::XForwardedProto, value("http")),
+    ]);
+    let (mut one, mut other) = (head(), head());
+    one.append_lines(&lines_before).expect("room");
+    for (name, text) in
+        [(FieldName::XForwardedFor, "192.0.2.1"), (FieldName::Via, ""), (FieldName::XForwardedProto, "http")]
+    {
+        other.append(&name.into(), value(text)).expect("room");
+    }
+    assert!(one.is_made_as(&other), "{:?}", lines(&one));
+    assert_eq!(one.known(FieldName::XForwardedProto), Some(&b"http"[..]));
+    let values = [0, 1, 2, 3].map(|at| lines_before.value(at).as_bytes());
+    assert_eq!(values, [&b"192.0.2.1"[..], b"", b"http", b""]);
+}
