@@ -3,7 +3,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -20,7 +20,7 @@ use weft_time::Timestamp;
 use crate::{
     state::MeshState,
     upstream::clock,
-    worker::records::{Named, Records, RequestLine, Spoken},
+    worker::records::{Named, Pile, Records, RequestLine, Spoken},
 };
 
 /// The records of one worker as flows.
@@ -33,7 +33,10 @@ pub(crate) struct WorkerFlows {
 /// Records that were taken together.
 #[derive(Debug)]
 struct Batch {
-    records: Vec<Recorded>,
+    /// Before somebody looks at one.
+    pile: Mutex<Option<Pile>>,
+    /// After.
+    records: OnceLock<Vec<Recorded>>,
     /// The state in which their addresses have names.
     state: Arc<MeshState>,
     /// When the process started, by the clock of its records.
@@ -57,21 +60,30 @@ impl WorkerFlows {
 impl FlowSource for WorkerFlows {
     fn take(&mut self) -> Option<Taken> {
         let lost = self.records.lost();
-        let recorded = |record| Recorded { record, flow: OnceLock::new() };
-        let records: Vec<Recorded> = self.records.by_ref().map(recorded).collect();
-        if records.is_empty() && lost == 0 {
+        let (ended, pile) = self.records.take_all();
+        if ended.is_empty() && lost == 0 {
             return None;
         }
         let started = SystemTime::now() - Duration::from_nanos(clock::nanos());
         let state = Arc::clone(&self.naming.borrow());
-        let ended = records.iter().map(|recorded| recorded.record.ended.ended).collect();
-        Some(Taken { ended, batch: Arc::new(Batch { records, state, started }), lost })
+        let batch = Batch { pile: Mutex::new(Some(pile)), records: OnceLock::new(), state, started };
+        Some(Taken { ended, batch: Arc::new(batch), lost })
+    }
+}
+
+impl Batch {
+    fn records(&self) -> &[Recorded] {
+        self.records.get_or_init(|| {
+            let pile = self.pile.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let named = pile.map(|pile| pile.named()).unwrap_or_default();
+            named.into_iter().map(|record| Recorded { record, flow: OnceLock::new() }).collect()
+        })
     }
 }
 
 impl FlowBatch for Batch {
     fn flow(&self, at: usize) -> Arc<Flow> {
-        let Recorded { record, flow } = &self.records[at];
+        let Recorded { record, flow } = &self.records()[at];
         Arc::clone(flow.get_or_init(|| {
             let time = self.started + Duration::from_nanos(record.ended.ended);
             Arc::new(named(self.state.directory(), Timestamp::from(time), record))

@@ -16,14 +16,15 @@ use std::sync::Arc;
 use rtrb::RingBuffer;
 use tokio::sync::Notify;
 
+pub(crate) use self::{
+    read::Pile,
+    slot::{RequestLine, Spoken},
+    write::{Asked, Shared},
+};
 pub use self::{
     read::{Named, Records},
     slot::Ended,
     write::Recorder,
-};
-pub(crate) use self::{
-    slot::{RequestLine, Spoken},
-    write::{Asked, Shared},
 };
 
 /// A ring for at least this many slots of 256 bytes, and its two ends: one for the worker, and one for
