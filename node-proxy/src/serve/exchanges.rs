@@ -210,18 +210,14 @@ impl Engine {
 
     /// The end of an exchange, however it came: the one place from which it is reported.
     pub(super) fn end(&mut self, id: u32) {
-        let Some(mut running) = self.exchanges.try_remove(id as usize) else { return };
-        running.whole.clear(&mut self.wheel);
-        running.this_try.clear(&mut self.wheel);
-        running.pause.clear(&mut self.wheel);
-        running.stall.clear(&mut self.wheel);
-        running.upload.clear(&mut self.wheel);
-        if let (Some(stream), owed) = (running.stream, running.owed.0)
-            && owed > 0
-        {
-            self.release_to_client(running.client, stream, owed);
+        let Some(running) = self.exchanges.get_mut(id as usize) else { return };
+        running.clear_timeouts(&mut self.wheel);
+        let (number, stream, owed) = (running.client, running.stream, std::mem::take(&mut running.owed.0));
+        if let Some(stream) = stream.filter(|_| owed > 0) {
+            self.release_to_client(number, stream, owed);
         }
-        if let Some(client) = self.clients.get_mut(running.client as usize) {
+        let Some(running) = self.exchanges.get_mut(id as usize) else { return };
+        if let Some(client) = self.clients.get_mut(number as usize) {
             let ends = client.connection.ends;
             match running.switch {
                 Switch::Done => running.exchange.report_relay(self.worker.reports(), ends, self.now),
@@ -232,15 +228,18 @@ impl Engine {
             if client.user == Some(id) {
                 client.user = None;
             }
-            if running.stream.is_none() {
+            if stream.is_none() {
                 client.paused = false;
                 // The next request of a pipeline was left, or more was there than was wanted.
                 if client.readable || client.ended || !client.rest.is_empty() {
-                    self.again.push(Side::Client(running.client));
+                    self.again.push(Side::Client(number));
                 }
             }
         }
         running.content.give_up(&mut self.buffers);
-        running.exchange.recycle(&mut self.heads);
+        // Large as it is, it is moved only here.
+        if let Some(running) = self.exchanges.try_remove(id as usize) {
+            running.exchange.recycle(&mut self.heads);
+        }
     }
 }

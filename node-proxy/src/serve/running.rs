@@ -6,7 +6,7 @@ use weft_http::h2::StreamId;
 use crate::{
     request::exchange::Exchange,
     serve::{content::Content, held::Held},
-    upstream::{pool::PoolId, timeout::Timeout},
+    upstream::{pool::PoolId, timeout::Timeout, wheel::Wheel},
 };
 
 /// Bytes that wait for a client or an endpoint before its other end is not read any more.
@@ -69,6 +69,15 @@ pub(super) struct Running {
 }
 
 impl Running {
+    /// Nobody waits for it any more.
+    pub(super) fn clear_timeouts<K: Copy>(&mut self, wheel: &mut Wheel<K>) {
+        for timeout in
+            [&mut self.whole, &mut self.this_try, &mut self.pause, &mut self.stall, &mut self.upload]
+        {
+            timeout.clear(wheel);
+        }
+    }
+
     /// The connection to the endpoint, once the request is on it.
     pub(super) fn carrier(&self) -> Option<u32> {
         self.upstream.filter(|_| !self.waits)
