@@ -130,9 +130,15 @@ impl Lab {
 
     /// Sends a request and reads its answer, turn by turn.
     pub(crate) fn ask(&mut self, client: &mut End) {
-        client.ask();
-        let until = Instant::now() + PATIENCE;
-        while !client.turn() {
+        self.ask_at_once(std::slice::from_mut(client), 1);
+    }
+
+    /// Sends so many requests on each connection at once, and reads their answers, turn by turn.
+    pub(crate) fn ask_at_once(&mut self, clients: &mut [End], requests: usize) {
+        clients.iter_mut().for_each(|client| (0..requests).for_each(|_| client.ask()));
+        let wanted = clients.len() * requests;
+        let (mut answered, until) = (0, Instant::now() + PATIENCE);
+        while answered < wanted {
             let (turned, calls, bytes) = counted(|| self.turns.turn());
             turned.expect("a turn");
             self.note(calls, bytes);
@@ -140,10 +146,10 @@ impl Lab {
                 self.accepted.push(End::new(socket, self.protocol, false));
             }
             for end in &mut self.accepted {
-                if end.turn() {
-                    end.answer();
-                }
+                let asked = end.turn();
+                (0..asked).for_each(|_| end.answer());
             }
+            answered += clients.iter_mut().map(End::turn).sum::<usize>();
             assert!(Instant::now() < until, "no answer");
         }
         self.records.by_ref().for_each(|record| assert_eq!(record.ended.reason, None));
@@ -174,9 +180,9 @@ impl End {
         end
     }
 
-    /// Reads what is there; says whether that was a whole message.
-    fn turn(&mut self) -> bool {
-        let mut room = [0; 4096];
+    /// Reads what is there; how many whole messages that gave.
+    fn turn(&mut self) -> usize {
+        let mut room = [0; 16 << 10];
         let came = match self.socket.read(&mut room) {
             Ok(count) => &room[..count],
             Err(error) if error.kind() == ErrorKind::WouldBlock => &[],
@@ -185,11 +191,12 @@ impl End {
         let (whole, out) = match &mut self.speaks {
             Speaks::Http1 { read } => {
                 read.extend_from_slice(came);
-                (whole_message(read), Vec::new())
+                let whole = std::iter::from_fn(|| whole_message(read).then_some(())).count();
+                (whole, Vec::new())
             }
             Speaks::Http2 { connection, read, head } => {
                 read.extend_from_slice(came);
-                whole_stream(connection, read, head)
+                whole_streams(connection, read, head)
             }
         };
         self.write(&out);
@@ -263,9 +270,9 @@ fn whole_message(read: &mut Vec<u8>) -> bool {
     true
 }
 
-/// Whether a stream was read to its end, and what is to be said to the peer.
-fn whole_stream(connection: &mut Connection, read: &mut Vec<u8>, head: &mut Head) -> (bool, Vec<u8>) {
-    let (mut whole, mut out, mut at) = (false, Vec::new(), 0);
+/// How many streams were read to their end, and what is to be said to the peer.
+fn whole_streams(connection: &mut Connection, read: &mut Vec<u8>, head: &mut Head) -> (usize, Vec<u8>) {
+    let (mut whole, mut out, mut at) = (0, Vec::new(), 0);
     loop {
         let received = connection.receive(&read[at..], head, &mut out);
         at += received.consumed;
@@ -274,9 +281,9 @@ fn whole_stream(connection: &mut Connection, read: &mut Vec<u8>, head: &mut Head
             Some(Event::Data { stream, content, end, .. }) => {
                 let octets = content.len();
                 connection.release(stream, octets, &mut out);
-                whole |= end;
+                whole += usize::from(end);
             }
-            Some(Event::Trailers { .. }) => whole = true,
+            Some(Event::Trailers { .. }) => whole += 1,
             Some(Event::Head { .. }) => assert!(matches!(head.status(), 0 | 200), "{}", head.status()),
             Some(other) => panic!("{other:?}"),
         }
