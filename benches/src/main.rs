@@ -22,6 +22,7 @@ mod machine;
 mod page;
 mod peers;
 mod process;
+mod programs;
 mod report;
 mod scenarios;
 mod stats;

@@ -155,7 +155,7 @@ pub(crate) fn attached(ifindex: u32, kind: Attach) -> io::Result<Vec<u32>> {
 ///
 /// # Errors
 /// `ENOENT` where it is gone.
-pub(crate) fn program_name(number: u32) -> io::Result<String> {
+pub fn program_name(number: u32) -> io::Result<String> {
     use std::os::fd::AsFd;
     let mut attributes = Attributes::new().u32(0, number);
     // SAFETY: there are no addresses among the attributes.

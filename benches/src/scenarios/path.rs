@@ -18,6 +18,7 @@ use weft_testlab::wait;
 
 use super::{Options, beside};
 use crate::interrupt;
+use crate::programs;
 use crate::report::{Row, Table};
 use crate::stats::Spread;
 
@@ -110,6 +111,14 @@ pub(super) fn run(title: &str, load: Load, options: &Options) -> anyhow::Result<
             }
         }
     }
+    let mut notes = vec![format!(
+        "median (min-max) of {} rounds of {count} each; CPU time of one thread on one core that sends and \
+         receives, with all that the kernel does on the way; lower is better",
+        options.rounds
+    )];
+    for way in groups.iter().flatten().filter(|way| !way.daemons.is_empty()) {
+        notes.push(format!("{}: {}", way.name, way.programs(load, count)?));
+    }
     let mut rows = Vec::new();
     for ways in groups {
         let base = ways[0].ns.clone();
@@ -122,11 +131,7 @@ pub(super) fn run(title: &str, load: Load, options: &Options) -> anyhow::Result<
         title: title.to_owned(),
         columns: [format!("CPU ns per {}", load.word()), "ratio to no Weft".to_owned()].into(),
         rows,
-        notes: vec![format!(
-            "median (min-max) of {} rounds of {count} each; CPU time of one thread on one core that sends and \
-             receives, with all that the kernel does on the way; lower is better",
-            options.rounds
-        )],
+        notes,
     })
 }
 
@@ -248,6 +253,16 @@ impl Way {
         let mut probe = self.client.place().spawn("probe", Path::new("/usr/bin/taskset"), &arguments)?;
         probe.finish(PATIENCE)?;
         Ok(probe.answer::<Time>()?.ns)
+    }
+
+    /// How often each of Weft's programs runs for one of the load, and how long each time.
+    fn programs(&self, load: Load, count: usize) -> anyhow::Result<String> {
+        let _counting = programs::Counting::start()?;
+        let nodes: Vec<u32> =
+            self.daemons.iter().flat_map(|(_, nodes)| nodes.iter().map(WeftNode::pid)).collect();
+        let before = programs::runs(&nodes)?;
+        self.measure(load, count)?;
+        Ok(programs::since(&before, &programs::runs(&nodes)?, count))
     }
 
     fn logs(&self) -> Vec<String> {
