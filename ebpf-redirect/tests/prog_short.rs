@@ -65,7 +65,7 @@ fn one_hop_less(bench: &Bench, frame: &[u8]) -> Vec<u8> {
     }
     routed[22] -= 1;
     let before = u32::from(u16::from_be_bytes([frame[24], frame[25]]));
-    let sum = (before + 0x100 + (before + 0x100 >> 16)) as u16;
+    let sum = (before + 0x100 + ((before + 0x100) >> 16)) as u16;
     routed[24..26].copy_from_slice(&sum.to_be_bytes());
     routed
 }

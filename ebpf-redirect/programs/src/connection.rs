@@ -162,26 +162,27 @@ fn leaving(packet: &mut Packet, entry: &mut Connection, config: &Config) -> u32 
     SHORT
 }
 
-/// What becomes of a packet that has come for a workload here, before the stack has it: [`SHORT`], or as if
-/// nothing were known.
+/// What becomes of a packet that has come for a workload here, before the stack has it: [`SHORT`], [`PASS`] where
+/// the connection is known and the proxy has nothing to do with it, or [`NEW`].
 #[inline(never)]
 pub(crate) fn arrived(packet: &mut Packet, workload: &Workload, config: &Config) -> u32 {
     let now = context::now();
     let Some(entry) = find(packet, now) else { return NEW };
     let (from, to) = (packet.sender_end(), packet.sender_end() ^ 1);
-    if is_renewed(packet, entry)
-        || entry.proxied != 0
-        || entry.ends[from].device != packet.came_by
+    if is_renewed(packet, entry) || entry.proxied != 0 || entry.ends[to].verdict.precedence == 0 {
+        return NEW;
+    }
+    if entry.ends[from].device != packet.came_by
         || entry.ends[from].workload != 0
         || !is_near(packet, entry)
     {
-        return NEW;
+        return PASS;
     }
     if entry.ends[to].epoch != config.epoch {
         decide_again(packet, entry, INGRESS, workload, config);
     }
     if entry.ends[to].short == 0 || refusal(&entry.ends[to].verdict) != 0 {
-        return NEW;
+        return PASS;
     }
     entry.seen_ns = now;
     account(packet, entry, config);

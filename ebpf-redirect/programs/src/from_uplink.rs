@@ -44,23 +44,25 @@ fn decide(skb: *mut __sk_buff, packet: &mut Packet, config: &Config) -> i32 {
     if context::mark(skb) & config.mark_mask == config.to_proxy {
         return TC_ACT_UNSPEC;
     }
-    if packet.kind == KIND_FLOW && is_near(skb, packet, config) {
-        return short::deliver(skb, packet);
+    let found = if packet.kind == KIND_FLOW { known(skb, packet, config) } else { connection::NEW };
+    match found {
+        connection::SHORT => short::deliver(skb, packet),
+        connection::PASS => TC_ACT_UNSPEC,
+        _ => from_netdev::hand_over(skb, packet, config),
     }
-    from_netdev::hand_over(skb, packet, config)
 }
 
-/// Whether a pod here may have the packet at once.
+/// What is known of the connection of a packet to a pod here.
 #[inline(always)]
-fn is_near(skb: *mut __sk_buff, packet: &mut Packet, config: &Config) -> bool {
+fn known(skb: *mut __sk_buff, packet: &mut Packet, config: &Config) -> u32 {
     let port = u16::from_be(packet.destination_port_be);
     let block = packet.protocol == TCP && port >= config.first_port && port <= config.last_port;
-    let Some(workload) = maps::workload(&packet.receiver) else { return false };
+    let Some(workload) = maps::workload(&packet.receiver) else { return connection::NEW };
     // The proxy's own ports come first: an entry may be one of before it had them.
     if block || !short::is_routed_frame(skb, packet) {
-        return false;
+        return connection::NEW;
     }
     packet.name_connection();
     packet.came_by = context::ifindex(skb);
-    connection::arrived(packet, workload, config) == connection::SHORT
+    connection::arrived(packet, workload, config)
 }

@@ -78,6 +78,8 @@ pub(crate) struct Header {
     pub(crate) identification: u32,
     /// How many routers it may still pass.
     pub(crate) hops: u8,
+    /// IPv4: the checksum of the header.
+    pub(crate) checksum_be: u16,
     /// Where the next header starts.
     pub(crate) next: u32,
     /// Where the packet ends.
@@ -104,6 +106,7 @@ pub(crate) fn ipv4(skb: *mut __sk_buff, at: u32) -> Option<Header> {
         },
         identification: u32::from(header.id),
         hops: header.ttl,
+        checksum_be: header.checksum,
         next: at + length,
         end: at + u32::from(u16::from_be(header.length)),
     })
@@ -123,6 +126,7 @@ pub(crate) fn ipv6(skb: *mut __sk_buff, at: u32) -> Option<Header> {
         fragment: WHOLE,
         identification: 0,
         hops: header.hops,
+        checksum_be: 0,
         next: at + 40,
         end: at + 40 + u32::from(u16::from_be(header.length)),
     };

@@ -68,6 +68,8 @@ pub(crate) struct Packet {
     pub(crate) fragment: u8,
     /// How many routers it may still pass.
     pub(crate) hops: u8,
+    /// IPv4: the checksum of its header.
+    pub(crate) checksum_be: u16,
     /// Identification of the datagram of which it is a fragment.
     pub(crate) identification: u32,
     /// Where it ends, from its IP header.
@@ -145,6 +147,7 @@ impl Packet {
             icmp: 0,
             fragment: WHOLE,
             hops: 0,
+            checksum_be: 0,
             identification: 0,
             end: 0,
             sequence: 0,
@@ -251,7 +254,7 @@ fn ip(skb: *mut __sk_buff, v4: bool, packet: &mut Packet) -> Option<()> {
         return None;
     }
     packet.fragment = header.fragment;
-    (packet.hops, packet.end) = (header.hops, header.end);
+    (packet.hops, packet.checksum_be, packet.end) = (header.hops, header.checksum_be, header.end);
     packet.identification = header.identification;
     if header.fragment == LATER {
         packet.kind = KIND_FRAGMENT;

@@ -12,7 +12,7 @@ use weft_ebpf_common::{
 
 use crate::{
     context,
-    maps::{CONNECTIONS, HALF_OPENS, SHARES, config, get},
+    maps::{CONNECTIONS, HALF_OPENS, SHARES, config},
     packet::Packet,
 };
 
@@ -21,10 +21,13 @@ const SECOND_NS: u64 = 1_000_000_000;
 /// The share of a workload on this CPU.
 #[inline(always)]
 fn share(workload: u32) -> Option<&'static mut Share> {
-    if SHARES.get_ptr_mut(&workload).is_none() {
+    let known = SHARES.get_ptr_mut(&workload);
+    let share = if known.is_some() {
+        known?
+    } else {
         let _full = SHARES.insert(&workload, &Share::default(), u64::from(BPF_ANY));
-    }
-    let share = SHARES.get_ptr_mut(&workload)?;
+        SHARES.get_ptr_mut(&workload)?
+    };
     // SAFETY: this CPU's value, of which the hook that runs has the only reference.
     Some(unsafe { &mut *share })
 }
@@ -39,14 +42,19 @@ pub(crate) fn charge(packet: &Packet, workload: &Workload, config: &Config) {
     // SAFETY: the helper takes nothing and writes nothing.
     let cpu = unsafe { bpf_get_smp_processor_id() };
     let key = PlaceKey { workload: workload.id, cpu, place };
-    if let Some(oldest) = get(&HALF_OPENS, &key) {
-        // SAFETY: the value lives as long as the program runs, and is plain numbers.
-        let half_open = unsafe { CONNECTIONS.get(oldest) }.is_some_and(|entry| entry.state == HALF_OPEN);
-        if half_open {
-            let _gone = CONNECTIONS.remove(oldest);
-        }
+    let Some(place) = HALF_OPENS.get_ptr_mut(&key) else {
+        let _full = HALF_OPENS.insert(&key, &packet.connection, u64::from(BPF_ANY));
+        return;
+    };
+    // SAFETY: the place is this CPU's, of which the hook that runs has the only reference.
+    let place = unsafe { &mut *place };
+    // SAFETY: the value lives as long as the program runs, and is plain numbers.
+    let half_open = unsafe { CONNECTIONS.get(&*place) }.is_some_and(|entry| entry.state == HALF_OPEN);
+    if half_open {
+        let _gone = CONNECTIONS.remove(&*place);
     }
-    let _full = HALF_OPENS.insert(&key, &packet.connection, u64::from(BPF_ANY));
+    // In its place: an update would take memory for a new one, and give back the old.
+    *place = packet.connection;
 }
 
 /// Whether a workload has told of fewer events in this second than it may.

@@ -8,7 +8,7 @@
 use aya_ebpf::bindings::{__sk_buff, BPF_F_RECOMPUTE_CSUM, TC_ACT_SHOT};
 use weft_ebpf_common::layout::{EGRESS, INGRESS, METRIC_PASS};
 
-use crate::{context, event, header::load, packet::Packet};
+use crate::{context, event, packet::Packet};
 
 /// Length of an Ethernet header.
 const LINK_HEADER: u32 = 14;
@@ -47,14 +47,12 @@ pub(crate) fn send(skb: *mut __sk_buff, packet: &Packet) -> i32 {
 /// Takes one off the packet's hops, as a router does (RFC 1812 section 5.3.1, RFC 8200 section 3).
 #[inline(always)]
 fn hop(skb: *mut __sk_buff, packet: &Packet) -> bool {
-    if packet.receiver.is_v4() {
-        let Some(mut fields) = load::<[u8; 4]>(skb, V4_HOPS) else { return false };
-        fields[0] -= 1;
-        // The checksum has the hops in its upper half (RFC 1624).
-        let (sum, over) = u16::from_be_bytes([fields[2], fields[3]]).overflowing_add(0x0100);
-        [fields[2], fields[3]] = (sum + u16::from(over)).to_be_bytes();
-        return context::store(skb, LINK_HEADER + V4_HOPS, &fields, 0);
-    }
     let hops = packet.hops - 1;
+    if packet.receiver.is_v4() {
+        // The checksum has the hops in the upper half of a word (RFC 1624).
+        let (sum, over) = u16::from_be(packet.checksum_be).overflowing_add(0x0100);
+        let sum = (sum + u16::from(over)).to_be_bytes();
+        return context::store(skb, LINK_HEADER + V4_HOPS, &[hops, packet.protocol, sum[0], sum[1]], 0);
+    }
     context::store(skb, LINK_HEADER + V6_HOPS, &hops, u64::from(BPF_F_RECOMPUTE_CSUM))
 }
