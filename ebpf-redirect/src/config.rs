@@ -66,6 +66,10 @@ impl FromStr for ShortPath {
 /// pods' devices. Not those of Docker, which have seven digits, and of LXC and Podman, which have fewer.
 pub const POD_DEVICES: [&str; 4] = ["cali*", "eni*", "azv*", "veth????????"];
 
+/// Behind the local table, which is first where nobody has moved it, and before what others look up by device: the
+/// AWS plug-in from 10 on, Cilium from 9. Our rules have the numbers next to it, too.
+const RULE_PRIORITY: u32 = 4;
+
 /// Where libcni keeps results by default.
 pub const CNI_RESULTS: &str = "/var/lib/cni/results";
 
@@ -141,7 +145,7 @@ impl DatapathConfig {
             mark: DEFAULT_MARK,
             ports: DEFAULT_PORTS,
             table: 3077,
-            rule_priority: 90,
+            rule_priority: RULE_PRIORITY,
             attachment: Attachment::default(),
             cni_results: CNI_RESULTS.into(),
             pod_devices: POD_DEVICES.map(str::to_owned).to_vec(),

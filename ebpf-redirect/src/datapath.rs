@@ -309,7 +309,9 @@ impl Datapath {
     /// # Errors
     /// When the kernel cannot be asked.
     pub async fn device_addresses(&self) -> Result<Vec<IpAddr>, DatapathError> {
-        Ok(self.network.addresses().await?)
+        let devices = self.network.addresses().await?;
+        let addresses: BTreeSet<IpAddr> = devices.into_values().flatten().collect();
+        Ok(addresses.into_iter().collect())
     }
 
     /// What pods have open themselves, so that the proxy opens nothing of the same addresses and ports.

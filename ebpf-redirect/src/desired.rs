@@ -30,6 +30,9 @@ use crate::bpf::Prefix;
 
 mod policy;
 
+/// The port of DNS.
+const DNS: u16 = 53;
+
 pub use policy::PolicyEntries;
 
 /// A port of a service, whose connections are counted together.
@@ -84,6 +87,8 @@ pub struct Desired {
     pub workloads: BTreeMap<IpAddr, DesiredWorkload>,
     /// Identities of addresses and prefixes.
     pub identities: OrdMap<Prefix<Address>, u32>,
+    /// Addresses at which a cache of this node answers for DNS.
+    local_dns: BTreeSet<IpAddr>,
     /// The workloads of this node.
     local: OrdMap<ResourceKey, Arc<Resource>>,
     snapshot: Snapshot,
@@ -109,6 +114,7 @@ impl Desired {
             kept: OrdSet::new(),
             workloads: BTreeMap::new(),
             identities: identities.collect(),
+            local_dns: BTreeSet::new(),
             local: OrdMap::new(),
             snapshot: Snapshot::default(),
             views: Services::default(),
@@ -168,6 +174,23 @@ impl Desired {
         }
     }
 
+    /// Leaves DNS at these addresses to the cache of this node that has them, in later tables too: translated, it
+    /// would be asked by nobody. What has a route goes to the proxy all the same.
+    pub fn set_local_dns(&mut self, addresses: &BTreeSet<IpAddr>) {
+        let last = std::mem::replace(&mut self.local_dns, addresses.clone());
+        for address in last.symmetric_difference(addresses) {
+            let whole = ServiceKey { address: (*address).into(), ..ServiceKey::default() };
+            self.settle_service(whole);
+            for protocol in [Protocol::Tcp, Protocol::Udp] {
+                self.settle_service(ServiceKey {
+                    port_be: DNS.to_be(),
+                    protocol: protocol.number(),
+                    ..whole
+                });
+            }
+        }
+    }
+
     /// Takes over what the policies' directory says differently from that of the last ones.
     fn follow_identities(&mut self, last: &PolicySet) {
         for (prefix, number) in self.policies.directory().changes_since(last.directory()) {
@@ -183,7 +206,8 @@ impl Desired {
     fn settle_service(&mut self, key: ServiceKey) {
         let address = key.address.ip();
         if key.port_be == 0 && key.protocol == 0 {
-            match self.views.has_address(address) {
+            // What is sent past the hooks of sockets is the cache's too.
+            match self.views.has_address(address) && !self.local_dns.contains(&address) {
                 true => self.services.insert(key, None),
                 false => self.services.remove(&key),
             };
@@ -194,6 +218,8 @@ impl Desired {
             .views
             .at(address, port, key.protocol)
             .map(|(view, service, port)| Arc::new(desired_service(view, service, port, address.is_ipv6())));
+        let local = port == DNS && self.local_dns.contains(&address);
+        let found = found.filter(|service| service.kept || !local);
         if key.protocol == Protocol::Tcp.number() {
             match found.as_ref().is_some_and(|service| service.kept) {
                 true => self.kept.insert((address, port)),

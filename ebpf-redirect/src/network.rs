@@ -95,21 +95,21 @@ impl std::fmt::Debug for Network {
 }
 
 impl Network {
-    /// The addresses of this namespace's devices.
+    /// The addresses of this namespace's devices, by device.
     ///
     /// # Errors
     /// Those of the netlink request.
-    pub(crate) async fn addresses(&self) -> Result<Vec<IpAddr>, NetworkError> {
-        let mut addresses = BTreeSet::new();
+    pub(crate) async fn addresses(&self) -> Result<BTreeMap<u32, BTreeSet<IpAddr>>, NetworkError> {
+        let mut addresses: BTreeMap<u32, BTreeSet<IpAddr>> = BTreeMap::new();
         let mut found = self.handle.address().get().execute();
         while let Some(message) = found.try_next().await.map_err(netlink("list of addresses"))? {
             for attribute in message.attributes {
                 if let AddressAttribute::Address(address) | AddressAttribute::Local(address) = attribute {
-                    addresses.insert(address);
+                    addresses.entry(message.header.index).or_default().insert(address);
                 }
             }
         }
-        Ok(addresses.into_iter().collect())
+        Ok(addresses)
     }
 
     /// Makes our device, the rule and the table behind it; what is there already stays.

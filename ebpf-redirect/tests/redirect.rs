@@ -202,6 +202,79 @@ fn nat_and_state_rules_of_others_do_not_touch_the_proxys_connections() {
     }
 }
 
+/// Pods and the node reach the service through the proxy, and pods each other without.
+fn all_is_served(lab: &Lab, told: &str) {
+    for (family, vip) in both(80, |family| vips()[family]).into_iter().enumerate() {
+        let client = lab.pods[0].addresses[family];
+        let answer = ask(&lab.pods[0].namespace, vip, 100_000);
+        assert_eq!(answer.ok(), Some(format!("proxy {client} {vip};server {client} 100000")), "{told}");
+        let answer = ask(&lab.node, vip, 10).unwrap();
+        assert!(
+            answer.starts_with("proxy ") && answer.contains(&format!(" {vip};server ")),
+            "{told}: {answer}"
+        );
+        let direct = SocketAddr::new(lab.pods[1].addresses[family], TARGET);
+        assert_eq!(
+            ask(&lab.pods[0].namespace, direct, 10).ok(),
+            Some(format!("server {client} 10")),
+            "{told}"
+        );
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn the_redirect_holds_where_others_have_moved_the_local_rule_and_route_by_device() {
+    for shape in [Shape::Routed, Shape::Bridged] {
+        let (lab, _state, running) = scene(shape);
+        lab.node_sh(
+            "for family in -4 -6; do ip $family rule add pref 20 lookup local; ip $family rule del pref 0; done",
+        );
+        all_is_served(&lab, &format!("{shape:?}"));
+        if shape == Shape::Bridged {
+            continue;
+        }
+        // As the AWS plug-in does with interfaces of their own for pods: these know their router's address.
+        let (name, node) = (&lab.pods[0].namespace, &lab.node);
+        sh(&format!(
+            "mac=$(ip netns exec {node} cat /sys/class/net/p0/address)
+             for router in 169.254.77.1 fe80::77; do ip -n {name} neigh replace $router lladdr $mac dev eth0; done"
+        ));
+        lab.node_sh(
+            "ip route add default via 172.30.9.2 table 101; ip -6 route add default via fd00:30::2 table 101
+             for family in -4 -6; do ip $family rule add pref 10 iif p0 lookup 101; done",
+        );
+        for (family, vip) in both(80, |family| vips()[family]).into_iter().enumerate() {
+            let client = lab.pods[0].addresses[family];
+            let answer = ask(&lab.pods[0].namespace, vip, 100_000);
+            assert_eq!(answer.ok(), Some(format!("proxy {client} {vip};server {client} 100000")));
+        }
+        drop(running);
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn the_redirect_holds_where_frames_of_bridges_pass_the_rules_of_the_firewall() {
+    for module in ["bridge-nf-call-iptables", "bridge-nf-call-ip6tables"] {
+        assert!(std::path::Path::new("/proc/sys/net/bridge").join(module).exists(), "modprobe br_netfilter");
+    }
+    let (lab, _state, running) = scene(Shape::Bridged);
+    lab.node_sh(
+        "sysctl -qw net.bridge.bridge-nf-call-iptables=1 net.bridge.bridge-nf-call-ip6tables=1
+         nft add table inet foreign
+         nft \"add chain inet foreign pre { type nat hook prerouting priority dstnat; }\"
+         nft add rule inet foreign pre ip daddr 10.96.0.10 tcp dport 80 dnat ip to 10.244.9.66:9
+         nft add rule inet foreign pre ip6 daddr fd00:96::10 tcp dport 80 dnat ip6 to [fd00:9::42]:9
+         nft \"add chain inet foreign forw { type filter hook forward priority 0; }\"
+         nft add rule inet foreign forw ct state invalid drop
+         nft \"add chain inet foreign post { type nat hook postrouting priority srcnat; }\"
+         nft add rule inet foreign post ip saddr 10.244.0.0/16 ip daddr != 10.244.0.0/16 masquerade",
+    );
+    all_is_served(&lab, "bridge-nf");
+    drop(running);
+}
+
 #[test]
 #[ignore = "needs root"]
 fn who_asks_a_kept_address_is_served_and_called_what_it_is() {
@@ -251,6 +324,57 @@ fn what_comes_from_outside_in_a_pods_name_goes_nowhere() {
             });
             assert!(told, "no event about {spoofed}");
         }
+    }
+}
+
+/// Asks by datagram: the answer, if there is one.
+fn ask_by_datagram(namespace: &str, to: SocketAddr) -> Option<String> {
+    let asked = inside(namespace, move || {
+        let any: SocketAddr = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse().unwrap();
+        let socket = std::net::UdpSocket::bind(any).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+        socket.send_to(b"?", to).ok()?;
+        let mut answer = [0; 64];
+        let (length, _) = socket.recv_from(&mut answer).ok()?;
+        Some(String::from_utf8_lossy(&answer[..length]).into_owned())
+    });
+    asked.join().unwrap()
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_dns_cache_of_the_node_is_asked_at_the_address_of_the_service() {
+    for shape in [Shape::Routed, Shape::Bridged] {
+        let lab = Lab::new(shape, 1);
+        let mut state = State::new(&lab.pods);
+        state.service_at("dns", (53, Protocol::Udp), &vips(), &["10.244.7.7".parse().unwrap()], 53);
+        let running = Running::start(&lab, &state, Vec::new);
+        let [v4, v6] = VIP;
+        // It is a dummy, which not every kernel has; only its name counts.
+        lab.node_sh(&format!(
+            "ip link add nodelocaldns type bridge; ip addr add 169.254.20.10/32 dev nodelocaldns
+             ip addr add {v4}/32 dev nodelocaldns; ip -6 addr add {v6}/128 dev nodelocaldns nodad
+             ip link set nodelocaldns up"
+        ));
+        let (ready, wait) = mpsc::channel();
+        for vip in both(53, |family| vips()[family]) {
+            let ready = ready.clone();
+            inside(&lab.node, move || {
+                let socket = std::net::UdpSocket::bind(vip).unwrap();
+                ready.send(()).unwrap();
+                socket.set_read_timeout(Some(4 * PATIENCE)).unwrap();
+                while let Ok((_, from)) = socket.recv_from(&mut [0; 64]) {
+                    socket.send_to(b"cache", from).unwrap();
+                }
+            });
+            wait.recv_timeout(PATIENCE).unwrap();
+        }
+        running.refresh();
+        for vip in both(53, |family| vips()[family]) {
+            let answer = ask_by_datagram(&lab.pods[0].namespace, vip);
+            assert_eq!(answer.as_deref(), Some("cache"), "{shape:?} {vip}");
+        }
+        drop(running);
     }
 }
 

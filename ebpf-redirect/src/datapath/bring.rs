@@ -19,12 +19,17 @@ use crate::{
     sync::{Known, Place, synchronise},
 };
 
+/// The device of NodeLocal DNSCache, which has the address of the cluster's DNS service beside its own.
+const LOCAL_DNS_DEVICE: &str = "nodelocaldns";
+
 /// The node's devices as they were found last.
 #[derive(Clone, Debug)]
 pub(super) struct Devices {
     links: BTreeMap<u32, Link>,
     /// The addresses of the node's own.
     own: Vec<IpAddr>,
+    /// Those at which NodeLocal DNSCache answers.
+    dns: BTreeSet<IpAddr>,
     /// Where workloads hang.
     found: Found,
 }
@@ -109,6 +114,7 @@ impl Datapath {
             }
         };
         desired.set_device_addresses(&devices.own);
+        desired.set_local_dns(&devices.dns);
         self.exempt(last.as_ref(), desired).await?;
         match &last {
             Some(last) if !moved => self.route_changed(last, desired, &devices.own).await?,
@@ -147,12 +153,17 @@ impl Datapath {
         before: BTreeMap<IpAddr, u32>,
     ) -> Result<Devices, DatapathError> {
         let links = self.network.links().await?;
-        let own = self.network.addresses().await?;
+        let addresses = self.network.addresses().await?;
+        let of_dns = |index: &u32| links.get(index).is_some_and(|link| link.name == LOCAL_DNS_DEVICE);
+        let dns = addresses.iter().filter(|(index, _)| of_dns(index));
+        let dns: BTreeSet<IpAddr> = dns.flat_map(|(_, addresses)| addresses).copied().collect();
+        let own: BTreeSet<IpAddr> = addresses.into_values().flatten().collect();
+        let own: Vec<IpAddr> = own.into_iter().collect();
         let workloads =
             desired.workloads.iter().map(|(address, workload)| (*address, &workload.name)).collect();
         let results = &self.config.cni_results;
         let found = self.network.find(&Look { workloads, links: &links, sure, before, results }).await?;
-        Ok(Devices { links, own, found })
+        Ok(Devices { links, own, dns, found })
     }
 
     /// The firewall's table: only its elements where nothing but kept ports changed.

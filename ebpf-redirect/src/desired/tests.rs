@@ -151,3 +151,30 @@ fn a_pod_of_which_nothing_is_known_is_closed_in_both_directions() {
         assert_eq!((verdict.action(), verdict.reason), (Action::Deny, Reason::NoPolicyConfig as u16));
     }
 }
+
+#[test]
+fn dns_at_an_address_of_a_cache_of_the_node_is_left_to_it() {
+    let addresses = ["10.96.0.10", "fd00:96::10"];
+    let key = |address: &str, port: u16| ServiceKey {
+        address: address.parse::<IpAddr>().unwrap().into(),
+        port_be: port.to_be(),
+        protocol: if port == 0 { 0 } else { Protocol::Tcp.number() },
+        pad: 0,
+    };
+    for (port, routed, translated) in [(53, false, false), (9153, false, true), (53, true, true)] {
+        let mut resources =
+            vec![service(&addresses, port, AppProtocol::Http), slice(&[("10.0.0.7", true, false)])];
+        resources.extend(routed.then(|| route(None)));
+        let mut desired = compile(resources);
+        let before = desired.services.clone();
+        let cache: BTreeSet<IpAddr> = addresses.map(|address| address.parse().unwrap()).into();
+        desired.set_local_dns(&cache);
+        for address in addresses {
+            assert_eq!(desired.services.contains_key(&key(address, port)), translated, "{address} {port}");
+            assert!(!desired.services.contains_key(&key(address, 0)));
+            assert_eq!(desired.keeps(address.parse().unwrap()), routed);
+        }
+        desired.set_local_dns(&BTreeSet::new());
+        assert_eq!(desired.services, before);
+    }
+}

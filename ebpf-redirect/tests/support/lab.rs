@@ -295,15 +295,22 @@ impl State {
         backends: &[IpAddr],
         target: u16,
     ) {
+        self.service_at(name, (80, protocol), addresses, backends, target);
+    }
+
+    /// A service on another port.
+    pub(crate) fn service_at(
+        &mut self,
+        name: &str,
+        (port, protocol): (u16, Protocol),
+        addresses: &[IpAddr],
+        backends: &[IpAddr],
+        target: u16,
+    ) {
         self.add(Resource::Service(Service {
             name: ObjectName::new("shop", name),
             addresses: addresses.to_vec(),
-            ports: vec![ServicePort {
-                name: "".into(),
-                port: 80,
-                protocol,
-                app_protocol: AppProtocol::Unknown,
-            }],
+            ports: vec![ServicePort { name: "".into(), port, protocol, app_protocol: AppProtocol::Unknown }],
         }));
         self.add(Resource::Endpoints(Endpoints {
             name: ObjectName::new("shop", &format!("{name}-1")),
