@@ -105,7 +105,16 @@ impl Server {
                 }
                 received
             }
-            Reading::Drain(..) => return Ok(self.drain(input, head)),
+            Reading::Drain(..) => {
+                let at = self.drain(input, head);
+                match self.reading {
+                    // What is left is of the next request.
+                    Reading::Head { .. } if at < input.len() => {
+                        self.receive_head(&input[at..], head).map(|(used, event)| (at + used, event))
+                    }
+                    _ => return Ok((at, None)),
+                }
+            }
             Reading::Ended | Reading::Tunnel | Reading::Closed => return Ok((0, None)),
         };
         if received.is_err() {
@@ -156,8 +165,8 @@ impl Server {
         Ok((at + len, Some(Event::Head)))
     }
 
-    /// Reads away what is left of a request that was answered.
-    fn drain<'a>(&mut self, input: &'a [u8], head: &mut Head) -> Received<'a> {
+    /// Reads away what is left of a request that was answered; how much of the input that was.
+    fn drain(&mut self, input: &[u8], head: &mut Head) -> usize {
         let mut at = 0;
         while let Reading::Drain(decoder, budget) = &mut self.reading {
             match decoder.receive(&input[at..], head, &self.limits) {
@@ -169,19 +178,17 @@ impl Server {
                     if self.ended {
                         self.reading = Reading::Closed;
                     }
-                    return (at + used, None);
+                    return at + used;
                 }
                 Ok((used, Some(Event::End | Event::Trailers))) => {
                     at += used;
                     self.reading = Reading::Head { skipped: false };
-                    // An error in the next request shows when it is read from its start.
-                    return (at, None);
                 }
                 // Too much, or malformed: its response is gone already.
                 Ok(_) | Err(_) => self.reading = Reading::Closed,
             }
         }
-        (at, None)
+        at
     }
 
     /// The peer sends nothing more, and the input that is left gave no event. A client that closed its side
