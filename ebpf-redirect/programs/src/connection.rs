@@ -50,13 +50,20 @@ pub(crate) fn change(entry: &mut Connection, state: u8, protocol: u8, config: &C
 
 /// The entry of a packet's connection, if it is still alive.
 #[inline(always)]
-fn find(packet: &Packet, now: u64) -> Option<&'static mut Connection> {
+pub(crate) fn find(packet: &mut Packet) -> Option<&'static mut Connection> {
+    packet.now = context::now();
+    alive(packet)
+}
+
+/// The same, as of when it was looked up last.
+#[inline(always)]
+fn alive(packet: &Packet) -> Option<&'static mut Connection> {
     let entry = CONNECTIONS.get_ptr_mut(&packet.connection)?;
     // SAFETY: plain numbers that live as long as the program runs. Other CPUs write them too: each field is
     // read and written whole, and the counters are added to as one.
     let entry = unsafe { &mut *entry };
     // Another CPU may have seen a packet after this one's clock was read.
-    let idle = now.wrapping_sub(entry.seen_ns).cast_signed();
+    let idle = packet.now.wrapping_sub(entry.seen_ns).cast_signed();
     if idle > (u64::from(entry.idle_s) * SECOND_NS).cast_signed() { None } else { Some(entry) }
 }
 
@@ -73,23 +80,29 @@ fn is_renewed(packet: &Packet, entry: &Connection) -> bool {
     packet.first != 0 && !repeated
 }
 
-/// Finds the connection of a packet that `workload` sends (egress) or receives (ingress), and counts it.
+/// What the connection that was found says of a packet that `workload` sends (egress) or receives (ingress); counts
+/// it there.
 #[inline(never)]
-pub(crate) fn known(packet: &mut Packet, at: u8, workload: &Workload, config: &Config) -> u32 {
-    let now = context::now();
-    let Some(entry) = find(packet, now) else { return NEW };
+pub(crate) fn known(
+    packet: &mut Packet,
+    found: Option<&mut Connection>,
+    at: u8,
+    workload: &Workload,
+    config: &Config,
+) -> u32 {
+    let Some(entry) = found else { return NEW };
     if is_renewed(packet, entry) {
         return NEW;
     }
     if entry.proxied != 0 {
-        entry.seen_ns = now;
+        entry.seen_ns = packet.now;
         return PROXIED;
     }
     let this = end_at(packet, at);
     if entry.ends[this].verdict.precedence == 0 {
         return NEW;
     }
-    entry.seen_ns = now;
+    entry.seen_ns = packet.now;
     if entry.ends[this].epoch != config.epoch {
         decide_again(packet, entry, at, workload, config);
     }
@@ -162,19 +175,40 @@ fn leaving(packet: &mut Packet, entry: &mut Connection, config: &Config) -> u32 
     SHORT
 }
 
+/// Whether a packet from a workload here goes straight to another one, by what both have decided under this
+/// configuration and where they were then: nothing else has to be looked at.
+#[inline(never)]
+pub(crate) fn leaves(packet: &mut Packet, entry: &mut Connection, config: &Config) -> bool {
+    let (from, to) = (packet.sender_end(), packet.sender_end() ^ 1);
+    if is_renewed(packet, entry)
+        || entry.proxied != 0
+        || entry.ends[from].device != packet.came_by
+        || entry.ends[from].workload == 0
+        || entry.ends[from].epoch != config.epoch
+        || entry.ends[to].epoch != config.epoch
+        || !is_near(packet, entry)
+        || refusal(&entry.ends[from].verdict) != 0
+        || refusal(&entry.ends[to].verdict) != 0
+    {
+        return false;
+    }
+    entry.seen_ns = packet.now;
+    account(packet, entry, config);
+    packet.near = entry.ends[to].device;
+    packet.routed = u8::from(entry.ends[0].bridged & entry.ends[1].bridged == 0);
+    true
+}
+
 /// What becomes of a packet that has come for a workload here, before the stack has it: [`SHORT`], [`PASS`] where
 /// the connection is known and the proxy has nothing to do with it, or [`NEW`].
 #[inline(never)]
 pub(crate) fn arrived(packet: &mut Packet, workload: &Workload, config: &Config) -> u32 {
-    let now = context::now();
-    let Some(entry) = find(packet, now) else { return NEW };
+    let Some(entry) = find(packet) else { return NEW };
     let (from, to) = (packet.sender_end(), packet.sender_end() ^ 1);
     if is_renewed(packet, entry) || entry.proxied != 0 || entry.ends[to].verdict.precedence == 0 {
         return NEW;
     }
-    if entry.ends[from].device != packet.came_by
-        || entry.ends[from].workload != 0
-        || !is_near(packet, entry)
+    if entry.ends[from].device != packet.came_by || entry.ends[from].workload != 0 || !is_near(packet, entry)
     {
         return PASS;
     }
@@ -184,7 +218,7 @@ pub(crate) fn arrived(packet: &mut Packet, workload: &Workload, config: &Config)
     if entry.ends[to].short == 0 || refusal(&entry.ends[to].verdict) != 0 {
         return PASS;
     }
-    entry.seen_ns = now;
+    entry.seen_ns = packet.now;
     account(packet, entry, config);
     packet.near = entry.ends[to].device;
     packet.routed = 1;
@@ -344,10 +378,9 @@ fn account(packet: &Packet, entry: &mut Connection, config: &Config) {
 /// Notes that an end has allowed a connection, with the verdict of the packet.
 #[inline(never)]
 fn enter(packet: &Packet, at: u8, workload: &Workload, config: &Config) -> bool {
-    let now = context::now();
     let this = end_at(packet, at);
     let way = way(packet, at);
-    if let Some(entry) = find(packet, now) {
+    if let Some(entry) = alive(packet) {
         if !is_renewed(packet, entry) {
             entry.nat = packet.translated;
             write(&mut entry.ends[this], packet, way, workload, config);
@@ -363,8 +396,8 @@ fn enter(packet: &Packet, at: u8, workload: &Workload, config: &Config) -> bool 
     share::charge(packet, workload, config);
     let Some(entry) = scratch() else { return false };
     *entry = Connection {
-        opened_ns: now,
-        seen_ns: now,
+        opened_ns: packet.now,
+        seen_ns: packet.now,
         opener: packet.from_high,
         nat: packet.translated,
         ..Connection::NEW
@@ -408,15 +441,15 @@ fn place(end: &mut End, workload: &Workload) {
 /// Notes that the other end's policy gave a connection to the proxy: its packets go there at once.
 #[inline(never)]
 pub(crate) fn give_to_proxy(packet: &Packet) {
-    if let Some(entry) = find(packet, context::now()) {
+    if let Some(entry) = alive(packet) {
         entry.proxied = 1;
     }
 }
 
 /// Whether an ICMP error is about a connection of the end that sends (egress) or receives (ingress) it.
 #[inline(never)]
-pub(crate) fn related(packet: &Packet, at: u8) -> bool {
-    let Some(entry) = find(packet, context::now()) else { return false };
+pub(crate) fn related(packet: &mut Packet, at: u8) -> bool {
+    let Some(entry) = find(packet) else { return false };
     entry.ends[end_at(packet, at)].verdict.action() == Action::Allow
 }
 

@@ -7,7 +7,9 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use weft_ebpf_common::{
-    Action, Reason, identity,
+    Action, Reason,
+    connection::Connection,
+    identity,
     layout::{
         Address, Config, EGRESS, METRIC_DROP, METRIC_PASS, METRIC_REDIRECT, SERVICE_KEPT, WORKLOAD_BRIDGED,
         WORKLOAD_EGRESS_OPEN, Workload,
@@ -110,20 +112,40 @@ fn decide(skb: *mut __sk_buff, packet: &mut Packet, config: &Config) -> i32 {
     if is_on_link(packet) {
         return neighbour(skb, packet);
     }
+    let mut found = None;
+    if packet.kind == KIND_FLOW && packet.fragment == WHOLE {
+        packet.name_connection();
+        packet.came_by = context::ifindex(skb);
+        found = connection::find(packet);
+        if let Some(entry) = &mut found
+            && !is_block(packet, config)
+            && connection::leaves(packet, entry, config)
+        {
+            return short::send(skb, packet);
+        }
+    }
     let Some(workload) = maps::workload(&packet.sender) else {
         return drop(Reason::InvalidSourceIp);
     };
     if workload.ifindex != context::ifindex(skb) {
         return drop(Reason::InvalidSourceIp);
     }
-    decide_for(skb, packet, workload, config)
+    decide_for(skb, packet, found, workload, config)
+}
+
+/// Whether it goes to a port of the proxy's own. These come first: an entry may be one of before it had them.
+#[inline(always)]
+fn is_block(packet: &Packet, config: &Config) -> bool {
+    let port = u16::from_be(packet.destination_port_be);
+    packet.protocol == TCP && port >= config.first_port && port <= config.last_port
 }
 
 /// Decides about a packet of a workload that is behind this device.
 #[inline(always)]
-pub(crate) fn decide_for(
+fn decide_for(
     skb: *mut __sk_buff,
     packet: &mut Packet,
+    found: Option<&mut Connection>,
     workload: &Workload,
     config: &Config,
 ) -> i32 {
@@ -131,7 +153,7 @@ pub(crate) fn decide_for(
     fragment::follow(packet);
     match packet.kind {
         KIND_LINK => neighbour(skb, packet),
-        KIND_FLOW => flow(skb, packet, workload, config),
+        KIND_FLOW => flow(skb, packet, found, workload, config),
         KIND_ERROR => error(skb, packet, workload, config),
         KIND_FRAGMENT => unknown_datagram(packet, workload),
         _ => other(packet, workload),
@@ -139,15 +161,23 @@ pub(crate) fn decide_for(
 }
 
 #[inline(always)]
-fn flow(skb: *mut __sk_buff, packet: &mut Packet, workload: &Workload, config: &Config) -> i32 {
-    let port = u16::from_be(packet.destination_port_be);
-    let block = packet.protocol == TCP && port >= config.first_port && port <= config.last_port;
-    // The proxy's own ports come first: an entry may be one of before it had them.
-    if block && to_connection(skb, packet, workload, config) {
+fn flow(
+    skb: *mut __sk_buff,
+    packet: &mut Packet,
+    found: Option<&mut Connection>,
+    workload: &Workload,
+    config: &Config,
+) -> i32 {
+    if is_block(packet, config) && to_connection(skb, packet, workload, config) {
         return delivered(skb, packet, workload, config);
     }
-    packet.name_connection();
-    let mut code = connection::known(packet, EGRESS, workload, config);
+    let found = if packet.fragment == WHOLE {
+        found
+    } else {
+        packet.name_connection();
+        connection::find(packet)
+    };
+    let mut code = connection::known(packet, found, EGRESS, workload, config);
     if code == connection::SHORT {
         return short::send(skb, packet);
     }

@@ -82,6 +82,8 @@ pub(crate) struct Packet {
     pub(crate) payload: u32,
     /// SCTP: type of the first chunk.
     pub(crate) chunk: u8,
+    /// When its connection was looked up.
+    pub(crate) now: u64,
     /// The connection of the packet, see `name_connection`.
     pub(crate) connection: ConnectionKey,
     /// Which end of its connection sends it, see `sender_end`.
@@ -154,6 +156,7 @@ impl Packet {
             acknowledged: 0,
             payload: 0,
             chunk: NO_CHUNK,
+            now: 0,
             connection: ConnectionKey {
                 addresses: [Address([0; 4]); 2],
                 ports_be: [0; 2],

@@ -117,7 +117,8 @@ fn flow(skb: *mut __sk_buff, packet: &mut Packet, workload: &Workload, config: &
     }
     packet.name_connection();
     packet.came_by = context::ingress_ifindex(skb);
-    let mut code = connection::known(packet, INGRESS, workload, config);
+    let found = connection::find(packet);
+    let mut code = connection::known(packet, found, INGRESS, workload, config);
     if code == connection::PASS {
         return pass(packet);
     }
