@@ -38,6 +38,7 @@ use crate::{
 
 mod bring;
 mod foreign;
+mod listeners;
 mod roles;
 mod short;
 
@@ -183,6 +184,8 @@ pub struct Datapath {
     /// Since when it is not known whose a pod's device is.
     unowned: BTreeMap<u32, Instant>,
     numbers: ServiceNumbers,
+    /// The listeners that this process has set last.
+    listeners: Vec<u16>,
     /// How many connections to services others translate, and when they were read.
     foreign: usize,
     foreign_read: Instant,
@@ -223,29 +226,12 @@ impl Datapath {
             attached: BTreeSet::new(),
             unowned: BTreeMap::new(),
             numbers: ServiceNumbers::new(),
+            listeners: Vec::new(),
             foreign: 0,
             foreign_read: Instant::now(),
             rules: short::Rules::default(),
             expired_to: None,
         })
-    }
-
-    /// Tells the kernel the ports of the proxy's listeners, one per worker, the same on 127.0.0.1 and
-    /// ::1. The sockets must be transparent, carry the mark `from_proxy`, and not share their port.
-    /// Without listeners, what should be redirected is dropped.
-    ///
-    /// # Errors
-    /// Where there are too many, or the maps cannot be written.
-    pub fn set_listeners(&self, ports: &[u16]) -> Result<(), DatapathError> {
-        let count = u32::try_from(ports.len()).ok().filter(|count| *count <= MAX_LISTENERS);
-        let Some(count) = count else { return Err(DatapathError::Listeners(ports.len())) };
-        for (index, port) in (0_u32..).zip(ports) {
-            self.maps.listeners.update(&index, &u32::from(*port))?;
-        }
-        let mut config = self.maps.config.lookup(&0)?.unwrap_or_default();
-        config.listeners = count;
-        self.maps.config.update(&0, &config)?;
-        Ok(())
     }
 
     /// Brings the kernel to a state, of whose revision the services and policies are too. The cost is that of
@@ -300,6 +286,9 @@ impl Datapath {
     /// Names what could not be put back; the next call tries again.
     pub async fn keep_up(&mut self) -> Result<(), DatapathError> {
         self.renew_foreign()?;
+        if !self.listeners.is_empty() {
+            self.restore_listeners()?;
+        }
         Ok(self.network.keep_up(&self.config).await?)
     }
 

@@ -57,6 +57,33 @@ fn bridged_pods_reach_a_kept_address_through_the_proxy() {
     egress(Shape::Bridged);
 }
 
+#[test]
+#[ignore = "needs root"]
+fn listeners_that_somebody_else_has_set_are_put_back_and_never_taken_from_another() {
+    let (lab, _state, running) = scene(Shape::Routed);
+    let maps = weft_ebpf_redirect::maps::Maps::open(&lab.config.bpffs.join("maps")).unwrap();
+    let set = |count: u32, port: u32| {
+        let mut config = maps.config.lookup(&0).unwrap().unwrap();
+        let before = (config.listeners, maps.listeners.lookup(&0).unwrap().unwrap());
+        config.listeners = count;
+        maps.listeners.update(&0, &port).unwrap();
+        maps.config.update(&0, &config).unwrap();
+        before
+    };
+    let own = set(0, 1);
+    running.keep_up();
+    assert_eq!(set(own.0, own.1), own, "a process that ended has cleared them");
+    let vip = both(80, |family| vips()[family])[0];
+    assert!(ask(&lab.pods[0].namespace, vip, 10).unwrap().starts_with("proxy "));
+    // Another process has taken over: this one ends, and leaves them.
+    set(1, 7);
+    running.clear_listeners();
+    assert_eq!(set(1, 7), (1, 7));
+    set(own.0, own.1);
+    running.clear_listeners();
+    assert_eq!(set(0, 0).0, 0, "its own are taken back");
+}
+
 /// The proxy has a connection in a pod's name, and the pod opens the same: a client's port to the same backend.
 fn two_of_the_same(shape: Shape) {
     let (lab, _state, running) = scene(shape);

@@ -6,6 +6,7 @@ pub(crate) mod apply;
 pub(crate) mod config;
 pub(crate) mod export;
 pub(crate) mod flow;
+pub(crate) mod handover;
 pub(crate) mod kernel;
 pub(crate) mod link;
 pub(crate) mod networks;

@@ -100,6 +100,14 @@ impl StateDirectory {
         &self.path
     }
 
+    /// Gives it to whoever takes it next, before this process has ended. Nothing may be written in it from here on.
+    ///
+    /// # Errors
+    /// When the lock cannot be given back; it is when the process ends.
+    pub fn release(&self) -> io::Result<()> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).unlock()
+    }
+
     /// Tells who waits for it that this process is about to end.
     pub fn ending(&self) {
         write_pid(&self.path, true);

@@ -85,6 +85,113 @@ fn restarting_weft_node_leaves_connections_of_the_kernel_alone() {
     assert_eq!(refused, 0, "{:?}", proxied.failures);
 }
 
+/// New connections without a pause, and a kept one that is used now and then: those whose proxy hands over.
+struct Load {
+    opened: weft_testlab::process::Running,
+    kept: weft_testlab::process::Running,
+}
+
+impl Load {
+    fn start(scene: &Scene) -> anyhow::Result<Load> {
+        let pod = &scene.nodes[0].client;
+        let url = url(scene.web.v4.into(), 80);
+        // 8 that each wait 40 ms: two hundred in a second.
+        let opened = ["client", &url, "--mode", "close", "--concurrency", "8", "--pause-ms", "40"];
+        let kept = ["client", &url, "--concurrency", "4", "--pause-ms", "300"];
+        Ok(Load { opened: pod.start(&opened)?, kept: pod.start(&kept)? })
+    }
+
+    /// How many requests there were, of which none has failed.
+    fn end(self) -> anyhow::Result<u64> {
+        let mut sent = 0;
+        for (what, mut load) in [("new connections", self.opened), ("kept ones", self.kept)] {
+            load.stop()?;
+            let summary: client::Summary = load.answer()?;
+            ensure!(summary.ok() == summary.sent, "{what}: {:?} {:?}", summary.status, summary.failures);
+            sent += summary.sent;
+        }
+        Ok(sent)
+    }
+}
+
+/// What a process that takes over says: that it asks, that it has what there is only one of, that it serves.
+const STEPS: [&str; 3] =
+    ["taking over from the process", "weft_node_proxy::control::node: started", "applied a state"];
+
+/// Waits until a process has said something.
+fn says(node: &WeftNode, what: &str) -> anyhow::Result<()> {
+    wait::eventually(SOON, || {
+        ensure!(node.log().contains(what), "{what:?} is not in {}", node.log());
+        Ok(())
+    })
+}
+
+/// Starts a process that takes over, and waits until it serves.
+fn take_over(scene: &Scene, node: &Node) -> anyhow::Result<WeftNode> {
+    let next = WeftNode::spawn(node, &scene.mesh.controller, &["--take-over"])?;
+    says(&next, STEPS[2])?;
+    Ok(next)
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_process_takes_over_from_another_and_nothing_fails() {
+    let mut scene = Scene::new().unwrap();
+    let node = scene.nodes[0].node.clone();
+    let load = Load::start(&scene).unwrap();
+    for _ in 0..3 {
+        let next = take_over(&scene, &node).unwrap();
+        let old = std::mem::replace(&mut scene.mesh.nodes[0], next);
+        says(&old, "another process serves").unwrap();
+        // It takes nothing of the new one with it.
+        old.stop().unwrap();
+    }
+    let sent = load.end().unwrap();
+    assert!(sent > 500, "{sent} requests");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn whoever_is_killed_in_a_hand_over_leaves_the_other_serving() {
+    let mut scene = Scene::new().unwrap();
+    let node = scene.nodes[0].node.clone();
+    let url = url(scene.web.v4.into(), 80);
+    let answers = |scene: &Scene, when: &str| {
+        let answered = wait::eventually(SOON, || {
+            let summary = scene.request(scene.nodes[0].client.place(), &url, &[])?;
+            ensure!(summary.ok() == 1, "{:?} {:?}", summary.status, summary.failures);
+            Ok(())
+        });
+        assert!(answered.is_ok(), "{when}: {answered:?}");
+    };
+    // The new one is killed: the old one goes on, and the next one takes over from whoever has it.
+    for step in STEPS {
+        let load = Load::start(&scene).unwrap();
+        let next = WeftNode::spawn(&node, &scene.mesh.controller, &["--take-over"]).unwrap();
+        says(&next, step).unwrap();
+        next.kill().unwrap();
+        if step == STEPS[0] {
+            load.end().unwrap();
+        } else {
+            drop(load);
+        }
+        let next = take_over(&scene, &node).unwrap();
+        drop(std::mem::replace(&mut scene.mesh.nodes[0], next));
+        answers(&scene, &format!("the new one was killed after {step:?}"));
+    }
+    // The old one is killed.
+    for step in STEPS {
+        let next = WeftNode::spawn(&node, &scene.mesh.controller, &["--take-over"]).unwrap();
+        says(&next, step).unwrap();
+        std::mem::replace(&mut scene.mesh.nodes[0], next).kill().unwrap();
+        answers(&scene, &format!("the old one was killed after {step:?}"));
+    }
+    // The wrong order: the old one is told to end first, and the new one comes while it drains.
+    let next = WeftNode::spawn(&node, &scene.mesh.controller, &["--take-over"]).unwrap();
+    std::mem::replace(&mut scene.mesh.nodes[0], next).stop().unwrap();
+    answers(&scene, "the wrong order");
+}
+
 #[test]
 #[ignore = "needs root"]
 fn a_cleaned_node_is_as_it_was() {

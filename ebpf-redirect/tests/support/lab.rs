@@ -397,6 +397,7 @@ enum Request {
     Apply(Snapshot, mpsc::Sender<Applied>),
     Refresh(mpsc::Sender<Applied>),
     KeepUp(mpsc::Sender<()>),
+    ClearListeners(mpsc::Sender<()>),
     PodConnections(mpsc::Sender<PodConnections>),
     Watch(mpsc::Receiver<()>, mpsc::Sender<()>),
     Listeners(Vec<u16>, mpsc::Sender<()>),
@@ -464,6 +465,11 @@ impl Running {
         self.ask(Request::PodConnections)
     }
 
+    /// Takes its own listeners back, as a daemon does that ends.
+    pub(crate) fn clear_listeners(&self) {
+        self.ask(Request::ClearListeners)
+    }
+
     /// Puts back what others changed, as a daemon does every few seconds.
     pub(crate) fn keep_up(&self) {
         self.ask(Request::KeepUp)
@@ -518,6 +524,10 @@ async fn serve(datapath: &mut Datapath, events: &mut Events, request: Request) {
         }
         Request::Refresh(reply) => reply.send(datapath.refresh().await.unwrap()).unwrap(),
         Request::PodConnections(reply) => reply.send(datapath.pod_connections().unwrap()).unwrap(),
+        Request::ClearListeners(reply) => {
+            datapath.clear_listeners().unwrap();
+            reply.send(()).unwrap();
+        }
         Request::KeepUp(reply) => {
             datapath.keep_up().await.unwrap();
             reply.send(()).unwrap();

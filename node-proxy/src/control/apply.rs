@@ -22,6 +22,7 @@ use weft_runtime::{readiness::ReadinessHandle, supervise::chain};
 
 use crate::{
     control::{
+        handover::Predecessor,
         kernel::{self, CounterQuestions},
         networks,
         owners::{self, Unowned},
@@ -33,6 +34,9 @@ use crate::{
 
 /// How often idle flows are looked for in the kernel's table, and a failed application is tried again.
 const TICK: Duration = Duration::from_secs(5);
+
+/// How often a process that was to be relieved looks whether another one serves.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// Applies commits.
 pub(crate) struct Applier {
@@ -46,6 +50,8 @@ pub(crate) struct Applier {
     pub(crate) kernel: Option<Kernel>,
     /// Where it is told which pods have no network that somebody named.
     pub(crate) guess: watch::Sender<Option<Guess>>,
+    /// The process that serves until this one does.
+    pub(crate) predecessor: Option<Predecessor>,
 }
 
 /// The kernel's part of an [`Applier`].
@@ -99,11 +105,23 @@ impl Applier {
         }
     }
 
+    /// Serves redirected connections again that another process was to have, until the kernel leads them to yet
+    /// another one.
+    pub(crate) async fn serve_until_another_does(&mut self) {
+        let Some(kernel) = &mut self.kernel else { return std::future::pending().await };
+        if let Err(error) = kernel.datapath.restore_listeners() {
+            tracing::error!(error = chain(&error), "the kernel does not redirect to this process again");
+        }
+        while kernel.datapath.has_listeners().unwrap_or(true) {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
     /// Tells the kernel that nobody serves redirected connections any more: their SYNs are dropped, so
-    /// that clients try again, until the next process takes over.
-    pub(crate) fn stop_redirects(&self) {
-        if let Some(kernel) = &self.kernel
-            && let Err(error) = kernel.datapath.set_listeners(&[])
+    /// that clients try again, until the next process takes over. Those of one that has taken over are its own.
+    pub(crate) fn stop_redirects(&mut self) {
+        if let Some(kernel) = &mut self.kernel
+            && let Err(error) = kernel.datapath.clear_listeners()
         {
             tracing::error!(error = chain(&error), "the kernel still redirects to this process");
         }
@@ -145,7 +163,10 @@ impl Applier {
         }
     }
 
-    async fn acknowledge(&self, commit: &Commit, rejected: Vec<Rejected>) {
+    async fn acknowledge(&mut self, commit: &Commit, rejected: Vec<Rejected>) {
+        if let Some(predecessor) = self.predecessor.take() {
+            predecessor.relieve().await;
+        }
         let refused = rejected
             .into_iter()
             .map(|rejected| Rejection { key: rejected.key, message: rejected.error.into() })

@@ -90,6 +90,9 @@ pub struct RawConfig {
     /// Where the admin endpoint listens [default: unix:/run/weft/node.sock].
     #[arg(long, value_name = "unix:PATH|ADDR:PORT")]
     admin: Option<String>,
+    /// Take over from the process that runs with this state directory, instead of waiting for its end.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    take_over: Option<bool>,
     /// Load no kernel programs: serve Gateway listeners only.
     #[arg(long, num_args = 0..=1, default_missing_value = "true")]
     no_redirect: Option<bool>,
@@ -125,6 +128,8 @@ pub struct Config {
     pub(crate) join_token_file: PathBuf,
     /// Where the last good state is kept.
     pub(crate) state_dir: PathBuf,
+    /// Another process that has the state directory is asked to hand over.
+    pub(crate) take_over: bool,
     /// Threads that carry traffic.
     pub(crate) workers: usize,
     /// Client connections of one worker.
@@ -233,6 +238,7 @@ impl RawConfig {
             pod_devices: self.pod_devices.or(file.pod_devices),
             short_path: self.short_path.or(file.short_path),
             admin: self.admin.or(file.admin),
+            take_over: self.take_over.or(file.take_over),
             no_redirect: self.no_redirect.or(file.no_redirect),
             listen_address: match self.listen_address.is_empty() {
                 true => file.listen_address,
@@ -294,6 +300,7 @@ impl RawConfig {
             controller: controller(self.controller.ok_or(ConfigError::Missing("controller"))?)?,
             join_token_file: self.join_token_file.ok_or(ConfigError::Missing("join-token-file"))?,
             state_dir,
+            take_over: self.take_over.unwrap_or(false),
             workers,
             connections_per_worker: connections / workers,
             kernel,

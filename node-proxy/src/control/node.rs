@@ -32,6 +32,7 @@ use crate::{
         apply::{Applier, Kernel},
         config::{Config, KernelConfig, RawConfig},
         export::{KernelMetrics, ProxyMetrics},
+        handover::{Predecessor, Successor, Successors},
         kernel::{self, CounterQuestions, KernelCounters},
         link::{LinkMetrics, attention, describe},
         networks::{self, NetworkMetrics},
@@ -47,6 +48,13 @@ const ANSWER: PeerTasks = PeerTasks::new("answer with flows");
 
 /// How much longer than for its requests another process may take to end.
 const HANDOVER: Duration = Duration::from_secs(5);
+
+/// How long connections whose first packet came before the hand-over may take to be accepted: a repeated SYN-ACK
+/// comes after one second (RFC 6298 section 2).
+const SETTLE: Duration = Duration::from_millis(1_500);
+
+/// How long a process serves on that nobody relieves, with a state that grows old.
+const LONELY: Duration = Duration::from_secs(60);
 
 /// How long the admin endpoint may take to end.
 const ADMIN_DRAIN: Duration = Duration::from_secs(1);
@@ -78,6 +86,12 @@ pub enum NodeError {
     /// A worker's sockets or thread could not be made.
     #[error("cannot start the workers")]
     Workers(#[source] io::Error),
+    /// The socket or the lock of the hand-over between processes cannot be used.
+    #[error("cannot hand over between processes in the state directory")]
+    HandOver(#[source] io::Error),
+    /// Another process was to take over, and none does.
+    #[error("another weft-node has taken the state directory and then ended: start one again")]
+    Alone,
     /// There is no cgroup to attach to.
     #[error(
         "cannot find the cgroup of this node's pods: mount cgroup v2 (in a pod, a hostPath volume of the node's /sys/fs/cgroup), or give --cgroup"
@@ -111,13 +125,14 @@ pub async fn run(config: Config) -> Result<(), NodeError> {
     let mut signals = ShutdownSignals::install().map_err(NodeError::Signals)?;
     let token = read_token(&config)?;
     // Two processes would fight for the name, and for the kernel's tables.
-    let directory = tokio::select! {
-        taken = StateDirectory::take(&config.state_dir, config.drain_timeout + HANDOVER) => Arc::new(taken?),
+    let (directory, predecessor) = tokio::select! {
+        taken = take_directory(&config) => taken?,
         signal = signals.next() => {
             tracing::info!(?signal, "ending before the start");
             return Ok(());
         }
     };
+    let successors = Successors::listen(directory.path()).map_err(NodeError::HandOver)?;
     let ring = FlowRing::new(config.flows);
     let readiness = Readiness::new();
     let state_ready = readiness.add("state", "waiting for the first state from the controller");
@@ -159,7 +174,8 @@ pub async fn run(config: Config) -> Result<(), NodeError> {
     tasks.critical("admin endpoint", admin.serve(routes, admin_watch));
     tracing::info!(node = %config.node, workers = config.workers, admin = %config.admin, "started");
 
-    let mut applier = Applier { plane, acks: client.acks(), ready: state_ready, kernel, guess };
+    let mut applier = Applier { plane, acks: client.acks(), ready: state_ready, kernel, guess, predecessor };
+    let mut successor = None;
     let ended = tokio::select! {
         result = applier.run(client.states()) => result.map_err(NodeError::from),
         end = tasks.failed() => Err(NodeError::Task(end)),
@@ -167,19 +183,121 @@ pub async fn run(config: Config) -> Result<(), NodeError> {
             tracing::info!(?signal, "ending: running requests may finish, a second signal ends at once");
             Ok(())
         }
+        next = successors.next() => {
+            tracing::info!("another process takes over");
+            successor = Some(next);
+            Ok(())
+        }
     };
     directory.ending();
-    applier.stop_redirects();
+    if successor.is_none() {
+        applier.stop_redirects();
+    }
     client.shutdown().await;
+    if let Some(successor) = successor {
+        admin_drain.drain(ADMIN_DRAIN).await;
+        // The kernel's events have one reader.
+        drop(tasks);
+        return hand_over(&config, &directory, successor, applier, signals).await;
+    }
     let until = Instant::now() + if ended.is_ok() { config.drain_timeout } else { Duration::ZERO };
+    let give = Give { successors, directory, tasks, admin: admin_drain };
+    drain(applier, until, give, &mut signals).await;
+    ended
+}
+
+/// What a process that drains has no more use for.
+struct Give {
+    successors: Successors,
+    directory: Arc<StateDirectory>,
+    tasks: Supervisor,
+    admin: drain::DrainTrigger,
+}
+
+/// Lets running requests finish. Who comes meanwhile to take over need not wait for it.
+async fn drain(applier: Applier, until: Instant, give: Give, signals: &mut ShutdownSignals) {
+    let Give { successors, directory, tasks, admin } = give;
+    let mut admin = Some(admin);
+    let giving = async {
+        let mut successor = successors.next().await;
+        if let Some(admin) = admin.take() {
+            admin.drain(ADMIN_DRAIN).await;
+        }
+        drop(tasks);
+        if let Err(error) = directory.release() {
+            tracing::error!(%error, "the next process waits until this one has ended");
+        }
+        successor.give().await.ok();
+        std::future::pending::<()>().await;
+    };
     tokio::select! {
         () = applier.plane.drain(until) => {}
+        () = giving => {}
         Shutdown::Terminate | Shutdown::Interrupt = signals.next() => {
             tracing::warn!("ending at once on the second signal");
         }
     }
-    admin_drain.drain(ADMIN_DRAIN).await;
-    ended
+    if let Some(admin) = admin {
+        admin.drain(ADMIN_DRAIN).await;
+    }
+}
+
+/// Takes the state directory, from the process that has it where that is wanted and answers.
+async fn take_directory(config: &Config) -> Result<(Arc<StateDirectory>, Option<Predecessor>), NodeError> {
+    let path = &config.state_dir;
+    let taken = StateDirectory::take(path, Duration::ZERO).await;
+    let predecessor = match &taken {
+        Err(StateDirectoryError::InUse { .. }) if config.take_over => Predecessor::ask(path).await,
+        _ => None,
+    };
+    let taken = match taken {
+        Err(StateDirectoryError::InUse { .. }) => {
+            StateDirectory::take(path, config.drain_timeout + HANDOVER).await
+        }
+        taken => taken,
+    };
+    Ok((Arc::new(taken?), predecessor))
+}
+
+/// Gives another process what there can only be one of, serves until that one does, and drains. Then it holds nothing,
+/// and waits to be ended: whoever started it would start it again, and it would take over in turn.
+async fn hand_over(
+    config: &Config,
+    directory: &StateDirectory,
+    mut successor: Successor,
+    mut applier: Applier,
+    mut signals: ShutdownSignals,
+) -> Result<(), NodeError> {
+    directory.release().map_err(NodeError::HandOver)?;
+    let relieved = tokio::select! {
+        relieved = async { successor.give().await.is_ok() && successor.serves().await } => relieved,
+        signal = signals.next() => {
+            tracing::warn!(?signal, "ending before the next process serves");
+            applier.stop_redirects();
+            applier.plane.drain(Instant::now() + config.drain_timeout).await;
+            return Ok(());
+        }
+    };
+    let lonely = !relieved && {
+        tracing::error!("the process that was to take over has gone away, serving on with the last state");
+        tokio::select! {
+            () = applier.serve_until_another_does() => false,
+            () = tokio::time::sleep(LONELY) => true,
+            _ = signals.next() => true,
+        }
+    };
+    if !lonely {
+        // Whoever has begun to connect here is accepted here.
+        tokio::time::sleep(SETTLE).await;
+    }
+    applier.stop_redirects();
+    applier.plane.drain(Instant::now() + config.drain_timeout).await;
+    if !relieved && lonely {
+        return Err(NodeError::Alone);
+    }
+    tracing::info!("another process serves: waiting to be ended");
+    signals.next().await;
+    Ok(())
 }
 
 /// A task that cannot fail.
