@@ -13,7 +13,7 @@ use weft_ebpf_common::{
     connection::CLOSING,
     layout::{
         Config, INGRESS, MAX_LISTENERS, METRIC_AGAIN, METRIC_DROP, METRIC_FROM_PROXY, METRIC_PASS,
-        METRIC_PROXIED, METRIC_REDIRECT, METRICS, Metric, ServiceCounters, metric_of,
+        METRIC_PROXIED, METRIC_REDIRECT, METRIC_SHORT, METRICS, Metric, ServiceCounters, metric_of,
     },
 };
 use weft_ir::{Direction, ObjectName, Snapshot};
@@ -37,12 +37,14 @@ use crate::{
 };
 
 mod bring;
+mod bypass;
 mod foreign;
 mod listeners;
 mod roles;
 mod short;
 
 use bring::Brought;
+use bypass::Bypass;
 
 /// Shortest time between two equal drop events.
 const DROP_INTERVAL_MS: u32 = 1_000;
@@ -138,6 +140,20 @@ pub struct Counters {
     pub lost_events: u64,
 }
 
+impl Counters {
+    /// Two ways of one outcome are counted apart in the kernel.
+    fn add(&mut self, counter: PacketCounter) {
+        let key = |of: &PacketCounter| (of.outcome, of.reason, of.direction);
+        match self.packets.iter_mut().find(|known| key(known) == key(&counter)) {
+            Some(known) => {
+                known.packets += counter.packets;
+                known.bytes += counter.bytes;
+            }
+            None => self.packets.push(counter),
+        }
+    }
+}
+
 /// What became of packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -183,6 +199,8 @@ pub struct Datapath {
     attached: BTreeSet<(DeviceHook, u32)>,
     /// Since when it is not known whose a pod's device is.
     unowned: BTreeMap<u32, Instant>,
+    /// What is known of packets that pods get past us.
+    bypass: Bypass,
     numbers: ServiceNumbers,
     /// The listeners that this process has set last.
     listeners: Vec<u16>,
@@ -225,6 +243,7 @@ impl Datapath {
             brought: None,
             attached: BTreeSet::new(),
             unowned: BTreeMap::new(),
+            bypass: Bypass::default(),
             numbers: ServiceNumbers::new(),
             listeners: Vec::new(),
             foreign: 0,
@@ -340,9 +359,10 @@ impl Datapath {
             if sum.packets == 0 {
                 continue;
             }
-            counters.packets.push(PacketCounter {
+            let reason = Reason::from_number(reason);
+            counters.add(PacketCounter {
                 outcome,
-                reason: Reason::from_number(reason),
+                reason,
                 direction,
                 packets: sum.packets,
                 bytes: sum.bytes,
@@ -442,7 +462,7 @@ fn write_config(maps: &Maps, config: &DatapathConfig, device: u32) -> io::Result
 
 fn outcome(number: u8) -> Option<Outcome> {
     match number {
-        METRIC_PASS => Some(Outcome::Pass),
+        METRIC_PASS | METRIC_SHORT => Some(Outcome::Pass),
         METRIC_REDIRECT => Some(Outcome::Redirect),
         METRIC_DROP => Some(Outcome::Drop),
         METRIC_PROXIED => Some(Outcome::Proxied),

@@ -26,11 +26,13 @@ mod delivery;
 mod links;
 mod namespaces;
 mod owners;
+mod passed;
 mod places;
 mod sysctl;
 mod watch;
 
 pub(crate) use links::{Kind, Link};
+pub(crate) use passed::Passed;
 pub(crate) use places::{Found, Look};
 pub(crate) use sysctl::WRITTEN as WRITTEN_SYSCTLS;
 

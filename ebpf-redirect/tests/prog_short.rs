@@ -5,7 +5,7 @@
 use weft_ebpf_common::{
     Reason, Verdict,
     connection::{CLOSING, ConnectionKey, ENDED, ESTABLISHED},
-    layout::{EGRESS, INGRESS, METRIC_PASS, Workload, metric_index},
+    layout::{EGRESS, INGRESS, METRIC_PASS, METRIC_SHORT, Workload, metric_index},
     verdict::{Level, TIER_NORMAL},
 };
 use weft_ebpf_redirect::bpf;
@@ -71,8 +71,11 @@ fn one_hop_less(bench: &Bench, frame: &[u8]) -> Vec<u8> {
 }
 
 fn passed(bench: &Bench, direction: u8) -> u64 {
-    let values = bench.maps.metrics.lookup(&metric_index(0, METRIC_PASS, direction)).unwrap().unwrap();
-    values.iter().map(|value| value.packets).sum()
+    let of = |outcome| {
+        let values = bench.maps.metrics.lookup(&metric_index(0, outcome, direction)).unwrap().unwrap();
+        values.iter().map(|value| value.packets).sum::<u64>()
+    };
+    of(METRIC_PASS) + of(METRIC_SHORT)
 }
 
 #[test]

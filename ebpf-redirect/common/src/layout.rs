@@ -398,6 +398,8 @@ pub const METRIC_PROXIED: u8 = 3;
 /// Came from the proxy.
 pub const METRIC_FROM_PROXY: u8 = 4;
 
+/// Passed in the kernel, straight to the pod.
+pub const METRIC_SHORT: u8 = 6;
 /// Made its connection be decided again; counted beside what became of it.
 pub const METRIC_AGAIN: u8 = 5;
 
@@ -451,7 +453,7 @@ const _: () = {
     assert!(size_of::<Fragmented>() == 16);
     assert!(size_of::<Event>() == 152);
     assert!(offset_of!(Event, packets) == 120);
-    assert!(metric_index(0, METRIC_AGAIN, INGRESS) < METRICS);
+    assert!(metric_index(0, METRIC_SHORT, INGRESS) < METRICS);
     assert!(size_of::<Change>() == 36);
     assert!(size_of::<Metric>() == 16);
     assert!(size_of::<DropKey>() == 36);
@@ -469,7 +471,9 @@ mod tests {
             assert_eq!(metric_of(index), (*reason as u16, METRIC_DROP, INGRESS));
             assert!(index < REASONS * 2);
         }
-        for outcome in [METRIC_PASS, METRIC_REDIRECT, METRIC_PROXIED, METRIC_FROM_PROXY, METRIC_AGAIN] {
+        for outcome in
+            [METRIC_PASS, METRIC_REDIRECT, METRIC_PROXIED, METRIC_FROM_PROXY, METRIC_AGAIN, METRIC_SHORT]
+        {
             assert_eq!(metric_of(metric_index(0, outcome, EGRESS)), (0, outcome, EGRESS));
         }
     }

@@ -6,7 +6,7 @@
 //! first packets have gone through the stack in both hooks, and neither device has anything of others.
 
 use aya_ebpf::bindings::{__sk_buff, BPF_F_RECOMPUTE_CSUM, TC_ACT_SHOT};
-use weft_ebpf_common::layout::{EGRESS, INGRESS, METRIC_PASS};
+use weft_ebpf_common::layout::{EGRESS, INGRESS, METRIC_PASS, METRIC_SHORT};
 
 use crate::{context, event, packet::Packet};
 
@@ -33,7 +33,7 @@ pub(crate) fn deliver(skb: *mut __sk_buff, packet: &Packet) -> i32 {
     if !ready {
         return TC_ACT_SHOT;
     }
-    event::count(0, METRIC_PASS, INGRESS, packet.length);
+    event::count(0, METRIC_SHORT, INGRESS, packet.length);
     context::redirect_peer(packet.near)
 }
 

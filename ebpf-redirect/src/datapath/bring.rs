@@ -8,6 +8,7 @@ use std::{
 };
 
 use imbl::ordset::DiffItem;
+use weft_ir::ObjectName;
 
 use super::{Applied, Datapath, DatapathError, Ownerless, roles};
 use crate::{
@@ -78,6 +79,12 @@ pub(super) struct Brought {
 }
 
 impl Brought {
+    /// The pods behind devices.
+    pub(super) fn pods_behind(&self, devices: BTreeSet<u32>) -> BTreeSet<ObjectName> {
+        let behind = self.devices.found.places.iter().filter(|(_, place)| devices.contains(&place.ifindex));
+        behind.filter_map(|(address, _)| Some(self.tables.workloads.get(address)?.name.clone())).collect()
+    }
+
     /// The devices of the node.
     pub(super) fn links(&self) -> &BTreeMap<u32, Link> {
         &self.devices.links

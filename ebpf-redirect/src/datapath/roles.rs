@@ -76,7 +76,14 @@ mod tests {
 
     fn link(name: &str, kind: Kind, controller: Option<u32>) -> Link {
         let netns = (kind == Kind::Veth).then_some(0);
-        Link { name: name.to_owned(), kind, loopback: name == "lo", controller, netns }
+        Link {
+            name: name.to_owned(),
+            kind,
+            loopback: name == "lo",
+            controller,
+            netns,
+            peer: netns.map(|_| 2),
+        }
     }
 
     /// The hooks of devices that are there beside a routed pod behind device 8 and a bridged one behind 9.

@@ -35,9 +35,25 @@ pub(crate) struct Link {
     pub controller: Option<u32>,
     /// Number of the network namespace that its other end is in, as this one knows it.
     pub netns: Option<i32>,
+    /// Index of its other end there.
+    pub peer: Option<u32>,
+}
+
+/// The other end of a pair, in another namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OtherEnd {
+    /// Its index there.
+    pub index: u32,
+    /// The number that this namespace has for that one.
+    pub netns: i32,
 }
 
 impl Link {
+    /// Its other end, if that is in another namespace.
+    pub(crate) fn other_end(&self) -> Option<OtherEnd> {
+        Some(OtherEnd { index: self.peer?, netns: self.netns? }).filter(|_| self.kind == Kind::Veth)
+    }
+
     /// Reads a message about a device.
     pub(super) fn read(message: LinkMessage) -> (u32, Link) {
         let mut link = Link {
@@ -46,11 +62,13 @@ impl Link {
             loopback: message.header.flags.contains(LinkFlags::Loopback),
             controller: None,
             netns: None,
+            peer: None,
         };
         for attribute in message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name = name,
                 LinkAttribute::Controller(index) => link.controller = Some(index),
+                LinkAttribute::Link(index) => link.peer = Some(index),
                 LinkAttribute::LinkNetNsId(number) => link.netns = Some(number),
                 LinkAttribute::LinkInfo(details) => {
                     let mut kinds = details.into_iter().filter_map(|detail| match detail {

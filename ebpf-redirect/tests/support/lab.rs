@@ -4,7 +4,7 @@
 #![allow(unsafe_code, reason = "setns")]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::File,
     net::IpAddr,
     os::fd::AsRawFd,
@@ -396,6 +396,7 @@ const LOADING: Duration = Duration::from_secs(120);
 enum Request {
     Apply(Snapshot, mpsc::Sender<Applied>),
     Refresh(mpsc::Sender<Applied>),
+    PassedBy(mpsc::Sender<BTreeSet<ObjectName>>),
     KeepUp(mpsc::Sender<()>),
     ClearListeners(mpsc::Sender<()>),
     PodConnections(mpsc::Sender<PodConnections>),
@@ -475,6 +476,11 @@ impl Running {
         self.ask(Request::KeepUp)
     }
 
+    /// The pods that somebody delivers to past us, after a look.
+    pub(crate) fn passed_by(&self) -> BTreeSet<ObjectName> {
+        self.ask(Request::PassedBy)
+    }
+
     /// Follows changes of devices, as the daemon does, until what is returned is dropped.
     pub(crate) fn watch(&self) -> mpsc::Sender<()> {
         let ((until, end), (begun, wait)) = (mpsc::channel(), mpsc::channel());
@@ -531,6 +537,10 @@ async fn serve(datapath: &mut Datapath, events: &mut Events, request: Request) {
         Request::KeepUp(reply) => {
             datapath.keep_up().await.unwrap();
             reply.send(()).unwrap();
+        }
+        Request::PassedBy(reply) => {
+            datapath.look_for_bypass().await.unwrap();
+            reply.send(datapath.passed_by().await.unwrap()).unwrap();
         }
         Request::Watch(end, begun) => {
             begun.send(()).unwrap();

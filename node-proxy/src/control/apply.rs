@@ -70,6 +70,8 @@ pub(crate) struct Kernel {
     pub(crate) pending: Option<Arc<Commit>>,
     /// The kernel knows the workers' sockets.
     pub(crate) listening: bool,
+    /// Does not hold while pods get packets past the hooks.
+    pub(crate) in_the_way: ReadinessHandle,
     /// Where it is told which pods and devices do not belong to each other yet.
     pub(crate) unowned: watch::Sender<Unowned>,
 }
@@ -204,6 +206,7 @@ impl Applier {
         if let Err(error) = kernel.datapath.look_around().await {
             tracing::error!(error = chain(&error), "what others have at the node's devices cannot be read");
         }
+        kernel.look_for_bypass().await;
         let Some(commit) = kernel.pending.clone() else { return kernel.look_again().await };
         if kernel.apply(&commit, state, self.plane.captured()).await {
             let rejected = self.plane.rejected().to_vec();
@@ -253,6 +256,19 @@ impl Kernel {
                 self.pending = Some(Arc::clone(commit));
                 self.note_failure(&error);
                 false
+            }
+        }
+    }
+
+    /// Programs of others may deliver to pods past ours, and no policy for what comes in holds there.
+    async fn look_for_bypass(&mut self) {
+        match self.datapath.passed_by().await {
+            Ok(pods) => match owners::passed_by(&pods) {
+                Some(reason) => self.in_the_way.not_ready(&reason),
+                None => self.in_the_way.ready(),
+            },
+            Err(error) => {
+                tracing::error!(error = chain(&error), "packets that pass us by cannot be looked for")
             }
         }
     }

@@ -141,6 +141,9 @@ pub async fn run(config: Config) -> Result<(), NodeError> {
     let kernel = match &config.kernel {
         Some(kernel) => {
             let ready = readiness.add("kernel", "the kernel's tables are not written yet");
+            let in_the_way = readiness.add("hooks", "not looked at yet");
+            in_the_way.ready();
+            let ready = [ready, in_the_way];
             Some(start_kernel(&config, kernel, questions, ready, &ring, &mut tasks).await?)
         }
         None => {
@@ -335,7 +338,7 @@ async fn start_kernel(
     config: &Config,
     kernel: &KernelConfig,
     questions: CounterQuestions,
-    ready: ReadinessHandle,
+    [ready, in_the_way]: [ReadinessHandle; 2],
     ring: &FlowRing,
     tasks: &mut Supervisor,
 ) -> Result<Kernel, NodeError> {
@@ -357,6 +360,7 @@ async fn start_kernel(
         ring: ring.clone(),
         pending: None,
         listening: false,
+        in_the_way,
         unowned: watch::Sender::default(),
     })
 }

@@ -2,7 +2,7 @@
 //! Pods that the node cannot find, and devices of which it does not know whose they are. Both are closed where
 //! they can be, and somebody should know.
 
-use std::{fmt, net::IpAddr, time::Duration};
+use std::{collections::BTreeSet, fmt, net::IpAddr, time::Duration};
 
 use prometheus_client::{
     collector::Collector,
@@ -11,6 +11,7 @@ use prometheus_client::{
 };
 use tokio::sync::watch;
 use weft_ebpf_redirect::{Applied, Ownerless};
+use weft_ir::ObjectName;
 
 /// What the last look for devices has left open.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -70,6 +71,24 @@ impl Unowned {
     }
 }
 
+/// Why the node is not ready, where pods get packets past the hooks that hold them to their policies.
+pub(crate) fn passed_by(pods: &BTreeSet<ObjectName>) -> Option<String> {
+    let names: Vec<String> =
+        pods.iter().take(NAMED).map(|pod| format!("{}/{}", pod.namespace, pod.name)).collect();
+    let more = pods.len() - names.len();
+    let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+    (!pods.is_empty()).then(|| {
+        format!(
+            "what comes to {}{more} is held to no policy: somebody's programs deliver it past the node's end of the pair \
+             (bpf_redirect_peer); set bpf.hostLegacyRouting=true for Cilium, bpfRedirectToPeer: Disabled for Calico",
+            names.join(", ")
+        )
+    })
+}
+
+/// How many pods one line names.
+const NAMED: usize = 5;
+
 /// Says what is open; tells the log once.
 pub(crate) fn note(known: &watch::Sender<Unowned>, found: Unowned) {
     known.send_if_modified(|known| {
@@ -109,10 +128,8 @@ impl Collector for OwnerMetrics {
 
 #[cfg(test)]
 mod tests {
-    use prometheus_client::{encoding::text, registry::Registry};
-    use weft_ir::ObjectName;
-
     use super::*;
+    use prometheus_client::{encoding::text, registry::Registry};
 
     #[test]
     fn a_pod_that_is_closed_for_want_of_an_owner_is_named() {
@@ -170,5 +187,18 @@ mod tests {
         };
         let found = Unowned::of(&applied);
         assert_eq!((found.devices.as_slice(), found.waiting), (["veth2".to_owned()].as_slice(), 1));
+    }
+
+    #[test]
+    fn a_pod_whose_policy_does_not_hold_is_named_with_what_to_set() {
+        assert_eq!(passed_by(&BTreeSet::new()), None);
+        let pod = |number: usize| ObjectName::new("shop", &format!("p{number}"));
+        let reason = passed_by(&BTreeSet::from([pod(1)])).expect("a reason");
+        assert!(reason.starts_with("what comes to shop/p1 is held to no policy: "), "{reason}");
+        assert!(reason.contains("bpf.hostLegacyRouting=true"), "{reason}");
+        let reason = passed_by(&(0..7).map(pod).collect()).expect("a reason");
+        assert!(
+            reason.starts_with("what comes to shop/p0, shop/p1, shop/p2, shop/p3, shop/p4 and 2 more is")
+        );
     }
 }
