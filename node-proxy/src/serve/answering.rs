@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The way of a response: to the client, as far as it takes it; and the answers that the proxy gives itself.
 
-use weft_http::{h1::Length, h2::ErrorCode};
+use weft_http::{h1::Length, h2::ErrorCode, head::Method};
 
 use crate::{
     request::{exchange::Outcome, reply::Refusal},
@@ -200,10 +200,13 @@ impl Engine {
         if running.exchange.account.answered == 0 {
             running.exchange.account.answered = self.now;
         }
+        // What answers HEAD has no content, and HTTP/1.1 says what it would be (RFC 9110, section 9.3.2).
+        let said = Length::Bytes(body.len() as u64);
+        let body = if running.exchange.received.method() == Method::Head { &[] } else { body };
+        let length = if stream.is_some() { Length::Bytes(body.len() as u64) } else { said };
         running.exchange.account.sent += body.len() as u64;
         running.responding = true;
         let Some(client) = self.clients.get_mut(number as usize) else { return };
-        let length = Length::Bytes(body.len() as u64);
         match client.send_head(stream, &self.scratch, length, &mut self.buffers) {
             Ok(all) => running.answered = all,
             Err(reason) => return self.cut(id, reason),

@@ -283,6 +283,37 @@ async fn a_client_that_ended_inside_its_next_head_is_not_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_we_answer_to_head_has_no_content() {
+    let origin = Origin::text("ok").await;
+    let mut resources = service("web", AppProtocol::Http, &[origin.address]);
+    resources.push(Resource::Route(route("web", "/web", vec![backend("web", 1)])));
+    let lab = Lab::start(resources).await;
+    let ask = |method: &str, path: &str| {
+        let request = Request::builder().method(method).uri(format!("http://shop.test{path}"));
+        request.header("host", "shop.test").body(Full::new(Bytes::new())).expect("a request")
+    };
+    let mut h2 = http2(lab.gateway).await;
+    for _ in 0..2 {
+        // What a client of HTTP/2 did not expect costs it the stream or the whole connection.
+        let answer = timeout(SOON, h2.send_request(ask("HEAD", "/none"))).await.expect("in time");
+        let answer = answer.expect("a response");
+        assert_eq!(answer.status(), StatusCode::NOT_FOUND);
+        assert_eq!(answer.into_body().collect().await.expect("an end").to_bytes(), "");
+    }
+    let answer = h2.send_request(ask("GET", "/none")).await.expect("a response");
+    assert_ne!(answer.into_body().collect().await.expect("an end").to_bytes(), "");
+
+    let mut h1 = TcpStream::connect(lab.gateway).await.expect("a connection");
+    let two =
+        b"HEAD /none HTTP/1.1\r\nhost: a\r\n\r\nHEAD /none HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    h1.write_all(two).await.expect("it is sent");
+    let mut answers = String::new();
+    timeout(SOON, h1.read_to_string(&mut answers)).await.expect("in time").expect("text");
+    assert_eq!(answers.matches("HTTP/1.1 404").count(), 2, "{answers}");
+    assert!(answers.ends_with("\r\n\r\n"), "{answers}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_its_endpoint_closed_while_idle_costs_no_request() {
     let origin = raw_origin(|mut stream| async move {
         head(&mut stream).await;
