@@ -418,6 +418,9 @@ fn a_break_on_one_side_is_one_on_the_other() {
                 true => (client, server, to),
                 false => (server, client, from),
             };
+            // What an endpoint has sent before is not lost.
+            let last = if by_client { "" } else { "last words" };
+            push(&mut breaks, last.as_bytes());
             match &mut breaks {
                 Peer::Http2(http2) => http2.reset(1, ErrorCode::CANCEL),
                 Peer::Plain(plain) => plain.reset_when_dropped(),
@@ -425,6 +428,7 @@ fn a_break_on_one_side_is_one_on_the_other() {
             drop(breaks);
             hand.until("the other is told", || broken(&mut other).is_some());
             assert_eq!(broken(&mut other).as_deref(), Some(broken_off(http2)), "{from} {to} {by_client}");
+            assert_eq!(received(&mut other).0, last, "{from} {to}");
             let reason = if by_client { Reason::ClientReset } else { Reason::UpstreamReset };
             assert_eq!(hand.reasons(), [None, Some(reason)], "{from} {to} {by_client}");
         }
