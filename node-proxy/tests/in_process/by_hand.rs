@@ -195,7 +195,13 @@ impl Plain {
 
     /// What has come so far, as text.
     pub(crate) fn text(&mut self) -> String {
-        let mut buffer = [0; 16_384];
+        self.read();
+        String::from_utf8_lossy(&self.came).into_owned()
+    }
+
+    /// Reads what is there.
+    pub(crate) fn read(&mut self) {
+        let mut buffer = [0; 65_536];
         loop {
             match self.stream.read(&mut buffer) {
                 Ok(0) => self.ended = true,
@@ -205,7 +211,7 @@ impl Plain {
                 }
                 Err(error) => self.ended |= error.kind() != io::ErrorKind::WouldBlock,
             }
-            return String::from_utf8_lossy(&self.came).into_owned();
+            return;
         }
     }
 }
@@ -222,6 +228,8 @@ pub(crate) struct Http2 {
     pub(crate) seen: Vec<(u32, String)>,
     /// What comes is not taken, so that windows fill.
     pub(crate) keeps: bool,
+    /// Octets of content that have come.
+    pub(crate) octets: usize,
 }
 
 impl Http2 {
@@ -239,7 +247,7 @@ impl Http2 {
         let mut output = Vec::new();
         let connection = begin(&mut output);
         let (input, streams, seen) = (Vec::new(), BTreeMap::new(), Vec::new());
-        Http2 { stream, connection, head: Head::new(), input, output, streams, seen, keeps: false }
+        Http2 { stream, connection, head: Head::new(), input, output, streams, seen, keeps: false, octets: 0 }
     }
 
     /// Sends a request; `fields` begin with method and path.
@@ -317,6 +325,7 @@ impl Http2 {
             Event::Head { stream, end, .. } => (stream, format!("{}{}", words(&self.head), ends(end))),
             Event::Interim { stream, .. } => (stream, words(&self.head)),
             Event::Data { stream, content, end, .. } => {
+                self.octets += content.len();
                 if !self.keeps {
                     self.connection.release(stream, content.len(), &mut self.output);
                 }

@@ -198,6 +198,57 @@ fn bytes_pass_both_ways_and_each_end_is_passed_on_alone() {
     }
 }
 
+/// Octets that have come.
+fn octets(peer: &mut Peer) -> usize {
+    match peer {
+        Peer::Plain(plain) => {
+            plain.read();
+            plain.came.len()
+        }
+        Peer::Http2(http2) => {
+            http2.poll();
+            http2.octets
+        }
+    }
+}
+
+/// What sockets of the loopback device may hold on two connections (tcp_rmem and tcp_wmem, 6 and 4 MiB), and room
+/// to spare.
+const HELD: usize = 24 << 20;
+
+#[test]
+fn who_does_not_read_holds_the_other_up_and_gets_everything_later() {
+    let piece = vec![0; 65_536];
+    for (from, to) in ALL {
+        for by_client in [true, false] {
+            let origin = Origin::listen([127, 0, 0, 1]);
+            let mut hand = gateway(to, &origin);
+            let plain = hand.connect();
+            let (client, server) = open(&mut hand, &origin, plain, (from, to));
+            let (mut sender, mut receiver) = if by_client { (client, server) } else { (server, client) };
+            let (mut sent, mut stuck) = (0, 0);
+            while stuck < 50 {
+                hand.turn();
+                let taken = push(&mut sender, &piece);
+                sent += taken;
+                assert!(sent < HELD, "{from} {to} {by_client}: {sent} octets are held");
+                stuck = if taken > 0 { 0 } else { stuck + 1 };
+                if taken == 0 {
+                    std::thread::sleep(Duration::from_micros(200));
+                }
+            }
+            hand.until("everything comes", || octets(&mut receiver) == sent);
+            let more = sent + (2 << 20);
+            hand.until("it goes on", || {
+                if sent < more {
+                    sent += push(&mut sender, &piece);
+                }
+                octets(&mut receiver) == sent && sent >= more
+            });
+        }
+    }
+}
+
 #[test]
 fn what_a_client_sends_before_the_answer_comes_behind_it_or_not_at_all() {
     for (to, agreed) in [(false, true), (false, false), (true, true), (true, false)] {
