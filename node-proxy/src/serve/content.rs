@@ -4,7 +4,7 @@
 
 use weft_http::{h1::Length, head::Head};
 
-use crate::upstream::output::Buffers;
+use crate::upstream::output::{Buffers, LARGE};
 
 /// Bytes of one request's content that are kept for a retry, or while an endpoint is being connected to.
 const LIMIT: usize = 64 * 1024;
@@ -33,6 +33,12 @@ impl Content {
     pub(super) fn add(&mut self, data: &[u8], waiting: bool) {
         let room = self.kept.len() + data.len() <= LIMIT;
         if waiting || (self.keep && room && !self.given_up) {
+            // Room for all that is announced, so that it is copied once; who sends little is promised nothing.
+            if let (0, Length::Bytes(all)) = (self.kept.capacity(), self.length)
+                && data.len() >= LARGE
+            {
+                self.kept.reserve_exact(usize::try_from(all).unwrap_or(LIMIT).min(LIMIT));
+            }
             self.kept.extend_from_slice(data);
         } else {
             self.given_up = true;

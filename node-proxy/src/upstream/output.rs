@@ -15,6 +15,12 @@ const FIRST_BYTES: usize = 2048;
 /// call that it may save.
 const DIRECT: usize = 16 * 1024;
 
+/// Content of this many bytes is seldom alone: a buffer that takes it has room for as much as a read gives from the
+/// start, so that it need not grow and be copied with each further piece.
+pub(crate) const LARGE: usize = 4 * 1024;
+/// What such a buffer has room for: 64 KiB of content, and what frames and heads add to it.
+const LARGE_BYTES: usize = 68 * 1024;
+
 /// Buffers that nobody uses.
 #[derive(Debug, Default)]
 pub(crate) struct Buffers(Vec<Vec<u8>>);
@@ -48,6 +54,15 @@ impl Output {
             self.bytes = buffers.lend();
         }
         &mut self.bytes
+    }
+
+    /// The same, with room for content of this many bytes and for more of it.
+    pub(crate) fn buffer_for(&mut self, content: usize, buffers: &mut Buffers) -> &mut Vec<u8> {
+        let bytes = self.buffer(buffers);
+        if content >= LARGE && bytes.capacity() < LARGE_BYTES {
+            bytes.reserve_exact(LARGE_BYTES - bytes.len());
+        }
+        bytes
     }
 
     /// Bytes that wait.

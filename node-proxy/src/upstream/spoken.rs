@@ -96,6 +96,7 @@ impl<H: Http1> Spoken<'_, H> {
                 None => Written { taken: data.len(), at_once: false },
             }),
             Spoken::H2(connection, stream) => {
+                let out = line.output.buffer_for(data.len(), line.buffers);
                 let taken = connection.send_data(stream, data, end, out).map_err(unsent)?;
                 Ok(Written { taken, at_once: false })
             }
