@@ -225,7 +225,7 @@ impl Datapath {
     /// Names what could not be made. What was made stays for the next try or for cleanup.
     pub async fn attach(config: DatapathConfig) -> Result<Datapath, DatapathError> {
         config.check()?;
-        machine::check()?;
+        machine::check(&config.cgroup)?;
         let network = Network::open()?;
         let programs = Programs::load(&config.bpffs)?.attaching(config.attachment);
         let maps = Maps::open(&maps_directory(&config.bpffs))?;

@@ -59,8 +59,8 @@ impl fmt::Display for Lacks {
 
 impl std::error::Error for Lacks {}
 
-/// Looks at everything.
-pub(crate) fn needs() -> Vec<Need> {
+/// Looks at everything. A cgroup that is not the root of the mount was chosen by somebody who knows.
+pub(crate) fn needs(chosen: Option<&Path>) -> Vec<Need> {
     let capabilities = effective_capabilities();
     let hosts = fs::read_to_string("/etc/hosts").unwrap_or_default();
     let need = |name, found| Need { name, found };
@@ -74,7 +74,7 @@ pub(crate) fn needs() -> Vec<Need> {
     }
     needs.extend([
         need("node's network", network(&hosts)),
-        need("cgroup v2", cgroup()),
+        need("cgroup v2", chosen.and_then(chosen_cgroup).unwrap_or_else(cgroup)),
         need("bpf file system", bpf_file_system(capabilities, hosts.starts_with(KUBELET_HOSTS))),
         need("/proc/sys", sysctls(Path::new("/proc/sys"))),
     ]);
@@ -85,8 +85,8 @@ pub(crate) fn needs() -> Vec<Need> {
 ///
 /// # Errors
 /// Names all of it.
-pub(crate) fn check() -> Result<(), Lacks> {
-    let lacks: Vec<Lack> = needs().into_iter().filter_map(|need| need.found.err()).collect();
+pub(crate) fn check(cgroup: &Path) -> Result<(), Lacks> {
+    let lacks: Vec<Lack> = needs(Some(cgroup)).into_iter().filter_map(|need| need.found.err()).collect();
     if lacks.is_empty() { Ok(()) } else { Err(Lacks(lacks)) }
 }
 
@@ -150,6 +150,18 @@ fn network(hosts: &str) -> Result<String, Lack> {
         return Err(lack("this pod has a network of its own, not the node's", "spec.hostNetwork: true"));
     }
     Ok("that of the calling process, whose pods are redirected".into())
+}
+
+/// Nothing where it is the mount itself, which may be the container's own.
+fn chosen_cgroup(chosen: &Path) -> Option<Result<String, Lack>> {
+    if cgroup2_mount().is_ok_and(|mount| mount == chosen) {
+        return None;
+    }
+    if chosen.join("cgroup.procs").exists() {
+        return Some(Ok(format!("service load balancing, at {}", chosen.display())));
+    }
+    const FIX: &str = "--cgroup with a folder of the node's cgroup v2, or without it for all of that";
+    Some(Err(lack(format!("{} is no cgroup", chosen.display()), FIX)))
 }
 
 fn cgroup() -> Result<String, Lack> {
@@ -219,6 +231,15 @@ fn cannot_write(path: &Path, error: &io::Error) -> Lack {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cgroup_that_is_chosen_is_not_doubted() {
+        let folder = tempfile::tempdir().unwrap();
+        let said = |place: &Path| chosen_cgroup(place).unwrap().map_err(|lack| lack.to_string());
+        assert!(said(folder.path()).unwrap_err().contains("is no cgroup: --cgroup"));
+        fs::write(folder.path().join("cgroup.procs"), "").unwrap();
+        assert!(said(folder.path()).unwrap().contains("service load balancing, at"));
+    }
 
     #[test]
     fn a_pod_says_whose_network_it_has() {

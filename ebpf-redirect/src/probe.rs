@@ -74,7 +74,7 @@ impl fmt::Display for Report {
 pub(crate) fn probe() -> Report {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned();
     let mut features = vec![version()];
-    let needs = machine::needs();
+    let needs = machine::needs(None);
     let able = needs.iter().all(|need| need.found.is_ok());
     features.extend(needs.into_iter().map(need));
     if able {
