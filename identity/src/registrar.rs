@@ -178,12 +178,38 @@ impl Registrar {
         from: IpAddr,
         now: SystemTime,
     ) -> Result<Vec<CertificateDer<'static>>, Refusal> {
+        self.give(node, request, from, now, false)
+    }
+
+    /// Gives the name to the key of the request, whoever had it: somebody who knows has said that the node asks.
+    /// The answer is the certificate and that of the authority.
+    ///
+    /// # Errors
+    /// When there are too many names, or the request is none.
+    pub fn join_proven(
+        &self,
+        node: &NodeName,
+        request: &[u8],
+        from: IpAddr,
+        now: SystemTime,
+    ) -> Result<Vec<CertificateDer<'static>>, Refusal> {
+        self.give(node, request, from, now, true)
+    }
+
+    fn give(
+        &self,
+        node: &NodeName,
+        request: &[u8],
+        from: IpAddr,
+        now: SystemTime,
+        proven: bool,
+    ) -> Result<Vec<CertificateDer<'static>>, Refusal> {
         let key = requested_key(request).ok_or(Refusal::Request)?;
         let (key_hash, changing) = (KeyHash::of(&key.subject_public_key_info()), self.bindings.changing()?);
         let from = match self.bindings.kept(node, now, &changing) {
-            Some(Bound::To(binding)) if binding.key == key_hash => binding.from,
-            Some(bound) => return Err(refusal(bound, node, now)),
-            None => self.room_for(network(from), now, &changing)?,
+            Some(Bound::To(binding)) if proven || binding.key == key_hash => binding.from,
+            Some(bound) if !proven => return Err(refusal(bound, node, now)),
+            _ => self.room_for(network(from), now, &changing)?,
         };
         self.issue(node, &key, Binding { key: key_hash, expires: now + self.lifetime, from }, now, &changing)
     }

@@ -3,7 +3,8 @@
 //!
 //! `weft1.<fingerprint>.<secret>`: the SHA-256 of the controller's CA certificate, by which the node
 //! knows the controller, and 32 random bytes, by which the controller knows the node. Both are
-//! base64url without padding.
+//! base64url without padding. Without the secret it only says which controller it is, for nodes that show
+//! something else.
 
 use std::{fmt, str::FromStr};
 
@@ -14,7 +15,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 #[derive(Clone, PartialEq, Eq)]
 pub struct JoinToken {
     fingerprint: [u8; 32],
-    secret: [u8; 32],
+    secret: Option<[u8; 32]>,
 }
 
 /// Why a text is no join token. The text itself is never part of the message.
@@ -44,14 +45,26 @@ impl JoinToken {
     pub fn generate(ca_certificate: &[u8]) -> Result<JoinToken, TokenError> {
         let mut secret = [0; 32];
         rand::fill(&mut secret).or(Err(TokenError::Random))?;
-        Ok(JoinToken { fingerprint: fingerprint(ca_certificate), secret })
+        Ok(JoinToken { fingerprint: fingerprint(ca_certificate), secret: Some(secret) })
     }
 
     /// The text to give to a node. It holds the secret: write it nowhere else.
     pub fn expose(&self) -> String {
-        let (fingerprint, secret) =
-            (URL_SAFE_NO_PAD.encode(self.fingerprint), URL_SAFE_NO_PAD.encode(self.secret));
-        format!("{VERSION}.{fingerprint}.{secret}")
+        let fingerprint = URL_SAFE_NO_PAD.encode(self.fingerprint);
+        match self.secret {
+            Some(secret) => format!("{VERSION}.{fingerprint}.{}", URL_SAFE_NO_PAD.encode(secret)),
+            None => format!("{VERSION}.{fingerprint}"),
+        }
+    }
+
+    /// What of the token everybody may know: by what a node knows the controller.
+    pub fn without_secret(&self) -> JoinToken {
+        JoinToken { fingerprint: self.fingerprint, secret: None }
+    }
+
+    /// Whether it is enough to join with.
+    pub fn has_secret(&self) -> bool {
+        self.secret.is_some()
     }
 
     /// The value of the `authorization` header that a node sends. It holds the secret.
@@ -61,7 +74,8 @@ impl JoinToken {
 
     /// Whether the value of an `authorization` header carries this token, compared in constant time.
     pub fn authorizes(&self, authorization: &[u8]) -> bool {
-        constant_time::verify_slices_are_equal(authorization, self.authorization().as_bytes()).is_ok()
+        self.has_secret()
+            && constant_time::verify_slices_are_equal(authorization, self.authorization().as_bytes()).is_ok()
     }
 
     /// Whether this is the certificate of the controller's CA.
@@ -79,12 +93,13 @@ impl FromStr for JoinToken {
             return Err(TokenError::Empty);
         }
         let mut parts = text.split('.');
-        let (Some(VERSION), Some(fingerprint), Some(secret), None) =
+        let (Some(VERSION), Some(fingerprint), secret, None) =
             (parts.next(), parts.next(), parts.next(), parts.next())
         else {
             return Err(TokenError::Format);
         };
-        Ok(JoinToken { fingerprint: part(fingerprint, "fingerprint")?, secret: part(secret, "secret")? })
+        let secret = secret.map(|secret| part(secret, "secret")).transpose()?;
+        Ok(JoinToken { fingerprint: part(fingerprint, "fingerprint")?, secret })
     }
 }
 
@@ -136,6 +151,16 @@ mod tests {
         assert!(!token.authorizes(other.authorization().as_bytes()));
         assert!(!token.authorizes(token.expose().as_bytes()));
         assert!(!token.authorizes(b""));
+    }
+
+    #[test]
+    fn without_the_secret_it_knows_the_controller_and_authorizes_nobody() {
+        let token = JoinToken::generate(b"certificate").unwrap();
+        let public: JoinToken = token.without_secret().expose().parse().unwrap();
+        assert!(public.is_for(b"certificate") && !public.is_for(b"other") && !public.has_secret());
+        assert!(!token.authorizes(public.authorization().as_bytes()));
+        assert!(!public.authorizes(public.authorization().as_bytes()));
+        assert!(token.expose().starts_with(&public.expose()));
     }
 
     #[test]

@@ -72,7 +72,7 @@ async fn measure(cluster: Cluster) {
         cluster.nodes()
     );
     let registrar = Arc::new(Registrar::open(&home.path().join("state"), NODE_LIFETIME).unwrap());
-    let config = IrServerConfig { registrar: registrar.clone(), limits: IrLimits::default() };
+    let config = IrServerConfig { registrar: registrar.clone(), accounts: None, limits: IrLimits::default() };
     let server = IrServer::start(TcpListener::bind("127.0.0.1:0").await.unwrap(), config).unwrap();
     let config = ReconcilerConfig {
         source: SourceConfig::Directory { path: source.clone(), allow_empty: false },

@@ -38,6 +38,15 @@ pub enum Task {
     },
 }
 
+/// An object of a namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
 /// Where objects come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SourceArg {
@@ -76,6 +85,18 @@ pub struct Args {
     /// Also write the join token, with which nodes get their certificate, to this file (readable by its owner only).
     #[arg(long, value_name = "FILE")]
     pub join_token_file: Option<PathBuf>,
+
+    /// Also let nodes join with the token of this service account that is bound to a pod on them.
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = parse_place)]
+    pub node_account: Option<Place>,
+
+    /// Write into this ConfigMap how nodes find and know this controller.
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = parse_place, requires = "advertise")]
+    pub publish_join: Option<Place>,
+
+    /// Where nodes reach this controller.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub advertise: Option<String>,
 
     /// The cluster's name, a label of every identity.
     #[arg(long, value_name = "NAME", default_value = "default")]
@@ -123,6 +144,15 @@ fn parse_source(text: &str) -> Result<SourceArg, String> {
     }
 }
 
+fn parse_place(text: &str) -> Result<Place, String> {
+    match text.split_once('/') {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
+            Ok(Place { namespace: namespace.into(), name: name.into() })
+        }
+        _ => Err("expected a namespace and a name, as in weft-system/weft-node".into()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -147,6 +177,10 @@ mod tests {
         let json = ["--source", "dir:a", "-o", "json"];
         assert!(parse(&json).is_err(), "only a dry run prints");
         assert!(parse(&[&json[..], &["--dry-run"]].concat()).unwrap().args.unwrap().dry_run);
+        let place = ["--source", "kubernetes", "--node-account"];
+        assert!(parse(&[&place[..], &["weft"]].concat()).is_err());
+        let account = parse(&[&place[..], &["weft/node"]].concat()).unwrap().args.unwrap().node_account;
+        assert_eq!(account, Some(Place { namespace: "weft".into(), name: "node".into() }));
         let line = parse(&["forget-node", "a", "--state-dir", "/x"]).unwrap();
         assert!(matches!(line.task, Some(Task::ForgetNode { .. })) && line.args.is_none());
         assert!(parse(&["forget-node", "../a"]).unwrap_err().to_string().contains("a node's name has"));

@@ -13,6 +13,7 @@ use std::{
 
 use anyhow::Context;
 use clap::Parser;
+use kube::Client;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -24,8 +25,10 @@ use weft_mesh_controller::{
     admin, api_client,
     args::{Args, CommandLine, SourceArg, Task},
     dry_run,
+    node_accounts::NodeAccounts,
     observed::{Objects, Observed},
     open_files,
+    publish_join::Publication,
     reconcile::{Reconciler, ReconcilerConfig},
     serve_ir::{IrLimits, IrServer, IrServerConfig},
     source::SourceConfig,
@@ -96,20 +99,35 @@ async fn run_controller(args: Args) -> anyhow::Result<ExitCode> {
         format!("cannot listen on {}: free it, or choose another with --listen", args.listen)
     })?;
     let limits = limits(&args);
-    let mut server = IrServer::start(listener, IrServerConfig { registrar: Arc::new(registrar), limits })?;
+    let client = api_client(&args).await?;
+    let publication = publication(&args, &registrar);
+    let account = args.node_account.as_ref().zip(client.clone());
+    let accounts =
+        account.map(|(account, client)| NodeAccounts::new(client, &account.namespace, &account.name));
+    let config = IrServerConfig { registrar: Arc::new(registrar), accounts, limits };
+    let mut server = IrServer::start(listener, config)?;
+    let mut tasks = Supervisor::new();
+    if let Some((publication, client)) = publication.zip(client.clone()) {
+        tasks.critical("how to join", publication.keep(client));
+    }
 
-    let result = serve(&args, &mut server).await;
+    let result = serve(&args, client, tasks, &mut server).await;
     state.ending();
     server.shutdown().await;
     result.map(|()| ExitCode::SUCCESS)
 }
 
 /// Runs until a signal ends it.
-async fn serve(args: &Args, server: &mut IrServer) -> anyhow::Result<()> {
+async fn serve(
+    args: &Args,
+    client: Option<Client>,
+    mut tasks: Supervisor,
+    server: &mut IrServer,
+) -> anyhow::Result<()> {
     let mut signals = ShutdownSignals::install().context("cannot catch signals")?;
     let mut hangup = signal(SignalKind::hangup()).context("cannot catch signals")?;
     let config = ReconcilerConfig {
-        source: source(args).await?,
+        source: source(args, client)?,
         identities: args.state_dir.join("identities.log"),
         translator: translator(args),
         print_status: args.print_status,
@@ -118,7 +136,6 @@ async fn serve(args: &Args, server: &mut IrServer) -> anyhow::Result<()> {
     };
     let (rescan, mut objects) = (config.rescan.clone(), config.observed.watch());
     let (admin_drain, admin_watch) = drain::channel();
-    let mut tasks = Supervisor::new();
     let ready =
         admin::start(args.admin.as_ref(), server.handle(), &config.observed, admin_watch, &mut tasks).await?;
     let mut serving = false;
@@ -161,15 +178,37 @@ fn readiness(objects: &Objects, ready: &ReadinessHandle) {
     }
 }
 
-async fn source(args: &Args) -> anyhow::Result<SourceConfig> {
-    Ok(match &args.source {
-        SourceArg::Directory(path) => {
-            SourceConfig::Directory { path: path.clone(), allow_empty: args.allow_empty_source }
+/// With what the API server is reached, where it is the source.
+async fn api_client(args: &Args) -> anyhow::Result<Option<Client>> {
+    if args.source != SourceArg::Kubernetes {
+        if args.node_account.is_some() || args.publish_join.is_some() {
+            anyhow::bail!("--node-account and --publish-join need --source kubernetes");
         }
-        SourceArg::Kubernetes => {
-            let client = api_client::connect(args.kubeconfig.as_deref()).await;
-            SourceConfig::Kubernetes(client.context("cannot tell how to reach the API server")?)
+        return Ok(None);
+    }
+    let client = api_client::connect(args.kubeconfig.as_deref()).await;
+    client.context("cannot tell how to reach the API server").map(Some)
+}
+
+fn source(args: &Args, client: Option<Client>) -> anyhow::Result<SourceConfig> {
+    match (&args.source, client) {
+        (SourceArg::Directory(path), _) => {
+            Ok(SourceConfig::Directory { path: path.clone(), allow_empty: args.allow_empty_source })
         }
+        (SourceArg::Kubernetes, Some(client)) => Ok(SourceConfig::Kubernetes(client)),
+        (SourceArg::Kubernetes, None) => anyhow::bail!("nothing says how to reach the API server"),
+    }
+}
+
+/// What nodes are told about this controller.
+fn publication(args: &Args, registrar: &Registrar) -> Option<Publication> {
+    let place = args.publish_join.clone()?;
+    let address = args.advertise.clone()?;
+    Some(Publication {
+        namespace: place.namespace,
+        name: place.name,
+        address,
+        join: registrar.token().clone(),
     })
 }
 

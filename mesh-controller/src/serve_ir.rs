@@ -25,6 +25,8 @@ use weft_identity::{Registrar, tls};
 use weft_ir::publish::{Change, MAX_NODES, NodeReport};
 use weft_runtime::supervise::{CriticalEnd, Supervisor, chain};
 
+use crate::node_accounts::NodeAccounts;
+
 mod accept;
 mod actor;
 mod attempts;
@@ -43,6 +45,8 @@ pub use counters::{Counter, StreamCounters};
 pub struct IrServerConfig {
     /// Decides who is which node.
     pub registrar: Arc<Registrar>,
+    /// Says it of pods, where there is a cluster to ask.
+    pub accounts: Option<NodeAccounts>,
     /// Bounds of connections and waits.
     pub limits: IrLimits,
 }
@@ -184,10 +188,11 @@ impl IrServer {
         let (report, reports) = watch::channel(Arc::default());
         let (stop, stopped) = watch::channel(false);
         let counters = Arc::new(StreamCounters::default());
-        let IrServerConfig { registrar, limits } = config;
+        let IrServerConfig { registrar, accounts, limits } = config;
         let tls = tls::controller_server(&registrar).map_err(io::Error::other)?;
         let registration = join::Registration {
             registrar: registrar.clone(),
+            accounts,
             attempts: Default::default(),
             counters: counters.clone(),
         };

@@ -43,7 +43,7 @@ impl Controller {
         let home = tempfile::tempdir().unwrap();
         let registrar = Arc::new(Registrar::open(home.path(), NODE_LIFETIME).unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let config = IrServerConfig { registrar: registrar.clone(), limits };
+        let config = IrServerConfig { registrar: registrar.clone(), accounts: None, limits };
         Controller { _home: home, server: IrServer::start(listener, config).unwrap(), registrar }
     }
 

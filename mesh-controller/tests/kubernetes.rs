@@ -51,7 +51,7 @@ impl Running {
         let registrar = Arc::new(Registrar::open(&state.path().join("state"), NODE_LIFETIME).unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let limits = IrLimits::default();
-        let server = IrServer::start(listener, IrServerConfig { registrar, limits }).unwrap();
+        let server = IrServer::start(listener, IrServerConfig { registrar, accounts: None, limits }).unwrap();
         let observed = Observed::default();
         let config = ReconcilerConfig {
             source: SourceConfig::Kubernetes(api.client()),

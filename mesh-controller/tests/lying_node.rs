@@ -36,7 +36,8 @@ impl Controller {
     async fn start_in(home: tempfile::TempDir, lifetime: Duration) -> Controller {
         let registrar = Arc::new(Registrar::open(home.path(), lifetime).unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let config = IrServerConfig { registrar: registrar.clone(), limits: IrLimits::default() };
+        let config =
+            IrServerConfig { registrar: registrar.clone(), accounts: None, limits: IrLimits::default() };
         Controller { home, registrar, server: IrServer::start(listener, config).unwrap() }
     }
 

@@ -36,7 +36,8 @@ const SERVICE: &str =
 async fn server(state: &Path) -> IrServer {
     let registrar = Arc::new(Registrar::open(state, NODE_LIFETIME).unwrap());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    IrServer::start(listener, IrServerConfig { registrar, limits: IrLimits::default() }).unwrap()
+    IrServer::start(listener, IrServerConfig { registrar, accounts: None, limits: IrLimits::default() })
+        .unwrap()
 }
 
 fn config(root: &Path) -> ReconcilerConfig {

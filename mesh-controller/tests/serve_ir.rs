@@ -23,7 +23,8 @@ async fn start(directory: &Path) -> (IrServer, JoinToken) {
     let registrar = Registrar::open(directory, NODE_LIFETIME).unwrap();
     let token = registrar.token().clone();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let config = IrServerConfig { registrar: Arc::new(registrar), limits: IrLimits::default() };
+    let config =
+        IrServerConfig { registrar: Arc::new(registrar), accounts: None, limits: IrLimits::default() };
     (IrServer::start(listener, config).unwrap(), token)
 }
 

@@ -7,7 +7,7 @@
 //! path never waits for any of it. What makes the node who it is, its key, is in the same directory: the
 //! join token is shown once, for a certificate that is renewed as long as the stream lives.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{path::PathBuf, sync::Arc, time::SystemTime};
 
 use tokio::{
     sync::{Notify, mpsc, oneshot, watch},
@@ -36,6 +36,8 @@ pub(crate) struct IrClientConfig {
     pub(crate) address: String,
     /// The join token that the controller wrote: it is exchanged for the node's own certificate.
     pub(crate) token: JoinToken,
+    /// The token of a service account, which is shown in the place of the join token's secret.
+    pub(crate) account: Option<PathBuf>,
     /// This node's name.
     pub(crate) node: Arc<str>,
     /// The directory that keeps the last good state and the node's credential.
@@ -137,12 +139,12 @@ impl IrClient {
     /// When the directory is another node's. What is damaged is logged and left behind: the node serves what it
     /// can, and `weft status` says what to do.
     pub(crate) fn start(config: IrClientConfig, tasks: &mut Supervisor) -> Result<IrClient, IrClientError> {
-        let IrClientConfig { address, token, node, directory } = config;
+        let IrClientConfig { address, token, account, node, directory } = config;
         let name: NodeName =
             node.parse().map_err(|source| IrClientError::Name { node: node.clone(), source })?;
         let credential = directory.path().join(CREDENTIAL);
         let open = move || Credential::open(&credential, name.clone(), token.clone());
-        let dial = connect::Dial::new(address, open)?;
+        let dial = connect::Dial::new(address, account, open)?;
         let restored = saved::read(&saved::path(directory.path()), &node);
         let subscriber = match &restored {
             Some(restored) => {

@@ -374,3 +374,19 @@ fn a_certificate_that_cannot_be_written_holds_all_the_same_until_it_can() {
     real.keep().unwrap();
     assert!(node(&home, "dir/real", "a").left(now).is_some());
 }
+
+#[test]
+fn a_name_that_is_proven_goes_to_who_proves_it_and_the_key_before_loses_it() {
+    let home = tempfile::tempdir().unwrap();
+    let (registrar, now) = (open(&home), SystemTime::now());
+    let before = join(&registrar, &mut node(&home, "before", "a"), now).unwrap();
+    let mut after = node(&home, "after", "a");
+    let chain = registrar.join_proven(after.node(), &after.request().unwrap(), HOST, now).unwrap();
+    after.accept(chain.clone()).unwrap();
+    let peer = Peer::read(&chain[0]).unwrap();
+    assert!(registrar.admits(&peer, now).is_ok() && open(&home).admits(&peer, now).is_ok());
+    assert!(matches!(registrar.admits(&before, now), Err(Refusal::Bound { .. })));
+    // By the token alone nobody takes it back.
+    let refusal = join(&registrar, &mut node(&home, "before", "a"), now).unwrap_err();
+    assert!(matches!(refusal, Refusal::Bound { .. }));
+}

@@ -34,7 +34,8 @@ pub(super) enum Failure {
     /// The account may not (401, 403).
     #[error("the API server does not allow it: {0}")]
     Forbidden(String),
-    /// The parameters of the request are not known there (400, 422).
+    /// The request cannot be served as it is (400, 422; 500 where etcd before 3.4.25 or 3.5.8 cannot tell how far a
+    /// watch is, without which there is no list as a stream).
     #[error("the API server refuses the request: {0}")]
     Invalid(String),
     /// Anything else; it may be better next time.
@@ -63,7 +64,7 @@ impl Failure {
             410 => Failure::Expired,
             404 => Failure::Missing,
             401 | 403 => Failure::Forbidden(message),
-            400 | 422 => Failure::Invalid(message),
+            400 | 422 | 500 => Failure::Invalid(message),
             _ => Failure::Other(format!("{message} ({code})")),
         }
     }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Certificates for nodes: a join token is exchanged for the first, the present one for the next.
+//! Certificates for nodes: a join token, or the token of a pod's service account, is exchanged for the first, the
+//! present one for the next.
 
 use std::{future::Future, pin::Pin, sync::Arc, time::SystemTime};
 
@@ -11,6 +12,7 @@ use weft_ir::stream::{Certificates, JoinRequest};
 use weft_runtime::supervise::chain;
 
 use super::{StreamCounters, accept::Admission, attempts::Attempts};
+use crate::node_accounts::{NodeAccounts, Unproved};
 
 /// The largest message of a node that joins: its request for a certificate, its name, and what encodes them.
 pub(super) const MAX_JOIN_BYTES: usize = weft_identity::MAX_REQUEST_BYTES + 1024;
@@ -19,6 +21,8 @@ pub(super) const MAX_JOIN_BYTES: usize = weft_identity::MAX_REQUEST_BYTES + 1024
 #[derive(Clone, Debug)]
 pub(super) struct Registration {
     pub(super) registrar: Arc<Registrar>,
+    /// Asked about tokens that are none of ours.
+    pub(super) accounts: Option<NodeAccounts>,
     pub(super) attempts: Attempts,
     pub(super) counters: Arc<StreamCounters>,
 }
@@ -62,20 +66,45 @@ impl Registration {
             self.counters.joins_throttled.add();
             return Err(Status::resource_exhausted("too many nodes join from this address: wait a minute"));
         }
-        let authorization = request.metadata().get("authorization");
-        if !authorization.is_some_and(|value| self.registrar.token().authorizes(value.as_bytes())) {
-            self.counters.unauthorized.add();
-            return Err(Status::unauthenticated(
-                "the join token is not this controller's: give the node the file that this controller writes, `token` \
-                 in its --state-dir",
-            ));
-        }
+        let authorization = request.metadata().get("authorization").cloned();
         let JoinRequest { node, request } = request.into_inner();
         let invalid = |error: weft_identity::NodeNameError| Status::invalid_argument(error.to_string());
         let name: NodeName = node.parse().map_err(invalid)?;
+        let shown = authorization.as_ref().map_or(&[][..], |value| value.as_bytes());
+        let proven = self.is_proven(shown, &name).await?;
         let registrar = self.registrar.clone();
-        let joining = move || registrar.join(&name, &request, from, SystemTime::now());
+        let joining = move || match proven {
+            true => registrar.join_proven(&name, &request, from, SystemTime::now()),
+            false => registrar.join(&name, &request, from, SystemTime::now()),
+        };
         self.answer("joined", &node, spawn_blocking(joining).await)
+    }
+
+    /// Whether more than the join token speaks for who asks. An error where nothing does.
+    async fn is_proven(&self, shown: &[u8], node: &NodeName) -> Result<bool, Status> {
+        if self.registrar.token().authorizes(shown) {
+            return Ok(false);
+        }
+        let bearer = std::str::from_utf8(shown).ok().and_then(|text| text.strip_prefix("Bearer "));
+        let unproved = match (&self.accounts, bearer.filter(|token| !token.starts_with("weft1."))) {
+            (Some(accounts), Some(token)) => match accounts.prove(token, node).await {
+                Ok(()) => return Ok(true),
+                Err(unproved) => unproved,
+            },
+            _ => {
+                self.counters.unauthorized.add();
+                return Err(Status::unauthenticated(
+                    "the join token is not this controller's: give the node the file that this controller writes, \
+                     `token` in its --state-dir",
+                ));
+            }
+        };
+        tracing::warn!(node = %node.shared(), "a node is given no certificate: {unproved}");
+        if let Unproved::Away(_) = unproved {
+            return Err(Status::unavailable(unproved.to_string()));
+        }
+        self.counters.unauthorized.add();
+        Err(Status::unauthenticated(unproved.to_string()))
     }
 
     async fn renew(self, request: &Request<()>) -> Result<Response<Certificates>, Status> {

@@ -43,6 +43,8 @@ struct State {
     /// Every change, by its version: the resource, the type of event, the object.
     history: Vec<(u64, String, &'static str, Value)>,
     faults: BTreeMap<String, Fault>,
+    /// What is said of a token.
+    reviews: BTreeMap<String, Value>,
     requests: Vec<String>,
 }
 
@@ -77,6 +79,9 @@ impl ApiServer {
                 let answer = service_fn(move |request: Request<Incoming>| {
                     let (state, changes) = (state.clone(), changes.clone());
                     async move {
+                        if request.method() == "POST" {
+                            return Ok::<_, Infallible>(review(request, &state).await);
+                        }
                         if request.method() == "PATCH" {
                             return Ok::<_, Infallible>(apply_status(request, &state, &changes).await);
                         }
@@ -121,6 +126,12 @@ impl ApiServer {
 
     pub(crate) fn fault(&self, resource: &str, fault: Fault) {
         self.state.lock().unwrap().faults.insert(resource.to_owned(), fault);
+    }
+
+    /// Has a token mean this, in the words of a review's status.
+    #[allow(dead_code, reason = "not every test program has tokens")]
+    pub(crate) fn token(&self, token: &str, status: Value) {
+        self.state.lock().unwrap().reviews.insert(token.to_owned(), status);
     }
 
     /// The status that an object has.
@@ -192,6 +203,10 @@ fn answer(
     changes: watch::Receiver<(u64, u64)>,
     streams: bool,
 ) -> Response<Body> {
+    if let Some(node) = request.uri().path().strip_prefix("/api/v1/nodes/") {
+        let found = state.lock().unwrap().objects.get(&("nodes".to_owned(), node.to_owned())).cloned();
+        return found.map_or_else(|| refusal(404, "not found"), |node| body(200, &node));
+    }
     let resource = request.uri().path().rsplit('/').next().unwrap().to_owned();
     let query: BTreeMap<&str, &str> = request
         .uri()
@@ -215,7 +230,11 @@ fn answer(
     }
     let is_list = query.contains_key("sendInitialEvents");
     if is_list && !streams {
-        return refusal(422, "sendInitialEvents: Forbidden");
+        // As a server without the feature says, and as one says whose etcd is too old for it.
+        return match &*resource {
+            "services" => refusal(422, "sendInitialEvents: Forbidden"),
+            _ => refusal(500, "the required storage feature RequestWatchProgress is disabled"),
+        };
     }
     let from = query.get("resourceVersion").map_or(now.version, |version| version.parse().unwrap());
     if !is_list && (from < now.compacted || now.forgetful) {
@@ -237,6 +256,18 @@ fn answer(
     let last = if is_list { now.version } else { from };
     drop(now);
     watching(first, last, resource, state.clone(), changes)
+}
+
+/// A review of a token; one that nobody has made known is not valid.
+async fn review(request: Request<Incoming>, state: &Arc<Mutex<State>>) -> Response<Body> {
+    assert_eq!(request.uri().path(), "/apis/authentication.k8s.io/v1/tokenreviews");
+    let bytes = request.into_body().collect().await.unwrap().to_bytes();
+    let asked: Value = serde_json::from_slice(&bytes).unwrap();
+    assert_eq!(asked["spec"]["audiences"], json!(["weft"]));
+    let invalid = json!({"authenticated": false, "error": "invalid bearer token"});
+    let token = asked["spec"]["token"].as_str().unwrap();
+    let status = state.lock().unwrap().reviews.get(token).cloned().unwrap_or(invalid);
+    body(201, &json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "status": status}))
 }
 
 /// Server-side apply of a status, as if nobody else had a field in it but in lists that are one value.

@@ -50,12 +50,16 @@ pub struct RawConfig {
     /// The node's name in the cluster.
     #[arg(long, env = "NODE_NAME", value_name = "NAME")]
     node: Option<String>,
-    /// The controller's `host:port`.
-    #[arg(long, value_name = "HOST:PORT")]
+    /// The controller's `host:port`, or the file that holds it, read with each connection.
+    #[arg(long, value_name = "HOST:PORT|file:PATH")]
     controller: Option<String>,
     /// The file with the join token that the controller wrote.
     #[arg(long, value_name = "FILE")]
     join_token_file: Option<PathBuf>,
+    /// Join with the token of a pod's service account in this file, read at each use; of the join token only what
+    /// says which controller it is.
+    #[arg(long, value_name = "FILE")]
+    account_token_file: Option<PathBuf>,
     /// Where the last good state is kept [default: /var/lib/weft/node].
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
@@ -126,6 +130,8 @@ pub struct Config {
     pub(crate) controller: String,
     /// The file with the join token.
     pub(crate) join_token_file: PathBuf,
+    /// The file with the token of a service account.
+    pub(crate) account_token_file: Option<PathBuf>,
     /// Where the last good state is kept.
     pub(crate) state_dir: PathBuf,
     /// Another process that has the state directory is asked to hand over.
@@ -228,6 +234,7 @@ impl RawConfig {
             node: self.node.or(file.node),
             controller: self.controller.or(file.controller),
             join_token_file: self.join_token_file.or(file.join_token_file),
+            account_token_file: self.account_token_file.or(file.account_token_file),
             state_dir: self.state_dir.or(file.state_dir),
             workers: self.workers.or(file.workers),
             connections: self.connections.or(file.connections),
@@ -299,6 +306,7 @@ impl RawConfig {
             node: self.node.ok_or(ConfigError::Missing("node"))?.into(),
             controller: controller(self.controller.ok_or(ConfigError::Missing("controller"))?)?,
             join_token_file: self.join_token_file.ok_or(ConfigError::Missing("join-token-file"))?,
+            account_token_file: self.account_token_file,
             state_dir,
             take_over: self.take_over.unwrap_or(false),
             workers,
@@ -315,6 +323,9 @@ impl RawConfig {
 
 /// Checks that this is a host and a port; the name is looked up with each connection.
 fn controller(given: String) -> Result<String, ConfigError> {
+    if given.strip_prefix("file:").is_some_and(|path| !path.is_empty()) {
+        return Ok(given);
+    }
     let bare = given.split_once("://").map_or(&*given, |(_, rest)| rest);
     let bare = bare.split('/').next().unwrap_or_default();
     let has_port = bare.rsplit_once(':').is_some_and(|(host, port)| {
@@ -361,6 +372,12 @@ mod tests {
 
     fn parse(more: &[&str]) -> RawConfig {
         Args::try_parse_from(NEEDED.iter().chain(more)).unwrap().raw
+    }
+
+    #[test]
+    fn a_controller_may_be_named_by_a_file() {
+        assert_eq!(controller("file:/run/join/address".into()).unwrap(), "file:/run/join/address");
+        assert!(controller("file:".into()).is_err());
     }
 
     #[test]

@@ -59,6 +59,9 @@ const LONELY: Duration = Duration::from_secs(60);
 /// How long the admin endpoint may take to end.
 const ADMIN_DRAIN: Duration = Duration::from_secs(1);
 
+/// How often it is looked whether the controller has said how to join.
+const PUBLISHED: Duration = Duration::from_secs(1);
+
 /// Why the node cannot start, or had to end.
 #[derive(Debug, Error)]
 pub enum NodeError {
@@ -80,6 +83,12 @@ pub enum NodeError {
         #[source]
         source: TokenError,
     },
+    /// It only says which controller it is.
+    #[error(
+        "the join token in {} has no secret, and nothing else speaks for the node: give the file that the controller \
+         wrote, or --account-token-file", .0.display()
+    )]
+    NoSecret(PathBuf),
     /// Another process has the state directory, or it cannot be used.
     #[error(transparent)]
     StateDirectory(#[from] StateDirectoryError),
@@ -123,7 +132,13 @@ pub enum NodeError {
 /// When it cannot start, or a worker ends.
 pub async fn run(config: Config) -> Result<(), NodeError> {
     let mut signals = ShutdownSignals::install().map_err(NodeError::Signals)?;
-    let token = read_token(&config)?;
+    let token = tokio::select! {
+        token = join_token(&config) => token?,
+        signal = signals.next() => {
+            tracing::info!(?signal, "ending before the start");
+            return Ok(());
+        }
+    };
     // Two processes would fight for the name, and for the kernel's tables.
     let (directory, predecessor) = tokio::select! {
         taken = take_directory(&config) => taken?,
@@ -160,6 +175,7 @@ pub async fn run(config: Config) -> Result<(), NodeError> {
     let client = IrClientConfig {
         address: config.controller.clone(),
         token,
+        account: config.account_token_file.clone(),
         node: Arc::clone(&config.node),
         directory: Arc::clone(&directory),
     };
@@ -309,14 +325,37 @@ async fn ends(task: impl Future<Output = ()>) -> Result<(), Infallible> {
     Ok(())
 }
 
+/// The join token. Where a service account speaks for the node, the controller may not have published it yet.
+async fn join_token(config: &Config) -> Result<JoinToken, NodeError> {
+    let mut said = false;
+    loop {
+        match read_token(config) {
+            Ok(token) if token.has_secret() || config.account_token_file.is_some() => return Ok(token),
+            Ok(_) => return Err(NodeError::NoSecret(config.join_token_file.clone())),
+            Err(error) if config.account_token_file.is_none() => return Err(error),
+            Err(error) => {
+                if !std::mem::replace(&mut said, true) {
+                    tracing::info!(
+                        "waiting for the controller to say how to join: {}",
+                        supervise::chain(&error)
+                    );
+                }
+                tokio::time::sleep(PUBLISHED).await;
+            }
+        }
+    }
+}
+
 fn read_token(config: &Config) -> Result<JoinToken, NodeError> {
     let path = &config.join_token_file;
-    if let Some(exposed) = weft_identity::exposed(path) {
-        tracing::warn!("{exposed}");
-    }
     let text =
         fs::read_to_string(path).map_err(|source| NodeError::TokenFile { path: path.clone(), source })?;
-    text.trim().parse().map_err(|source| NodeError::Token { path: path.clone(), source })
+    let token: JoinToken =
+        text.trim().parse().map_err(|source| NodeError::Token { path: path.clone(), source })?;
+    if let Some(exposed) = weft_identity::exposed(path).filter(|_| token.has_secret()) {
+        tracing::warn!("{exposed}");
+    }
+    Ok(token)
 }
 
 fn plane_config(config: &Config, taken: Option<PodConnections>) -> PlaneConfig {

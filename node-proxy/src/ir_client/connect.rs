@@ -3,6 +3,7 @@
 
 use std::{
     io,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -51,6 +52,8 @@ const REFUSALS: u32 = 3;
 /// How the controller is reached.
 pub(super) struct Dial {
     address: String,
+    /// The file with the token of a service account.
+    account: Option<PathBuf>,
     /// What makes the node who it is; nothing as long as the file cannot be read or written.
     credential: Option<Credential>,
     open: Box<dyn Fn() -> Result<Credential, CredentialError> + Send + Sync>,
@@ -83,6 +86,8 @@ pub(super) enum ConnectError {
     Tls(#[from] tls::TlsError),
     #[error("the join token is no valid header value")]
     Token,
+    #[error("cannot read the token of the service account in {}: {source}", path.display())]
+    Account { path: PathBuf, source: io::Error },
 }
 
 impl Dial {
@@ -92,9 +97,11 @@ impl Dial {
     /// When the credential is another node's.
     pub(super) fn new(
         address: String,
+        account: Option<PathBuf>,
         open: impl Fn() -> Result<Credential, CredentialError> + Send + Sync + 'static,
     ) -> Result<Dial, CredentialError> {
-        let mut dial = Dial { address, credential: None, open: Box::new(open), unkept: None, refusals: 0 };
+        let mut dial =
+            Dial { address, account, credential: None, open: Box::new(open), unkept: None, refusals: 0 };
         match dial.opened() {
             Ok(credential) => dial.credential = Some(credential),
             Err(foreign @ CredentialError::Foreign { .. }) => return Err(foreign),
@@ -186,7 +193,10 @@ impl Dial {
 
     /// Exchanges the join token for a certificate.
     async fn join(&self, credential: &Credential) -> Result<Vec<CertificateDer<'static>>, ConnectError> {
-        let authorization = credential.token().authorization();
+        let authorization = match &self.account {
+            Some(path) => account(path).await?,
+            None => credential.token().authorization(),
+        };
         let mut authorization = MetadataValue::try_from(authorization).or(Err(ConnectError::Token))?;
         authorization.set_sensitive(true);
         let node = credential.node().shared().clone();
@@ -265,12 +275,27 @@ fn messages(outbound: mpsc::Receiver<FromNode>) -> impl Stream<Item = FromNode> 
     stream::unfold(outbound, async |mut outbound| outbound.recv().await.map(|message| (message, outbound)))
 }
 
+/// What a node shows that joins as a pod of it. The kubelet writes the file again long before the token expires.
+async fn account(path: &Path) -> Result<String, ConnectError> {
+    let text = tokio::fs::read_to_string(path).await;
+    let text = text.map_err(|source| ConnectError::Account { path: path.to_owned(), source })?;
+    Ok(format!("Bearer {}", text.trim()))
+}
+
+/// The address that is given, or that stands in the file which is given.
+async fn written(address: String) -> io::Result<String> {
+    let Some(path) = address.strip_prefix("file:") else { return Ok(address) };
+    let unread = |error: io::Error| io::Error::other(format!("cannot read its address in {path}: {error}"));
+    Ok(tokio::fs::read_to_string(path).await.map_err(unread)?.trim().to_owned())
+}
+
 async fn connect(address: String, tls: Arc<ClientConfig>) -> io::Result<TokioIo<TlsStream<TcpStream>>> {
     let lookup = |error: io::Error| {
         io::Error::other(format!(
             "its name is not known ({error}): is --controller right, and does DNS answer?"
         ))
     };
+    let address = written(address).await?;
     let addresses: Vec<_> = lookup_host(&address).await.map_err(lookup)?.collect();
     let tcp = TcpStream::connect(&*addresses).await?;
     tcp.set_nodelay(true)?;
@@ -300,4 +325,34 @@ fn explain(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
     let hint = "nothing listens there: is the controller running, and is this the address of its --listen?";
     tls::explain(error)
         .or_else(|| error.downcast_ref::<io::Error>().filter(|error| refused(error)).map(|_| hint))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_in_files_is_read_each_time() {
+        let home = tempfile::tempdir().unwrap();
+        let (address, token) = (home.path().join("address"), home.path().join("token"));
+        let named = format!("file:{}", address.display());
+        let missing = written(named.clone()).await.unwrap_err().to_string();
+        assert!(missing.contains("cannot read its address in"), "{missing}");
+        assert!(
+            account(&token)
+                .await
+                .unwrap_err()
+                .to_string()
+                .contains("cannot read the token of the service account")
+        );
+        for round in ["1", "2"] {
+            fs::write(&address, format!("10.0.0.{round}:15010\n")).unwrap();
+            fs::write(&token, format!("jwt{round}\n")).unwrap();
+            assert_eq!(written(named.clone()).await.unwrap(), format!("10.0.0.{round}:15010"));
+            assert_eq!(account(&token).await.unwrap(), format!("Bearer jwt{round}"));
+        }
+        assert_eq!(written("controller:15010".into()).await.unwrap(), "controller:15010");
+    }
 }

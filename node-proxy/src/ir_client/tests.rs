@@ -286,6 +286,7 @@ fn config(directory: &Path, address: SocketAddr, token: &JoinToken) -> IrClientC
     IrClientConfig {
         address: address.to_string(),
         token: token.clone(),
+        account: None,
         node: "node-1".into(),
         directory: Arc::new(taken.expect("nobody has it").unwrap()),
     }
