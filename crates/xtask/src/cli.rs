@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The command line of `cargo xtask`.
 
-use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::setup::Purpose;
 
@@ -34,6 +36,9 @@ pub(crate) enum Command {
     Bpf(BpfArgs),
     /// Run the kernel tests on the kernels of Debian's releases, in QEMU (half an hour or more).
     Kernels(KernelsArgs),
+    /// A real Kubernetes with two nodes on this machine, in namespaces of its own (root).
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
     /// Compare Weft with Envoy and HAProxy on this machine; prints ratios with their spread.
     Bench(BenchArgs),
 }
@@ -132,6 +137,71 @@ pub(crate) struct KernelsArgs {
     pub(crate) minutes: u64,
 }
 
+/// What can be done with the cluster.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClusterCommand {
+    /// Build Kubernetes (minutes, once), and start a cluster unless the same one runs.
+    Up(UpArgs),
+    /// End the cluster, and leave nothing of it but what was built.
+    Down,
+    /// Say what of the cluster runs.
+    Status,
+    /// Bring images to every node.
+    Load(LoadArgs),
+    /// Install Weft on the cluster, run the canary, and remove it again.
+    Test,
+    /// Run kubectl, as somebody who may do everything.
+    Kubectl(KubectlArgs),
+}
+
+/// Arguments of `cargo xtask cluster up`.
+#[derive(Debug, Args)]
+pub(crate) struct UpArgs {
+    /// How pods are connected.
+    #[arg(long, value_enum, default_value_t = Cni::Ptp)]
+    pub(crate) cni: Cni,
+    /// Which addresses there are.
+    #[arg(long, value_enum, default_value_t = Families::Dual)]
+    pub(crate) families: Families,
+    /// Leave kube-proxy out: no Service works until somebody else serves them.
+    #[arg(long)]
+    pub(crate) no_kube_proxy: bool,
+}
+
+/// How pods are connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Cni {
+    /// A veth pair and a route for each pod, as of Calico, Cilium and the clouds' own.
+    Ptp,
+    /// Pods of a node on one bridge, as of flannel.
+    Bridge,
+}
+
+/// Which addresses pods, nodes and services have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Families {
+    /// IPv4 only.
+    Ipv4,
+    /// IPv4 and IPv6.
+    Dual,
+}
+
+/// Arguments of `cargo xtask cluster load`.
+#[derive(Debug, Args)]
+pub(crate) struct LoadArgs {
+    /// OCI archives.
+    #[arg(required = true, value_name = "ARCHIVE")]
+    pub(crate) archives: Vec<PathBuf>,
+}
+
+/// Arguments of `cargo xtask cluster kubectl`.
+#[derive(Debug, Args)]
+pub(crate) struct KubectlArgs {
+    /// Arguments of kubectl.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) args: Vec<String>,
+}
+
 /// Arguments of `cargo xtask bench`.
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true)]
@@ -172,6 +242,10 @@ impl Command {
             Self::Test(_) | Self::Lab(_) => vec![Purpose::Build, Purpose::Test],
             Self::Bpf(_) => vec![Purpose::Build, Purpose::Bpf],
             Self::Kernels(_) => vec![Purpose::Build, Purpose::Run, Purpose::Kernels],
+            Self::Cluster(ClusterCommand::Up(_) | ClusterCommand::Test) => {
+                vec![Purpose::Build, Purpose::Run, Purpose::Cluster]
+            }
+            Self::Cluster(_) => vec![],
             Self::Bench(args) if args.asks_for_help() => vec![Purpose::Build],
             Self::Bench(_) => vec![Purpose::Build, Purpose::Run, Purpose::Bench],
         }

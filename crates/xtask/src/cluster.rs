@@ -22,6 +22,7 @@ mod image;
 mod layout;
 mod machine;
 mod pki;
+mod smoke;
 
 use config::Settings;
 use image::Image;
@@ -49,6 +50,7 @@ pub(crate) fn run(command: &ClusterCommand) -> anyhow::Result<ExitCode> {
     match command {
         ClusterCommand::Up(args) => up(&layout, args)?,
         ClusterCommand::Down => down(&layout)?,
+        ClusterCommand::Test => return smoke::run(&layout),
         ClusterCommand::Status => return status(&layout),
         ClusterCommand::Load(args) => load(&layout, &args.archives)?,
         ClusterCommand::Kubectl(args) => return exec::replace_us(kubectl(&layout)?.args(&args.args)),

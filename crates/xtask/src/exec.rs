@@ -46,6 +46,17 @@ pub(crate) fn output(command: &mut Command) -> anyhow::Result<String> {
     String::from_utf8(output.stdout).with_context(|| format!("not UTF-8: output of {}", display(command)))
 }
 
+/// Runs `command`, which must succeed, and returns its output. What it printed is shown only when it fails.
+pub(crate) fn quiet(command: &mut Command) -> anyhow::Result<String> {
+    let output = command.output().with_context(|| format!("cannot start: {}", display(command)))?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if !output.status.success() {
+        let said = text(&output.stdout) + &text(&output.stderr);
+        bail!("failed: {}\n{}", display(command), said.trim());
+    }
+    Ok(text(&output.stdout))
+}
+
 /// The program's path, searched for in `PATH` and in the folders of system tools, which the `PATH` of
 /// an ordinary user often lacks.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {

@@ -5,7 +5,7 @@
 //! that were just built here, and nothing they do stays. It has no network.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
@@ -140,15 +140,6 @@ fn table(rows: &[(&str, Row)]) -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
-}
-
-/// Runs a command line that must succeed, quietly.
-fn quiet(command: &mut Command) -> anyhow::Result<String> {
-    let output = command.output().with_context(|| format!("cannot start {:?}", command.get_program()))?;
-    if !output.status.success() {
-        bail!("failed: {command:?}\n{}", String::from_utf8_lossy(&output.stderr).trim());
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// How many CPUs a machine gets.

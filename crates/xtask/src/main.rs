@@ -15,6 +15,7 @@ mod bench;
 mod bpf;
 mod cargo;
 mod cli;
+mod cluster;
 mod doc_commands;
 mod exec;
 mod kernels;
@@ -52,6 +53,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Fmt => lint::format().map(|()| ExitCode::SUCCESS),
         Command::Bpf(args) => bpf::build(&args).map(|()| ExitCode::SUCCESS),
         Command::Kernels(args) => kernels::run(&args),
+        Command::Cluster(command) => cluster::run(&command),
         Command::Bench(args) => bench::run(&args),
     }
 }

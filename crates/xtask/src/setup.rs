@@ -33,6 +33,8 @@ pub(crate) enum Purpose {
     Bpf,
     /// Boot other kernels.
     Kernels,
+    /// Build and run a Kubernetes cluster.
+    Cluster,
     /// Check licences and sources of the dependencies.
     Deny,
 }
@@ -46,6 +48,7 @@ impl Purpose {
             Self::Bench => "bench",
             Self::Bpf => "bpf",
             Self::Kernels => "kernels",
+            Self::Cluster => "cluster",
             Self::Deny => "lint --deny",
         }
     }
@@ -130,6 +133,7 @@ mod tests {
             Purpose::Bench,
             Purpose::Bpf,
             Purpose::Kernels,
+            Purpose::Cluster,
             Purpose::Deny,
         ] {
             assert!(tools::ALL.iter().any(|tool| tool.purpose == purpose), "{}", purpose.name());

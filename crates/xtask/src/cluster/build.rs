@@ -2,7 +2,7 @@
 //! Kubernetes and CoreDNS from their Go modules, built once and kept in the user's cache.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, bail};
@@ -24,25 +24,20 @@ pub(super) fn ensure(layout: &Layout) -> anyhow::Result<()> {
         eprintln!("building Kubernetes {KUBERNETES}: minutes, once");
         kubernetes(layout)?;
     }
-    for (name, package, version) in
-        [("coredns", "github.com/coredns/coredns", COREDNS), ("helm", "helm.sh/helm/v3/cmd/helm", HELM)]
-    {
-        if !bin.join(name).exists() {
-            eprintln!("building {name} {version}");
-            tool(layout, name, package, version)?;
-        }
-    }
-    Ok(())
+    tool(layout, "coredns", "github.com/coredns/coredns", COREDNS)
+}
+
+/// Helm, built once.
+pub(super) fn helm(layout: &Layout) -> anyhow::Result<PathBuf> {
+    tool(layout, "helm", "helm.sh/helm/v3/cmd/helm", HELM)?;
+    Ok(layout.bin().join("helm"))
 }
 
 fn kubernetes(layout: &Layout) -> anyhow::Result<()> {
     let folder = layout.sources().join("kubernetes");
     fs::create_dir_all(&folder)?;
-    let module = format!("k8s.io/kubernetes@{KUBERNETES}");
-    let found = exec::output(go()?.args(["mod", "download", "-json", &module]).current_dir(&folder))?;
-    let found: serde_json::Value = serde_json::from_str(&found).context("go mod download printed no JSON")?;
-    let source = found["Dir"].as_str().with_context(|| format!("{module} has no folder"))?;
-    let of_upstream = fs::read_to_string(Path::new(source).join("go.mod"))?;
+    let source = module(&format!("k8s.io/kubernetes@{KUBERNETES}"))?;
+    let of_upstream = fs::read_to_string(source.join("go.mod"))?;
     fs::write(folder.join("go.mod"), module_of_kubernetes(&of_upstream)?)?;
     exec::quiet(go()?.args(["mod", "tidy"]).current_dir(&folder))?;
     let stamp = "k8s.io/component-base/version";
@@ -52,6 +47,13 @@ fn kubernetes(layout: &Layout) -> anyhow::Result<()> {
          -X {stamp}.gitTreeState=clean"
     );
     build(&folder, &layout.bin(), &flags, "tool")
+}
+
+/// The folder of a module's source, which is fetched where it is not there.
+pub(super) fn module(module: &str) -> anyhow::Result<PathBuf> {
+    let found = exec::output(go()?.args(["mod", "download", "-json", module]).current_dir("/"))?;
+    let found: serde_json::Value = serde_json::from_str(&found).context("go mod download printed no JSON")?;
+    found["Dir"].as_str().map(PathBuf::from).with_context(|| format!("{module} has no folder"))
 }
 
 /// A module that has the programs as tools, with the staging modules in the versions that belong to them.
@@ -75,6 +77,10 @@ fn module_of_kubernetes(of_upstream: &str) -> anyhow::Result<String> {
 }
 
 fn tool(layout: &Layout, name: &str, package: &str, version: &str) -> anyhow::Result<()> {
+    if layout.bin().join(name).exists() {
+        return Ok(());
+    }
+    eprintln!("building {name} {version}: minutes, once");
     let folder = layout.sources().join(name);
     fs::create_dir_all(&folder)?;
     fs::write(folder.join("go.mod"), format!("module weft.dev/{name}\n\ngo 1.26.0\n"))?;

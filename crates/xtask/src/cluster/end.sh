@@ -1,5 +1,5 @@
 : > "$dir/ready"
-# The first process collects whatever loses its parent, until the machine is ended from outside.
+# Until the machine is ended from outside.
 while :; do
     sleep 3600 &
     wait $! || true

@@ -72,6 +72,12 @@ pub(super) fn described(hierarchies: &[Hierarchy]) -> String {
     names.map_or_else(|| "unified".to_owned(), |names| names.join(" "))
 }
 
+/// Where the hierarchy of version 2 is, on the host and in every machine.
+pub(super) fn cgroup2() -> anyhow::Result<String> {
+    let found = hierarchies()?.into_iter().find(|hierarchy| hierarchy.options.is_none());
+    Ok(found.context("no cgroup v2 is mounted")?.folder.display().to_string())
+}
+
 /// The machine's group in each hierarchy.
 fn groups(machine: Machine) -> anyhow::Result<Vec<PathBuf>> {
     let name = format!("weft-cluster-{}", machine.name);
@@ -88,7 +94,7 @@ pub(super) fn start(layout: &Layout, machine: Machine) -> anyhow::Result<()> {
     }
     let log = File::create(folder.join("log/machine"))?;
     let enter = r#"script=$1; shift; for group; do echo $$ > "$group/cgroup.procs"; done
-exec unshare --mount --net --pid --cgroup --uts --ipc --fork --kill-child=KILL sh "$script""#;
+exec unshare --mount --net --cgroup --uts --ipc --fork --kill-child=KILL sh "$script""#;
     let mut command = Command::new("setsid");
     command.args(["sh", "-ec", enter, "sh"]).arg(layout.script(machine)).args(&groups);
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).current_dir("/");
@@ -158,7 +164,8 @@ pub(super) fn inside(layout: &Layout, machine: Machine) -> anyhow::Result<Comman
     Ok(command)
 }
 
-/// Ends a machine with all its processes; the kernel then drops its mounts, devices and namespaces.
+/// Ends a machine with all its processes; the kernel then drops its mounts, devices and namespaces. They are those
+/// of its groups: it has no process namespace, since kernel programs see the numbers of the first one.
 pub(super) fn stop(layout: &Layout, machine: Machine) -> anyhow::Result<()> {
     if let Some(pid) = holder(layout, machine) {
         exec::quiet(Command::new("kill").args(["-KILL", &pid.to_string()]))?;
@@ -172,10 +179,15 @@ pub(super) fn stop(layout: &Layout, machine: Machine) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether the group is gone; processes that are being killed hold it for a moment.
+/// Whether the group is gone. Who is in it belongs to the machine, whoever started it, and is killed; it takes a
+/// moment to go.
 fn remove_group(group: &Path) -> anyhow::Result<bool> {
     if !group.exists() {
         return Ok(true);
+    }
+    for pid in fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default().lines() {
+        // It may have ended since.
+        Command::new("kill").args(["-KILL", pid]).stderr(Stdio::null()).status()?;
     }
     for entry in fs::read_dir(group)?.flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) && !remove_group(&entry.path())? {

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, bail};
 
 use super::package::{Kernel, tool};
-use super::quiet;
+use crate::exec::quiet;
 
 /// What the machine needs before it can load modules from this machine's files.
 const MODULES: [&str; 4] = ["virtio_pci", "9pnet_virtio", "9p", "overlay"];

