@@ -86,8 +86,11 @@ impl Engine {
                 running.answered |= end && running.stream.is_some() && running.answering.is_empty();
                 let room = running.answering.is_empty() && client.output.len() <= HIGH_WATER;
                 client.holds |= !room;
+                let uploads = running.uploads();
                 self.touch_client(number);
-                self.wait_for_upload(id);
+                if uploads {
+                    self.wait_for_upload(id);
+                }
                 room
             }
             Err(reason) => {

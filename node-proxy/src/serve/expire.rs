@@ -96,12 +96,10 @@ impl Engine {
     /// connection that is waited for. What the endpoint does not take yet is not the client's to answer for.
     pub(super) fn wait_for_upload(&mut self, id: u32) {
         let Some(running) = self.exchanges.get_mut(id as usize) else { return };
-        let relays = running.switch == Switch::Done;
-        let comes = relays || running.stream.is_some() && !running.content.is_complete();
-        if !comes || !running.asking.is_empty() {
+        if !running.uploads() || !running.asking.is_empty() {
             return;
         }
-        if running.owed.0 > 0 && !relays {
+        if running.owed.0 > 0 && running.switch != Switch::Done {
             return running.upload.never();
         }
         let limits = self.worker.limits();

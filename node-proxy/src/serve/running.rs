@@ -88,6 +88,11 @@ impl Running {
         self.switch == Switch::Done || self.switch == Switch::Offered && self.stream.is_some()
     }
 
+    /// Whether more may come of its client for which nobody else waits.
+    pub(super) fn uploads(&self) -> bool {
+        self.switch == Switch::Done || self.stream.is_some() && !self.content.is_complete()
+    }
+
     /// It has no connection, and stands in no line for one.
     pub(super) fn detach(&mut self) {
         (self.upstream, self.waits, self.onward, self.waits_on) = (None, false, None, None);
