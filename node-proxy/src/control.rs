@@ -2,6 +2,7 @@
 //! The control thread: starts everything, brings states to the workers and to the kernel, and says how it
 //! goes. It never stands between a client and its endpoint.
 
+pub(crate) mod admin;
 pub(crate) mod apply;
 pub(crate) mod config;
 pub(crate) mod export;

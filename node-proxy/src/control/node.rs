@@ -6,45 +6,37 @@ use std::{
     convert::Infallible,
     fs, io,
     path::PathBuf,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
-use http::StatusCode;
-use prometheus_client::registry::Registry;
 use thiserror::Error;
 use tokio::sync::{Mutex, watch};
 use weft_ebpf_redirect::{DEFAULT_MARK, DEFAULT_PORTS, Datapath, DatapathError, PodConnections};
-use weft_flow_export::{FlowQuery, FlowRing, serve as serve_flows};
+use weft_flow_export::FlowRing;
 use weft_identity::{JoinToken, TokenError};
-use weft_policy::Guess;
 use weft_runtime::{
-    admin::{AdminRequest, AdminResponse, AdminRoutes, AdminServeError, AdminServer, Status},
+    admin::{AdminServeError, AdminServer},
     drain,
     readiness::{Readiness, ReadinessHandle},
     signals::{Shutdown, ShutdownSignals},
     state_dir::{StateDirectory, StateDirectoryError},
-    supervise::{self, CriticalEnd, PeerTasks, Supervisor},
+    supervise::{self, CriticalEnd, Supervisor},
 };
 
 use crate::{
     control::{
+        admin::{self, Watched},
         apply::{Applier, Kernel},
         config::{Config, KernelConfig, RawConfig},
-        export::{KernelMetrics, ProxyMetrics},
         handover::{Predecessor, Successor, Successors},
         kernel::{self, CounterQuestions, KernelCounters},
-        link::{LinkMetrics, attention, describe},
-        networks::{self, NetworkMetrics},
-        owners::{OwnerMetrics, Unowned},
+        link::describe,
         plane::{Plane, PlaneConfig, Redirect, WorkerGone},
     },
-    ir_client::{IrClient, IrClientConfig, IrClientError, LinkStatus},
+    ir_client::{IrClient, IrClientConfig, IrClientError},
     state::MeshState,
-    worker::metrics::WorkerMetrics,
 };
-
-const ANSWER: PeerTasks = PeerTasks::new("answer with flows");
 
 /// How much longer than for its requests another process may take to end.
 const HANDOVER: Duration = Duration::from_secs(5);
@@ -189,7 +181,7 @@ pub async fn run(config: Config) -> Result<(), NodeError> {
     let guess = watch::Sender::new(None);
     let unowned = kernel.as_ref().map(|kernel| kernel.unowned.subscribe());
     let watched = Watched { link: client.link(), guess: guess.subscribe(), unowned };
-    let routes = admin_routes(&config, &readiness, &plane, &ring, counters, watched);
+    let routes = admin::routes(&config, &readiness, &plane, &ring, counters, watched);
     tasks.critical("admin endpoint", admin.serve(routes, admin_watch));
     tracing::info!(node = %config.node, workers = config.workers, admin = %config.admin, "started");
 
@@ -402,97 +394,6 @@ async fn start_kernel(
         in_the_way,
         unowned: watch::Sender::default(),
     })
-}
-
-/// What control knows and the admin endpoint shows.
-struct Watched {
-    link: watch::Receiver<LinkStatus>,
-    guess: watch::Receiver<Option<Guess>>,
-    /// Nothing where nothing is redirected.
-    unowned: Option<watch::Receiver<Unowned>>,
-}
-
-impl Watched {
-    /// What somebody should look into.
-    fn attention(&self) -> Vec<String> {
-        let mut lines = attention(&self.link.borrow(), SystemTime::now());
-        lines.extend(self.guess.borrow().as_ref().map(networks::describe));
-        lines.extend(self.unowned.iter().flat_map(|unowned| unowned.borrow().describe()));
-        lines
-    }
-}
-
-fn admin_routes(
-    config: &Config,
-    readiness: &Readiness,
-    plane: &Plane,
-    ring: &FlowRing,
-    counters: KernelCounters,
-    watched: Watched,
-) -> AdminRoutes {
-    let mut registry = Registry::default();
-    supervise::register(&mut registry);
-    registry.register_collector(Box::new(LinkMetrics(watched.link.clone())));
-    registry.register_collector(Box::new(NetworkMetrics(watched.guess.clone())));
-    registry.register_collector(Box::new(ProxyMetrics::new(plane.metrics().to_vec(), ring.clone())));
-    let kernel = config.kernel.is_some();
-    if kernel {
-        registry.register_collector(Box::new(KernelMetrics::new(counters.clone())));
-    }
-    if let Some(unowned) = &watched.unowned {
-        registry.register_collector(Box::new(OwnerMetrics(unowned.clone())));
-    }
-    let registry = Arc::new(registry);
-    let (config, ring) = (config.clone(), ring.clone());
-    let (name, workers, seen) = (Arc::clone(&config.node), plane.metrics().to_vec(), ring.clone());
-    AdminRoutes::new(readiness.clone(), Arc::clone(&registry))
-        .status(readiness.clone(), move || status(&name, &workers, &seen, &watched))
-        .get("/metrics", move |_| {
-            let (registry, counters) = (Arc::clone(&registry), counters.clone());
-            async move {
-                if kernel {
-                    counters.refresh().await;
-                }
-                AdminResponse::metrics(&registry)
-            }
-        })
-        .value("/config", move || config.clone())
-        .get("/flows", move |request| {
-            let answer = flows(&ring, &request);
-            async move { answer }
-        })
-}
-
-/// What `weft status` shows of this node. The revision is the one that every worker serves.
-fn status(node: &str, workers: &[Arc<WorkerMetrics>], ring: &FlowRing, watched: &Watched) -> Status {
-    let sum = |of: fn(&WorkerMetrics) -> u64| workers.iter().map(|worker| of(worker)).sum::<u64>();
-    let counters = [
-        ("connections open", sum(|worker| worker.open.load(Ordering::Relaxed))),
-        ("connections opened", sum(|worker| worker.opened.load(Ordering::Relaxed))),
-        ("requests", sum(|worker| worker.requests.iter().map(|class| class.load(Ordering::Relaxed)).sum())),
-        ("flows seen", ring.seen()),
-        ("flows lost", ring.lost()),
-    ];
-    Status {
-        daemon: "weft-node",
-        version: env!("CARGO_PKG_VERSION"),
-        node: node.to_owned(),
-        revision: workers.iter().map(|worker| worker.position()).min().unwrap_or_default().to_string(),
-        counters: counters.map(|(name, value)| (name.to_owned(), value)).into(),
-        attention: watched.attention(),
-    }
-}
-
-fn flows(ring: &FlowRing, request: &AdminRequest) -> AdminResponse {
-    match FlowQuery::parse(&request.query) {
-        Ok(query) => {
-            let (pieces, making) = serve_flows::serve(ring, query);
-            // Ends when the client goes away, since that drops the receiver.
-            ANSWER.start(making);
-            AdminResponse::stream("application/x-ndjson", pieces)
-        }
-        Err(error) => AdminResponse::text(StatusCode::BAD_REQUEST, format!("{error}\n")),
-    }
 }
 
 /// Removes everything that the node left in the kernel.
