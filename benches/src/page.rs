@@ -66,9 +66,15 @@ fn rows(table: &Table) -> String {
     text
 }
 
+/// With a capital letter, where it does not begin with a name that has one elsewhere.
 fn capital(text: &str) -> String {
     let mut letters = text.chars();
-    letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
+    let Some(first) = letters.next() else { return String::new() };
+    let rest = letters.as_str();
+    if rest.starts_with(char::is_uppercase) {
+        return text.to_owned();
+    }
+    first.to_uppercase().chain(rest.chars()).collect()
 }
 
 #[cfg(test)]
@@ -96,6 +102,9 @@ mod tests {
             notes: vec![],
         };
         assert_eq!(rows(&table), "|  | a\\|b | c |\n|---|---|---|\n| Weft | 1.00 | - |\n\n");
-        assert_eq!(capital(&table.title), "Memory");
+        assert_eq!(
+            (capital(&table.title).as_str(), capital("gRPC, there").as_str()),
+            ("Memory", "gRPC, there")
+        );
     }
 }
