@@ -34,7 +34,10 @@ impl Engine {
             self.leave_upstream(id);
             return self.pause(id);
         }
-        let agrees = self.agrees(id);
+        let agrees = self.agrees(id).and_then(|agrees| match agrees {
+            true => self.may_switch(id).map(|()| true),
+            false => Ok(false),
+        });
         let Some(running) = self.exchanges.get_mut(id as usize) else { return };
         let Some(client) = self.clients.get_mut(number as usize) else { return };
         let filtered = agrees.and_then(|agrees| running.exchange.respond(&mut self.scratch).map(|()| agrees));

@@ -86,6 +86,13 @@ impl Engine {
         Ok(true)
     }
 
+    /// Whether an exchange may switch that will outlive its request: the policy may be another since that was sent.
+    pub(super) fn may_switch(&mut self, id: u32) -> Result<(), Refusal> {
+        let Some(running) = self.exchanges.get_mut(id as usize) else { return Ok(()) };
+        let Some(client) = self.clients.get(running.client as usize) else { return Ok(()) };
+        running.exchange.permit_again(&client.connection)
+    }
+
     /// The client was told that its request has switched: it is reported, and bytes go both ways.
     pub(super) fn switch(&mut self, id: u32) {
         let Some(running) = self.exchanges.get_mut(id as usize) else { return };

@@ -16,6 +16,7 @@ use http_body_util::Full;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    sync::Notify,
 };
 use weft_ebpf_common::reason::Reason;
 use weft_ir::{
@@ -420,14 +421,24 @@ fn a_new_state_counts_from_the_next_request_of_an_open_connection() {
 
 /// An origin that switches to WebSocket and then sends back what it gets.
 async fn switching_origin(last: u8) -> SocketAddr {
+    told_origin(last, None).await
+}
+
+/// The same; if it is to wait, it says that it was asked, and answers when it is told.
+async fn told_origin(last: u8, waits: Option<Arc<(Notify, Notify)>>) -> SocketAddr {
     let listener = TcpListener::bind((IpAddr::from([127, 0, 0, last]), 0)).await.expect("a free port");
     let address = listener.local_addr().expect("an address");
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
+            let waits = waits.clone();
             tokio::spawn(async move {
                 let mut head = Vec::new();
                 while !head.ends_with(b"\r\n\r\n") {
                     head.push(stream.read_u8().await.expect("a head"));
+                }
+                if let Some(waits) = &waits {
+                    waits.0.notify_one();
+                    waits.1.notified().await;
                 }
                 let answer =
                     b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
@@ -476,6 +487,34 @@ fn a_switched_stream_ends_when_its_request_is_no_longer_allowed() {
         assert!(session.with(async |stream| stream.read_u8().await.is_err()).await, "it has ended");
         let record = mesh.records.borrow_mut().by_ref().last().expect("a record");
         assert_eq!(record.ended.reason, Some(Reason::PolicyTightened));
+    });
+}
+
+#[test]
+fn a_stream_that_would_switch_when_it_is_no_longer_allowed_does_not() {
+    local(async {
+        let waits = Arc::new((Notify::new(), Notify::new()));
+        let v1 = told_origin(27, Some(Arc::clone(&waits))).await;
+        let v2 = told_origin(28, Some(Arc::clone(&waits))).await;
+        let allowing = |path| {
+            let allowed =
+                ["v1", "v2"].map(|to| policy(to, "client", false, to, Some(vec![rule("GET", path)])));
+            shop(v1, v2, "node-b").into_iter().chain(allowed).collect()
+        };
+        let mesh = Mesh::new(allowing("/chat"));
+        let mut session = mesh.connect(CLIENT, VIP.into()).await;
+        let request =
+            "GET /chat HTTP/1.1\r\nhost: web.shop\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+        session
+            .with(async |stream| {
+                stream.write_all(request.as_bytes()).await.expect("written");
+                waits.0.notified().await;
+            })
+            .await;
+        mesh.publish(compile(2, allowing("/other")));
+        waits.1.notify_one();
+        let answer = session.with(head).await;
+        assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
     });
 }
 
