@@ -171,7 +171,7 @@ fn what_others_have_at_a_pods_device_is_not_passed_by() {
 #[test]
 #[ignore = "needs root"]
 fn forwarding_rules_of_others_are_met_unless_the_operator_says_otherwise() {
-    const RULES: [(&str, &str, bool); 4] = [
+    const RULES: [(&str, &str, bool); 7] = [
         ("nothing", "", true),
         ("rules about incoming packets", "chain c { type filter hook input priority 0; counter; };", true),
         (
@@ -181,6 +181,14 @@ fn forwarding_rules_of_others_are_met_unless_the_operator_says_otherwise() {
             true,
         ),
         ("a firewall", "chain c { type filter hook forward priority 0; counter; };", false),
+        ("a raw table", "chain c { type filter hook prerouting priority raw; udp dport 1 drop; };", false),
+        ("a policy", "chain c { type filter hook forward priority 0; policy drop; accept; };", false),
+        (
+            "a name of kube-proxy's",
+            "chain KUBE-FORWARD { udp dport 1 drop; }; \
+             chain FORWARD { type filter hook forward priority 0; jump KUBE-FORWARD; };",
+            false,
+        ),
     ];
     for (what, chains, short) in RULES {
         for (setting, expected) in [(ShortPath::Auto, short), (ShortPath::On, true), (ShortPath::Off, false)]

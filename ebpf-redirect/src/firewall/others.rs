@@ -1,18 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Forwarding rules of others, which packets that skip the node's stack do not meet.
 
-use std::{fs, io};
+use std::{collections::BTreeSet, fs, io};
 
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::{FirewallError, TABLE, nft};
 
-/// Tables that look only at how connections begin, and accept what goes on: kube-proxy's of the nftables mode.
-const KNOWN_TABLES: [&str; 1] = ["kube-proxy"];
-/// Chains of the same kind to which `FORWARD` of iptables jumps: kube-proxy's, flannel's, and those of the CNI's
-/// reference plug-ins. They drop nothing of an established connection but what connection tracking, which does not
-/// see the short way, calls invalid.
+/// Chains that look at how connections begin, and drop nothing of an established one but what connection tracking,
+/// which does not see the short way, calls invalid: kube-proxy's, flannel's, and those of the CNI's reference
+/// plug-ins. The name is not enough: it says only how what nft cannot read (`xt`) is taken.
 const KNOWN_CHAINS: [&str; 6] = [
     "KUBE-FORWARD",
     "KUBE-SERVICES",
@@ -21,6 +19,8 @@ const KNOWN_CHAINS: [&str; 6] = [
     "FLANNEL-FWD",
     "CNI-FORWARD",
 ];
+/// Where packets are that the short way passes by.
+const HOOKS: [&str; 5] = ["prerouting", "forward", "postrouting", "ingress", "egress"];
 /// The tables of the older iptables, which nft does not list; there is no such file where none was ever used.
 const OLD_TABLES: [&str; 2] =
     ["/proc/thread-self/net/ip_tables_names", "/proc/thread-self/net/ip6_tables_names"];
@@ -32,16 +32,31 @@ struct Listing {
 }
 
 /// A chain, as far as it matters here.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 struct Chain {
     family: String,
     table: String,
     name: String,
+    #[serde(default, rename = "type")]
+    kind: String,
     #[serde(default)]
     hook: String,
+    #[serde(default)]
+    policy: String,
 }
 
-/// The first rules of others that look at packets which are forwarded, by family, table and chain.
+/// What a rule does with a packet of an established connection.
+#[derive(Debug, PartialEq, Eq)]
+enum Rule {
+    /// Nothing that it would not have without the rule.
+    Nothing,
+    /// It goes through this chain.
+    Through(String),
+    /// Something, or we cannot tell.
+    Something,
+}
+
+/// The first chain of others that does something with packets which are forwarded, by family, table and name.
 ///
 /// # Errors
 /// Where nft is missing, or prints what cannot be read.
@@ -51,15 +66,20 @@ pub(crate) async fn rules_of_others() -> Result<Option<String>, FirewallError> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             tables => tables?,
         };
-        if tables.split_whitespace().any(|table| table == "filter" || table == "mangle") {
+        if tables.split_whitespace().any(|table| table != "nat") {
             return Ok(Some("iptables-legacy".to_owned()));
         }
     }
-    let listed = nft(&["-j", "list", "chains"], "").await?;
-    for chain in chains(&listed)? {
+    let mut left = chains(&nft(&["-j", "list", "chains"], "").await?)?;
+    let mut seen = BTreeSet::new();
+    while let Some(chain) = left.pop() {
+        if !seen.insert(chain.clone()) {
+            continue;
+        }
         let listed = nft(&["-j", "list", "chain", &chain.family, &chain.table, &chain.name], "").await?;
-        if !only_known(&listed)? {
-            return Ok(Some(format!("{} {} {}", chain.family, chain.table, chain.name)));
+        match passed_through(&chain, &listed)? {
+            Some(targets) => left.extend(targets),
+            None => return Ok(Some(format!("{} {} {}", chain.family, chain.table, chain.name))),
         }
     }
     Ok(None)
@@ -70,71 +90,183 @@ fn read(listed: &[u8]) -> Result<Vec<Value>, FirewallError> {
     Ok(listing.nftables)
 }
 
-/// The chains of others at the forward hook.
+/// The chains of others at hooks of forwarded packets. Those of type nat see only the first of a connection.
 fn chains(listed: &[u8]) -> Result<Vec<Chain>, FirewallError> {
     let chains = read(listed)?.into_iter().filter_map(|object| object.get("chain").cloned());
     let mut found = Vec::new();
     for chain in chains {
         let chain: Chain = serde_json::from_value(chain).map_err(io::Error::other)?;
         let ours = chain.family == "inet" && chain.table == TABLE;
-        if chain.hook == "forward" && !ours && !KNOWN_TABLES.contains(&chain.table.as_str()) {
+        if HOOKS.contains(&chain.hook.as_str()) && chain.kind != "nat" && !ours {
             found.push(chain);
         }
     }
     Ok(found)
 }
 
-/// Whether every rule of a chain goes to one that is known.
-fn only_known(listed: &[u8]) -> Result<bool, FirewallError> {
-    let target = |statement: &Value| {
-        let chain = statement.get("jump").or_else(|| statement.get("goto"))?.get("target")?.as_str()?;
-        KNOWN_CHAINS.contains(&chain).then_some(())
-    };
-    let known = |rule: &Value| {
-        rule.get("expr")
-            .and_then(Value::as_array)
-            .is_some_and(|all| all.iter().any(|one| target(one).is_some()))
-    };
-    Ok(read(listed)?.iter().filter_map(|object| object.get("rule")).all(known))
+/// The chains to which a chain sends packets of established connections; nothing where it does something with them.
+fn passed_through(chain: &Chain, listed: &[u8]) -> Result<Option<Vec<Chain>>, FirewallError> {
+    if !matches!(chain.policy.as_str(), "" | "accept") {
+        return Ok(None);
+    }
+    let known = is_known(&chain.name);
+    let mut targets = Vec::new();
+    for object in read(listed)? {
+        let Some(rule) = object.get("rule") else { continue };
+        match look_at(rule, known) {
+            Rule::Nothing => {}
+            Rule::Through(name) => {
+                let (kind, hook, policy) = <(String, String, String)>::default();
+                let (family, table) = (chain.family.clone(), chain.table.clone());
+                targets.push(Chain { family, table, name, kind, hook, policy });
+            }
+            Rule::Something => return Ok(None),
+        }
+    }
+    Ok(Some(targets))
+}
+
+fn is_known(name: &str) -> bool {
+    KNOWN_CHAINS.contains(&name)
+}
+
+/// Looks at a rule of a chain whose name is known or not.
+fn look_at(rule: &Value, known: bool) -> Rule {
+    let Some(statements) = rule.get("expr").and_then(Value::as_array) else { return Rule::Something };
+    let known = known || statements.iter().filter_map(target).any(is_known);
+    let mut may_be_beginning = false;
+    for statement in statements {
+        if is_about_beginnings(statement) {
+            return Rule::Nothing;
+        }
+        let is = |key| statement.get(key).is_some();
+        if let Some(name) = target(statement) {
+            return if known && may_be_beginning { Rule::Nothing } else { Rule::Through(name.to_owned()) };
+        } else if is("accept") || is("return") {
+            return Rule::Nothing;
+        } else if is_unread_match(statement) {
+            may_be_beginning |= statement["xt"]["name"] == "conntrack";
+        } else if !(is("match") || known && is("counter")) {
+            // A verdict that cannot be read, or one that drops.
+            return if known && may_be_beginning { Rule::Nothing } else { Rule::Something };
+        }
+    }
+    Rule::Nothing
+}
+
+/// The chain where a statement goes.
+fn target(statement: &Value) -> Option<&str> {
+    statement.get("jump").or_else(|| statement.get("goto"))?.get("target")?.as_str()
+}
+
+/// Whether it is a match of iptables, of which nft gives the name only.
+fn is_unread_match(statement: &Value) -> bool {
+    statement.get("xt").is_some_and(|xt| xt["type"] == "match")
+}
+
+/// Whether a statement lets only packets on that begin a connection, or that connection tracking calls invalid.
+fn is_about_beginnings(statement: &Value) -> bool {
+    let Some(matched) = statement.get("match") else { return false };
+    let state = matched["left"]["ct"]["key"] == "state" && (matched["op"] == "in" || matched["op"] == "==");
+    let right = matched["right"].get("set").unwrap_or(&matched["right"]);
+    let beginning = |value: &Value| value == "new" || value == "invalid";
+    state && right.as_array().map_or_else(|| beginning(right), |all| all.iter().all(beginning))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn rules_that_only_look_at_beginnings_are_known_and_others_are_not() {
-        let rule =
-            |expr: &str| format!(r#"{{"nftables": [{{"chain": {{}}}}, {{"rule": {{"expr": [{expr}]}}}}]}}"#);
-        let jump = r#"{"counter": {"packets": 0, "bytes": 0}}, {"jump": {"target": "KUBE-FORWARD"}}"#;
-        for (expr, known) in [
-            (jump, true),
-            (r#"{"goto": {"target": "FLANNEL-FWD"}}"#, true),
-            (r#"{"jump": {"target": "DOCKER-USER"}}"#, false),
-            (r#"{"drop": null}"#, false),
-        ] {
-            assert_eq!(only_known(rule(expr).as_bytes()).unwrap(), known, "{expr}");
-        }
-        assert!(only_known(br#"{"nftables": [{"chain": {}}]}"#).unwrap(), "a chain without rules");
+    const COUNTER: &str = r#"{"counter": {"packets": 0, "bytes": 0}}"#;
+    const CONNTRACK: &str = r#"{"xt": {"type": "match", "name": "conntrack"}}"#;
+    const DROP: &str = r#"{"drop": null}"#;
+    const REJECT: &str = r#"{"xt": {"type": "target", "name": "REJECT"}}"#;
+
+    fn state(op: &str, right: &str) -> String {
+        format!(r#"{{"match": {{"op": "{op}", "left": {{"ct": {{"key": "state"}}}}, "right": {right}}}}}"#)
+    }
+
+    fn jump(name: &str) -> String {
+        format!(r#"{{"jump": {{"target": "{name}"}}}}"#)
+    }
+
+    fn looked_at(statements: &[&str], known: bool) -> Rule {
+        let rule = format!(r#"{{"expr": [{}]}}"#, statements.join(","));
+        look_at(&serde_json::from_str(&rule).unwrap(), known)
     }
 
     #[test]
-    fn chains_of_others_at_the_forward_hook_are_found() {
-        let chain = |table: &str, hook: &str| {
-            format!(r#"{{"chain": {{"family": "inet", "table": "{table}", "name": "c"{hook}}}}}"#)
+    fn rules_about_beginnings_do_nothing_else_whatever_chain_they_are_in() {
+        for right in [r#""new""#, r#""invalid""#, r#"["invalid", "new"]"#, r#"{"set": ["invalid", "new"]}"#] {
+            assert_eq!(looked_at(&[&state("in", right), COUNTER, DROP], false), Rule::Nothing, "{right}");
+        }
+        for (op, right) in
+            [("in", r#""established""#), ("in", r#"["established", "new"]"#), ("!=", r#""new""#)]
+        {
+            assert_eq!(looked_at(&[&state(op, right), DROP], false), Rule::Something, "{op} {right}");
+        }
+        assert_eq!(looked_at(&[COUNTER, &state("in", r#""new""#), DROP], false), Rule::Something);
+    }
+
+    #[test]
+    fn a_known_name_excuses_counters_and_what_cannot_be_read_but_no_drops() {
+        let (new, to_unknown) = (jump("KUBE-SERVICES"), jump("DOCKER-USER"));
+        let through = |name: &str| Rule::Through(name.to_owned());
+        for (statements, known, expected) in [
+            (&[COUNTER, &jump("KUBE-FORWARD")][..], false, through("KUBE-FORWARD")),
+            (&[r#"{"goto": {"target": "FLANNEL-FWD"}}"#], false, through("FLANNEL-FWD")),
+            (&[CONNTRACK, COUNTER, &new], false, Rule::Nothing),
+            (&[&to_unknown], false, through("DOCKER-USER")),
+            (&[COUNTER, &to_unknown], false, Rule::Something),
+            (&[CONNTRACK, COUNTER, DROP], true, Rule::Nothing),
+            (&[CONNTRACK, COUNTER, DROP], false, Rule::Something),
+            (&[CONNTRACK, DROP], false, Rule::Something),
+            (&[COUNTER, DROP], true, Rule::Something),
+            (&[REJECT], true, Rule::Something),
+            (&[COUNTER, r#"{"accept": null}"#], true, Rule::Nothing),
+            (&[r#"{"accept": null}"#], false, Rule::Nothing),
+            (&[COUNTER], false, Rule::Something),
+            (&[r#"{"limit": {"rate": 1}}"#, r#"{"accept": null}"#], false, Rule::Something),
+        ] {
+            assert_eq!(looked_at(statements, known), expected, "{statements:?} {known}");
+        }
+    }
+
+    #[test]
+    fn a_policy_that_drops_needs_no_rule_and_jumps_are_followed() {
+        let chain = |policy: &str| Chain {
+            family: "inet".into(),
+            table: "t".into(),
+            name: "c".into(),
+            kind: "filter".into(),
+            hook: "forward".into(),
+            policy: policy.into(),
         };
-        let forward = r#", "hook": "forward""#;
-        let listed = [
-            chain("weft", forward),
-            chain("kube-proxy", forward),
-            chain("firewall", r#", "hook": "input""#),
-            chain("firewall", ""),
-            chain("firewall", forward),
-        ]
-        .join(",");
-        let listed = format!(r#"{{"nftables": [{{"metainfo": {{}}}}, {listed}]}}"#);
+        let listed =
+            format!(r#"{{"nftables": [{{"chain": {{}}}}, {{"rule": {{"expr": [{}]}}}}]}}"#, jump("d"));
+        assert_eq!(passed_through(&chain("drop"), br#"{"nftables": []}"#).unwrap(), None);
+        assert_eq!(passed_through(&chain("accept"), br#"{"nftables": []}"#).unwrap(), Some(vec![]));
+        let through = passed_through(&chain(""), listed.as_bytes()).unwrap().unwrap();
+        assert_eq!((through.len(), through[0].name.as_str(), through[0].table.as_str()), (1, "d", "t"));
+    }
+
+    #[test]
+    fn chains_of_others_at_every_hook_of_forwarded_packets_are_found() {
+        let chain = |table: &str, kind: &str, hook: &str| {
+            format!(
+                r#"{{"chain": {{"family": "inet", "table": "{table}", "name": "c", "type": "{kind}", "hook": "{hook}"}}}}"#
+            )
+        };
+        let mut listed = vec![
+            chain("weft", "filter", "forward"),
+            chain("firewall", "filter", "input"),
+            chain("firewall", "nat", "prerouting"),
+            r#"{"chain": {"family": "inet", "table": "firewall", "name": "c"}}"#.to_owned(),
+        ];
+        listed.extend(HOOKS.map(|hook| chain("kube-proxy", "filter", hook)));
+        let listed = format!(r#"{{"nftables": [{{"metainfo": {{}}}}, {}]}}"#, listed.join(","));
         let found = chains(listed.as_bytes()).unwrap();
-        assert_eq!(found.len(), 1);
-        assert_eq!(found[0].table, "firewall");
+        assert!(found.iter().all(|chain| chain.table == "kube-proxy"), "{found:?}");
+        assert_eq!(found.len(), HOOKS.len());
     }
 }
