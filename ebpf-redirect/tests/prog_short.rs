@@ -21,6 +21,15 @@ const FIN: u8 = 1;
 const RST: u8 = 4;
 const BRIDGED: u32 = weft_ebpf_common::layout::WORKLOAD_BRIDGED;
 
+/// Link-layer addresses of another machine, and of all.
+const SOMEBODY: [u8; 6] = [2, 0, 0, 0, 0, 1];
+const ALL: [u8; 6] = [255; 6];
+
+/// The frame with another receiver.
+fn to(frame: &[u8], receiver: [u8; 6]) -> Vec<u8> {
+    [&receiver, &frame[6..]].concat()
+}
+
 /// A pod of this node with both ends' policies, and another one, at devices of the short way.
 fn neighbours(bench: &Bench, flags: u32) {
     bench.workload(flags);
@@ -113,6 +122,32 @@ fn from_port_to_port_of_a_bridge_no_hop_is_taken() {
 
 #[test]
 #[ignore = "needs root"]
+fn frames_that_the_node_would_not_forward_are_left_to_it() {
+    for flags in [0, BRIDGED] {
+        both(0, |bench| {
+            neighbours(bench, flags);
+            establish(bench);
+            let frame = bench.tcp(POD, PEER, PORTS, ACK);
+            // Decided a moment ago, and under a new epoch.
+            for epochs in [0, 1] {
+                let again = || bench.configure(|config| config.epoch += epochs);
+                again();
+                bench.passes("from_pod", &to(&frame, ALL));
+                again();
+                if flags == BRIDGED {
+                    goes_at_once(bench, "from_pod", &to(&frame, SOMEBODY));
+                } else {
+                    bench.passes("from_pod", &to(&frame, SOMEBODY));
+                }
+                again();
+                goes_at_once(bench, "from_pod", &frame);
+            }
+        });
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
 fn datagrams_and_echoes_go_at_once_when_both_ends_have_let_the_first_in() {
     both(0, |bench| {
         neighbours(bench, 0);
@@ -199,9 +234,7 @@ fn what_comes_from_elsewhere_goes_at_once_by_the_device_by_which_it_came_before(
         bench.rule(INGRESS, PEER_IDENTITY, TCP, 9090, 16, ALLOW);
         bench.maps.short_devices.update(&DEVICE, &1).unwrap();
         let ports = (40_001, 9090);
-        // To the loopback device's address, or it would be a frame for somebody else.
-        let mut data = bench.tcp(PEER, POD, ports, ACK);
-        data[..6].fill(0);
+        let data = bench.tcp(PEER, POD, ports, ACK);
         bench.passes("to_pod", &bench.tcp(PEER, POD, ports, SYN));
         bench.passes("from_pod", &bench.tcp(POD, PEER, (ports.1, ports.0), SYN | ACK));
         bench.passes("to_pod", &data);
@@ -218,7 +251,7 @@ fn what_comes_from_elsewhere_goes_at_once_by_the_device_by_which_it_came_before(
         came_by(DEVICE + 1);
         bench.passes("from_uplink", &data);
         came_by(DEVICE);
-        bench.passes("from_uplink", &bench.tcp(PEER, POD, ports, ACK));
+        bench.passes("from_uplink", &to(&data, SOMEBODY));
         assert_eq!(goes_at_once(bench, "from_uplink", &data), one_hop_less(bench, &data));
         // What the pod sends there goes by the stack, which knows the way.
         bench.passes("from_pod", &bench.tcp(POD, PEER, (ports.1, ports.0), ACK));

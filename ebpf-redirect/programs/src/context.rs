@@ -71,6 +71,8 @@ pub(crate) fn set_mark(skb: *mut __sk_buff, mask: u32, value: u32) {
 
 /// `PACKET_HOST`: the frame is for this machine.
 pub(crate) const PACKET_HOST: u32 = 0;
+/// `PACKET_OTHERHOST`: the frame is for another machine.
+pub(crate) const PACKET_OTHERHOST: u32 = 3;
 
 /// Says that the frame is for whom it comes to, whatever address it has.
 #[inline(always)]

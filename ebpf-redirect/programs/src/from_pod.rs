@@ -119,6 +119,7 @@ fn decide(skb: *mut __sk_buff, packet: &mut Packet, config: &Config) -> i32 {
         found = connection::find(packet);
         if let Some(entry) = &mut found
             && !is_block(packet, config)
+            && short::is_frame_of(skb, entry.ends[packet.sender_end()].bridged)
             && connection::leaves(packet, entry, config)
         {
             return short::send(skb, packet);
@@ -178,10 +179,10 @@ fn flow(
         connection::find(packet)
     };
     let mut code = connection::known(packet, found, EGRESS, workload, config);
-    if code == connection::SHORT {
+    if code == connection::SHORT && short::is_frame_of(skb, u8::from(workload.flags & WORKLOAD_BRIDGED != 0)) {
         return short::send(skb, packet);
     }
-    if code == connection::PASS {
+    if code == connection::PASS || code == connection::SHORT {
         return pass(packet);
     }
     // What the other end's policy gave to the proxy goes there at once: on the way round, connection tracking

@@ -25,6 +25,16 @@ pub(crate) fn is_routed_frame(skb: *mut __sk_buff, packet: &Packet) -> bool {
         && packet.length >= packet.end + LINK_HEADER
 }
 
+/// Whether a frame of a pod is one that its device, or the bridge behind that, would forward: without a VLAN tag, and
+/// for this machine. On a port of a bridge it is for another port or for the bridge, and not for all: which of them
+/// has the address, the bridge knows.
+#[inline(always)]
+pub(crate) fn is_frame_of(skb: *mut __sk_buff, bridged: u8) -> bool {
+    let kind = context::packet_type(skb);
+    let whose = kind == context::PACKET_HOST || kind == context::PACKET_OTHERHOST && bridged != 0;
+    whose && context::vlan_present(skb) == 0
+}
+
 /// Hands the packet to the pod behind `packet.near`.
 #[inline(always)]
 pub(crate) fn deliver(skb: *mut __sk_buff, packet: &Packet) -> i32 {

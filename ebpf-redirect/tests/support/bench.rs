@@ -193,7 +193,8 @@ impl Bench {
     }
 
     pub(crate) fn packet(&self, from: usize, to: usize, protocol: u8, payload: &[u8]) -> Vec<u8> {
-        let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
+        // To the loopback device's address, or it would be a frame for somebody else.
+        let mut frame = vec![0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 2];
         frame.extend_from_slice(if self.v6 { &[0x86, 0xdd] } else { &[8, 0] });
         frame.extend(self.header(from, to, protocol, payload.len()));
         frame.extend_from_slice(payload);
