@@ -16,6 +16,23 @@ pub(super) type Asked<'a> = BTreeMap<IpAddr, &'a ObjectName>;
 /// Ports by address.
 pub(super) type Ports = BTreeMap<IpAddr, u32>;
 
+/// Adds to the ports that are known what the makers of pods say, which comes first: but a port has one owner. One
+/// that is known to be another pod's, of which nobody says that it is elsewhere, stays that pod's; one that is
+/// said to be two pods' is nobody's.
+pub(super) fn believe(asked: &Asked<'_>, ports: &mut Ports, made: Ports) {
+    ports.retain(|address, _| !made.contains_key(address));
+    let mut said: BTreeMap<u32, BTreeSet<&ObjectName>> = BTreeMap::new();
+    for (address, port) in &made {
+        said.entry(*port).or_default().insert(asked[address]);
+    }
+    let known: BTreeMap<u32, &ObjectName> =
+        ports.iter().map(|(address, port)| (*port, asked[address])).collect();
+    let is_its = |address: &IpAddr, port: &u32| {
+        said[port].len() == 1 && known.get(port).is_none_or(|owner| *owner == asked[address])
+    };
+    ports.extend(made.into_iter().filter(|(address, port)| is_its(address, port)));
+}
+
 /// Adds to `ports` what follows from the addresses of the namespaces behind the ports that are left; returns the
 /// ports that claim each of the other addresses.
 pub(super) fn settle(
@@ -88,6 +105,23 @@ mod tests {
         let claimed = settle(&asked, &mut ports, &namespaces);
         let found = [ports.get(&ip(1)).copied(), ports.get(&ip(2)).copied()];
         (found, claimed.values().map(BTreeSet::len).collect())
+    }
+
+    #[test]
+    fn a_port_that_is_known_to_be_one_pods_is_not_anothers_because_a_file_says_so() {
+        let names = [ObjectName::new("shop", "one"), ObjectName::new("shop", "two")];
+        let asked = BTreeMap::from([(ip(1), &names[0]), (ip(2), &names[1])]);
+        let believed = |known: &[(u8, u32)], made: &[(u8, u32)]| {
+            let of = |ports: &[(u8, u32)]| ports.iter().map(|(last, port)| (ip(*last), *port)).collect();
+            let mut ports: Ports = of(known);
+            believe(&asked, &mut ports, of(made));
+            [ports.get(&ip(1)).copied(), ports.get(&ip(2)).copied()]
+        };
+        assert_eq!(believed(&[(1, 7)], &[(2, 7)]), [Some(7), None]);
+        assert_eq!(believed(&[], &[(1, 7), (2, 7)]), [None, None]);
+        assert_eq!(believed(&[(1, 7), (2, 8)], &[(2, 9)]), [Some(7), Some(9)]);
+        // What was found before was wrong, as both results say.
+        assert_eq!(believed(&[(1, 7)], &[(1, 8), (2, 7)]), [Some(8), Some(7)]);
     }
 
     #[test]

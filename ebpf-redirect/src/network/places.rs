@@ -108,8 +108,8 @@ impl Network {
                 let devices = results.get(&(*address, (*name).clone()))?;
                 Some((*address, devices.iter().find_map(|device| by_name.get(device.as_str()).copied())?))
             });
-            // What was made comes before what was found.
-            ports = is_port(&look.before).into_iter().chain(ports).chain(made).collect();
+            ports = is_port(&look.before).into_iter().chain(ports).collect();
+            owners::believe(&asked, &mut ports, made.collect());
         }
         if ports.len() < addresses.len() {
             let taken: BTreeSet<u32> = ports.values().copied().collect();
