@@ -199,6 +199,8 @@ pub struct Datapath {
     attached: BTreeSet<(DeviceHook, u32)>,
     /// Since when it is not known whose a pod's device is.
     unowned: BTreeMap<u32, Instant>,
+    /// Devices that have been pods' and are still there.
+    were_pods: BTreeSet<u32>,
     /// What is known of packets that pods get past us.
     bypass: Bypass,
     numbers: ServiceNumbers,
@@ -243,6 +245,7 @@ impl Datapath {
             brought: None,
             attached: BTreeSet::new(),
             unowned: BTreeMap::new(),
+            were_pods: BTreeSet::new(),
             bypass: Bypass::default(),
             numbers: ServiceNumbers::new(),
             listeners: Vec::new(),

@@ -23,6 +23,7 @@ use crate::{
 
 mod cni;
 mod delivery;
+mod leading;
 mod links;
 mod namespaces;
 mod owners;

@@ -286,27 +286,35 @@ fn a_new_pod_says_nothing_until_it_is_known_and_then_what_it_may() {
 #[test]
 #[ignore = "needs root"]
 fn devices_of_others_are_left_alone() {
+    // A container behind a bridge of its own, with a name that Docker gives, or nerdctl.
+    for device in ["veth1a2b3c4", "veth1a2b3c4d"] {
+        left_alone(device);
+    }
+}
+
+fn left_alone(device: &str) {
     let mut lab = Lab::new(Shape::Bridged, 1);
     let heard = Listener::start(&lab.remote());
     let running = Running::start(&lab, &State::new(&lab.pods), Vec::new);
     let watching = running.watch();
-    // A container behind a bridge of its own, with a name that Docker gives.
     let (node, name) = (lab.node.clone(), format!("{}d", lab.node));
     lab.adopt(&name);
     sh(&format!(
         "ip netns add {name}; ip -n {name} link set lo up
          ip -n {node} link add docker0 type bridge; ip -n {node} addr add 172.17.0.1/16 dev docker0
          ip -n {node} link set docker0 up
-         ip link add veth1a2b3c4 netns {node} type veth peer name eth0 netns {name}
-         ip -n {node} link set veth1a2b3c4 master docker0 up
+         ip link add {device} netns {node} type veth peer name eth0 netns {name}
+         ip -n {node} link set {device} master docker0 up
          ip -n {name} addr add 172.17.0.2/16 dev eth0; ip -n {name} link set eth0 up
          ip -n {name} route add default via 172.17.0.1
          ip -n {} route add 172.17.0.0/16 via 172.30.9.1",
         lab.remote()
     ));
     let address = "172.17.0.2".parse().unwrap();
-    speak(&name, address);
+    // What has a pod's name is closed until it is a port.
     drop(watching);
+    running.refresh();
+    speak(&name, address);
     assert!(heard.hears(address));
     assert_eq!(running.refresh().unowned.len(), 0);
 }

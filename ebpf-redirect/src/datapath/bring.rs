@@ -16,8 +16,8 @@ use crate::{
     error::LoadError,
     firewall::{self, Exempt},
     hook::DeviceHook,
-    network::{Found, Link, Look},
-    sync::{Known, Place, synchronise},
+    network::{Found, Kind, Link, Look},
+    sync::{Known, synchronise},
 };
 
 /// The device of NodeLocal DNSCache, which has the address of the cluster's DNS service beside its own.
@@ -33,6 +33,10 @@ pub(super) struct Devices {
     dns: BTreeSet<IpAddr>,
     /// Where workloads hang.
     found: Found,
+    /// Those over which a route leads to more than one machine.
+    out: BTreeSet<u32>,
+    /// Bridges that are not the pods'.
+    foreign: BTreeSet<u32>,
 }
 
 impl Devices {
@@ -111,15 +115,23 @@ impl Datapath {
             Some(Brought { known, tables, devices }) => (known, Some(tables), Some(devices)),
             None => (Known::read(&self.maps)?, None, None),
         };
-        let (devices, moved) = match seen {
-            Some(devices) if !look && devices.hold(last.as_ref(), desired) => (devices, false),
+        let (devices, there) = match seen {
+            Some(devices) if !look && devices.hold(last.as_ref(), desired) => (devices, None),
             seen => {
+                let there = self.programs.attached()?;
+                let is_same = |port: &u32| there.contains(&(DeviceHook::FromPod, *port));
                 let sure = last.as_ref().zip(seen.as_ref());
-                let sure = sure.map(|(last, seen)| seen.sure(last, desired)).unwrap_or_default();
-                let before = if last.is_none() { known.devices().collect() } else { BTreeMap::new() };
-                (self.find_devices(desired, sure, before).await?, true)
+                let mut sure = sure.map(|(last, seen)| seen.sure(last, desired)).unwrap_or_default();
+                let mut before = if last.is_none() { known.devices().collect() } else { BTreeMap::new() };
+                // Another device with the index of one that was found has not its hook.
+                sure.retain(|_, port| is_same(port));
+                before.retain(|_, port| is_same(port));
+                let devices = self.find_devices(desired, sure, before).await?;
+                self.remember_pods(&devices, &there, last.is_none());
+                (devices, Some(there))
             }
         };
+        let moved = there.is_some();
         desired.set_device_addresses(&devices.own);
         desired.set_local_dns(&devices.dns);
         self.exempt(last.as_ref(), desired).await?;
@@ -130,15 +142,15 @@ impl Datapath {
         if moved {
             self.look_at_rules().await;
             // Before workloads get the devices, so that their connections find these in the table.
-            let hooks = roles::hooks(&devices.links, &devices.found.places, &self.config.pod_devices);
+            let hooks = self.hooks(&devices);
             self.settle_short(&devices.links, &hooks)?;
         }
         let mut known = known;
         self.learn_foreign(last.as_ref(), desired)?;
         let changes = synchronise(&self.maps, &mut known, last.as_ref(), desired, &devices.found.places)?;
         self.numbers = known.service_numbers().clone();
-        if moved {
-            self.attach_devices(&devices.links, &devices.found.places)?;
+        if let Some(there) = there {
+            self.attach_devices(&devices, &there)?;
         }
         let unattached =
             desired.workloads.keys().filter(|ip| !devices.found.places.contains_key(ip)).copied();
@@ -164,13 +176,21 @@ impl Datapath {
         let of_dns = |index: &u32| links.get(index).is_some_and(|link| link.name == LOCAL_DNS_DEVICE);
         let dns = addresses.iter().filter(|(index, _)| of_dns(index));
         let dns: BTreeSet<IpAddr> = dns.flat_map(|(_, addresses)| addresses).copied().collect();
+        let is_inside = |address: &IpAddr| desired.cluster().any(|prefix| prefix.contains(address));
+        let is_foreign = |index: &u32| {
+            let mut all = addresses.get(index).into_iter().flatten().filter(|address| is_global(address));
+            desired.cluster().next().is_some() && all.clone().next().is_some() && !all.any(is_inside)
+        };
+        let bridges = links.iter().filter(|(_, link)| link.kind == Kind::Bridge).map(|(index, _)| *index);
+        let foreign = bridges.filter(is_foreign).collect();
         let own: BTreeSet<IpAddr> = addresses.into_values().flatten().collect();
         let own: Vec<IpAddr> = own.into_iter().collect();
         let workloads =
             desired.workloads.iter().map(|(address, workload)| (*address, &workload.name)).collect();
         let results = &self.config.cni_results;
         let found = self.network.find(&Look { workloads, links: &links, sure, before, results }).await?;
-        Ok(Devices { links, own, dns, found })
+        let out = self.network.leading_on().await?;
+        Ok(Devices { links, own, dns, found, out, foreign })
     }
 
     /// The firewall's table: only its elements where nothing but kept ports changed.
@@ -234,16 +254,41 @@ impl Datapath {
         named.map(|(link, since)| (link.name.clone(), now - *since)).collect()
     }
 
+    /// Notes which devices are pods', and forgets those that are gone: another one with the index has no hooks of
+    /// ours. Of ports the first look goes by what an earlier process has closed.
+    fn remember_pods(&mut self, devices: &Devices, there: &BTreeSet<(DeviceHook, u32)>, first: bool) {
+        let has = |hook, index: u32| there.contains(&(hook, index));
+        self.were_pods
+            .retain(|index| has(DeviceHook::FromPod, *index) || has(DeviceHook::FromUnowned, *index));
+        let pairs = devices.links.iter().filter(|(_, link)| link.kind == Kind::Veth);
+        let pods = pairs.filter(|(index, link)| {
+            let ours = link.controller.is_some_and(|bridge| !devices.foreign.contains(&bridge));
+            has(DeviceHook::FromPod, **index) || first && ours && has(DeviceHook::FromUnowned, **index)
+        });
+        self.were_pods.extend(pods.map(|(index, _)| *index));
+    }
+
+    fn hooks(&self, devices: &Devices) -> BTreeSet<(DeviceHook, u32)> {
+        let node = roles::Node {
+            links: &devices.links,
+            places: &devices.found.places,
+            names: &self.config.pod_devices,
+            out: &devices.out,
+            foreign: &devices.foreign,
+            were_pods: &self.were_pods,
+        };
+        node.hooks()
+    }
+
     /// Each device gets the hooks of its role: new ones before old ones go.
     fn attach_devices(
         &mut self,
-        links: &BTreeMap<u32, Link>,
-        places: &BTreeMap<IpAddr, Place>,
+        devices: &Devices,
+        there: &BTreeSet<(DeviceHook, u32)>,
     ) -> Result<(), LoadError> {
-        let wanted = roles::hooks(links, places, &self.config.pod_devices);
+        let wanted = self.hooks(devices);
         // Each attachment waits for the kernel's readers: one per hook and process, not one per change.
         // What others took away in the meantime (a filter, a queueing discipline) comes back.
-        let there = self.programs.attached()?;
         let done = |hook: &(DeviceHook, u32)| self.attached.contains(hook) && there.contains(hook);
         for (hook, index) in wanted.iter().filter(|hook| !done(hook)) {
             match self.programs.attach_device(*hook, *index) {
@@ -257,6 +302,14 @@ impl Datapath {
         }
         self.attached = wanted;
         Ok(())
+    }
+}
+
+/// Whether an address is more than one of its link.
+fn is_global(address: &IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => !address.is_link_local(),
+        IpAddr::V6(address) => !address.is_unicast_link_local(),
     }
 }
 

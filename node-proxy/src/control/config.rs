@@ -83,8 +83,8 @@ pub struct RawConfig {
     #[arg(long, value_name = "DIR")]
     cni_results: Option<PathBuf>,
     /// Names of the devices of pods, with `*` and `?`: such a device, with its other end in another namespace, is
-    /// closed until it is known whose it is; none leaves all but ports of pods' bridges open [default:
-    /// cali*,eni*,azv*,veth????????].
+    /// closed until it is known whose it is; none leaves all open but ports of pods' bridges and what has been a
+    /// pod's [default: cali*,eni*,azv*,veth????????].
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pod_devices: Option<Vec<String>>,
     /// Whether packets of established connections go straight from device to pod, past the node's stack: auto
