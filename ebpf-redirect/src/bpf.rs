@@ -21,6 +21,7 @@ use weft_ebpf_common::{
 };
 
 pub mod bare;
+pub(crate) mod link;
 
 /// Attach types of links (`enum bpf_attach_type`, kernel 6.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -187,10 +187,11 @@ impl Programs {
         clsact::detach(hook, ifindex, &links_directory(&self.directory)).map_err(failed)
     }
 
-    /// The hooks of devices that have a pinned link or a filter.
+    /// The hooks of devices that have a pinned link or a filter. A link outlives its device: where the index was
+    /// given again, its pin says nothing about the new one, and goes.
     ///
     /// # Errors
-    /// Where the directory or the filters cannot be read.
+    /// Where the directory, a link or the filters cannot be read.
     pub fn attached(&self) -> Result<BTreeSet<(DeviceHook, u32)>, LoadError> {
         let directory = links_directory(&self.directory);
         let mut attached = clsact::attached().map_err(LoadError::Filters)?;
@@ -200,8 +201,13 @@ impl Programs {
                 continue;
             };
             let hook = DeviceHook::ALL.into_iter().find(|hook| hook.program() == program);
-            if let (Some(hook), Ok(index)) = (hook, index.parse()) {
+            let (Some(hook), Ok(index)) = (hook, index.parse()) else { continue };
+            let pin = self.device_pin(hook, index);
+            let of = bpf::open(&pin).and_then(|link| bpf::link::device(link.as_fd()));
+            if of.map_err(path_error(&pin))? == index {
                 attached.insert((hook, index));
+            } else {
+                remove(&pin)?;
             }
         }
         Ok(attached)
