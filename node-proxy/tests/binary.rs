@@ -166,3 +166,22 @@ fn a_second_process_is_refused_with_the_pid_of_the_first_and_takes_over_once_tha
     waiting.signal("TERM");
     assert!(waiting.ended().success());
 }
+
+#[test]
+fn nothing_is_cleaned_up_under_a_process_that_runs() {
+    let home = Home::new();
+    let holder = home.node("holder.sock");
+    holder.logs("started");
+    let output = Command::new(env!("CARGO_BIN_EXE_weft-node"))
+        .args(["--cleanup", "--node", "a", "--state-dir"])
+        .arg(home.path("state"))
+        // Where there is nothing to remove, if it were tried.
+        .arg("--bpffs")
+        .arg(home.path("bpf"))
+        .output()
+        .unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.contains(&format!("pid {}", holder.child.id())), "{error}");
+    assert!(holder.ask("/healthz").starts_with("HTTP/1.1 200 "), "it goes on");
+}

@@ -5,7 +5,7 @@
 use std::{
     convert::Infallible,
     fs, io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -20,7 +20,7 @@ use weft_runtime::{
     drain,
     readiness::{Readiness, ReadinessHandle},
     signals::{Shutdown, ShutdownSignals},
-    state_dir::{StateDirectory, StateDirectoryError},
+    state_dir::{Holder, StateDirectory, StateDirectoryError},
     supervise::{self, CriticalEnd, Supervisor},
 };
 
@@ -40,6 +40,8 @@ use crate::{
 
 /// How much longer than for its requests another process may take to end.
 const HANDOVER: Duration = Duration::from_secs(5);
+/// How long cleaning up waits for a process that was told to end and drains.
+const CLEAN_UP_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long connections whose first packet came before the hand-over may take to be accepted: a repeated SYN-ACK
 /// comes after one second (RFC 6298 section 2).
@@ -84,6 +86,14 @@ pub enum NodeError {
     /// Another process has the state directory, or it cannot be used.
     #[error(transparent)]
     StateDirectory(#[from] StateDirectoryError),
+    /// A process runs on what is to be removed.
+    #[error("{holder} runs with the state directory {}: stop that first, or its pods are without policy", path.display())]
+    Runs {
+        /// The state directory.
+        path: PathBuf,
+        /// Who has it.
+        holder: Holder,
+    },
     /// A worker's sockets or thread could not be made.
     #[error("cannot start the workers")]
     Workers(#[source] io::Error),
@@ -396,13 +406,27 @@ async fn start_kernel(
     })
 }
 
-/// Removes everything that the node left in the kernel.
+/// Removes everything that the node left in the kernel. Not from under a process that runs: its pods would be open
+/// at once, and it would not make it again.
 ///
 /// # Errors
-/// When something could not be removed.
+/// When something could not be removed, or a process has the state directory.
 pub async fn clean_up(raw: &RawConfig) -> Result<(), NodeError> {
+    let path = raw.state_directory();
+    // One that is not there is nobody's, and is not made to be looked at.
+    let _held = match path.try_exists() {
+        Ok(false) => None,
+        _ => Some(unused(&path).await?),
+    };
     let config = raw.kernel();
-    let datapath = kernel::datapath_config(raw.node_name(), &config, &raw.state_directory())
-        .map_err(NodeError::Cgroup)?;
+    let datapath = kernel::datapath_config(raw.node_name(), &config, &path).map_err(NodeError::Cgroup)?;
     Datapath::cleanup(&datapath).await.map_err(NodeError::Datapath)
+}
+
+/// The state directory of a node on which no process runs any more.
+async fn unused(path: &Path) -> Result<StateDirectory, NodeError> {
+    match StateDirectory::take(path, CLEAN_UP_PATIENCE).await {
+        Err(StateDirectoryError::InUse { path, holder }) => Err(NodeError::Runs { path, holder }),
+        taken => Ok(taken?),
+    }
 }
