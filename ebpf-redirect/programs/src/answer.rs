@@ -18,6 +18,7 @@ use crate::{
     context,
     header::load,
     packet::{ACK, ICMP, ICMPV6, KIND_FLOW, Packet, RST, TCP, UDP, WHOLE},
+    share,
 };
 
 /// Length of an Ethernet header: pods and our own device have one.
@@ -86,10 +87,11 @@ struct Unreachable<const N: usize> {
     about: [u8; N],
 }
 
-/// Makes the answer of a packet that asks for what nobody serves; false where it has none.
+/// Makes the answer of a packet that asks for what nobody serves; false where it has none, or where its sender has
+/// had enough of them.
 #[inline(never)]
 pub(crate) fn refuse(skb: *mut __sk_buff, packet: &Packet) -> bool {
-    if packet.kind != KIND_FLOW || packet.fragment != WHOLE {
+    if packet.kind != KIND_FLOW || packet.fragment != WHOLE || !share::may_answer(packet.workload) {
         return false;
     }
     match packet.protocol {

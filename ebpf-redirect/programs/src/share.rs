@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
-//! What one workload may take of what all share: entries of connections that nobody has answered, and events.
+//! What one workload may take of what all share: entries of connections that nobody has answered, events, and
+//! answers.
 //!
 //! Each workload has so many places for what is half-open, on each CPU, so that nobody waits for another.
 //! The newest takes the place of its oldest: a flood displaces the flood.
@@ -17,6 +18,10 @@ use crate::{
 };
 
 const SECOND_NS: u64 = 1_000_000_000;
+/// What a workload has used of answers, beside its share of the rest.
+const ANSWERS: u32 = 1 << 31;
+/// Answers per second on each CPU. A host gives a thousand ICMP errors in all (`icmp_msgs_per_sec`).
+const ANSWERS_PER_SECOND: u32 = 100;
 
 /// The share of a workload on this CPU.
 #[inline(always)]
@@ -61,11 +66,26 @@ pub(crate) fn charge(packet: &Packet, workload: &Workload, config: &Config) {
 #[inline(always)]
 pub(crate) fn may_tell(workload: u32) -> bool {
     let (Some(config), Some(share)) = (config(), share(workload)) else { return true };
+    take(share) <= config.events_per_second
+}
+
+/// Whether a workload, or with 0 all who are none, may be answered once more in this second.
+///
+/// SECURITY: from outside, the sender's address can be anybody's, who would get the answers.
+#[inline(always)]
+pub(crate) fn may_answer(workload: u32) -> bool {
+    let Some(share) = share(workload | ANSWERS) else { return false };
+    take(share) <= ANSWERS_PER_SECOND
+}
+
+/// How much of a share was taken in this second, with this.
+#[inline(always)]
+fn take(share: &mut Share) -> u32 {
     let second = context::now() / SECOND_NS;
     if share.second != second {
         share.second = second;
         share.events = 0;
     }
     share.events += 1;
-    share.events <= config.events_per_second
+    share.events
 }
