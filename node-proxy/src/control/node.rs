@@ -238,13 +238,14 @@ struct Give {
 /// Lets running requests finish. Who comes meanwhile to take over need not wait for it.
 async fn drain(applier: Applier, until: Instant, give: Give, signals: &mut ShutdownSignals) {
     let Give { successors, directory, tasks, admin } = give;
-    let mut admin = Some(admin);
+    // Whatever is not given away lives on until the admin endpoint has ended.
+    let (mut admin, mut tasks) = (Some(admin), Some(tasks));
     let giving = async {
         let mut successor = successors.next().await;
         if let Some(admin) = admin.take() {
             admin.drain(ADMIN_DRAIN).await;
         }
-        drop(tasks);
+        drop(tasks.take());
         if let Err(error) = directory.release() {
             tracing::error!(%error, "the next process waits until this one has ended");
         }
