@@ -152,9 +152,9 @@ fn network(hosts: &str) -> Result<String, Lack> {
     Ok("that of the calling process, whose pods are redirected".into())
 }
 
-/// Nothing where it is the mount itself, which may be the container's own.
+/// Nothing where it is the mount itself, which may be the container's own, or where nothing is mounted.
 fn chosen_cgroup(chosen: &Path) -> Option<Result<String, Lack>> {
-    if cgroup2_mount().is_ok_and(|mount| mount == chosen) {
+    if cgroup2_mount().ok()? == chosen {
         return None;
     }
     if chosen.join("cgroup.procs").exists() {
