@@ -179,7 +179,8 @@ fn flow(
         connection::find(packet)
     };
     let mut code = connection::known(packet, found, EGRESS, workload, config);
-    if code == connection::SHORT && short::is_frame_of(skb, u8::from(workload.flags & WORKLOAD_BRIDGED != 0)) {
+    if code == connection::SHORT && short::is_frame_of(skb, u8::from(workload.flags & WORKLOAD_BRIDGED != 0))
+    {
         return short::send(skb, packet);
     }
     if code == connection::PASS || code == connection::SHORT {
