@@ -171,14 +171,19 @@ fn what_others_have_at_a_pods_device_is_not_passed_by() {
 #[test]
 #[ignore = "needs root"]
 fn forwarding_rules_of_others_are_met_unless_the_operator_says_otherwise() {
-    const RULES: [(&str, &str, bool); 7] = [
+    const RULES: [(&str, &str, bool); 8] = [
         ("nothing", "", true),
         ("rules about incoming packets", "chain c { type filter hook input priority 0; counter; };", true),
         (
             "kube-proxy",
-            "chain KUBE-FORWARD { ct state invalid drop; }; \
+            "chain KUBE-FORWARD { ct state new counter; }; \
              chain FORWARD { type filter hook forward priority 0; counter jump KUBE-FORWARD; };",
             true,
+        ),
+        (
+            "what connection tracking calls invalid",
+            "chain c { type filter hook forward priority 0; ct state invalid drop; };",
+            false,
         ),
         ("a firewall", "chain c { type filter hook forward priority 0; counter; };", false),
         ("a raw table", "chain c { type filter hook prerouting priority raw; udp dport 1 drop; };", false),

@@ -8,9 +8,9 @@ use serde_json::Value;
 
 use super::{FirewallError, TABLE, nft};
 
-/// Chains that look at how connections begin, and drop nothing of an established one but what connection tracking,
-/// which does not see the short way, calls invalid: kube-proxy's, flannel's, and those of the CNI's reference
-/// plug-ins. The name is not enough: it says only how what nft cannot read (`xt`) is taken.
+/// Chains that look at how connections begin: kube-proxy's, flannel's, and those of the CNI's reference plug-ins. The
+/// name is not enough: it says only that a jump behind a match of connection tracking, which nft cannot read (`xt`),
+/// is about beginnings.
 const KNOWN_CHAINS: [&str; 6] = [
     "KUBE-FORWARD",
     "KUBE-SERVICES",
@@ -147,8 +147,9 @@ fn look_at(rule: &Value, known: bool) -> Rule {
         } else if is_unread_match(statement) {
             may_be_beginning |= statement["xt"]["name"] == "conntrack";
         } else if !(is("match") || known && is("counter")) {
-            // A verdict that cannot be read, or one that drops.
-            return if known && may_be_beginning { Rule::Nothing } else { Rule::Something };
+            // A verdict that cannot be read, or one that drops; also what connection tracking calls invalid, which is
+            // every answer to packets that it has not seen.
+            return Rule::Something;
         }
     }
     Rule::Nothing
@@ -164,12 +165,12 @@ fn is_unread_match(statement: &Value) -> bool {
     statement.get("xt").is_some_and(|xt| xt["type"] == "match")
 }
 
-/// Whether a statement lets only packets on that begin a connection, or that connection tracking calls invalid.
+/// Whether a statement lets only packets on that begin a connection.
 fn is_about_beginnings(statement: &Value) -> bool {
     let Some(matched) = statement.get("match") else { return false };
     let state = matched["left"]["ct"]["key"] == "state" && (matched["op"] == "in" || matched["op"] == "==");
     let right = matched["right"].get("set").unwrap_or(&matched["right"]);
-    let beginning = |value: &Value| value == "new" || value == "invalid";
+    let beginning = |value: &Value| value == "new";
     state && right.as_array().map_or_else(|| beginning(right), |all| all.iter().all(beginning))
 }
 
@@ -197,12 +198,15 @@ mod tests {
 
     #[test]
     fn rules_about_beginnings_do_nothing_else_whatever_chain_they_are_in() {
-        for right in [r#""new""#, r#""invalid""#, r#"["invalid", "new"]"#, r#"{"set": ["invalid", "new"]}"#] {
+        for right in [r#""new""#, r#"["new"]"#, r#"{"set": ["new"]}"#] {
             assert_eq!(looked_at(&[&state("in", right), COUNTER, DROP], false), Rule::Nothing, "{right}");
         }
-        for (op, right) in
-            [("in", r#""established""#), ("in", r#"["established", "new"]"#), ("!=", r#""new""#)]
-        {
+        for (op, right) in [
+            ("in", r#""established""#),
+            ("in", r#"["invalid", "new"]"#),
+            ("in", r#""invalid""#),
+            ("!=", r#""new""#),
+        ] {
             assert_eq!(looked_at(&[&state(op, right), DROP], false), Rule::Something, "{op} {right}");
         }
         assert_eq!(looked_at(&[COUNTER, &state("in", r#""new""#), DROP], false), Rule::Something);
@@ -218,7 +222,7 @@ mod tests {
             (&[CONNTRACK, COUNTER, &new], false, Rule::Nothing),
             (&[&to_unknown], false, through("DOCKER-USER")),
             (&[COUNTER, &to_unknown], false, Rule::Something),
-            (&[CONNTRACK, COUNTER, DROP], true, Rule::Nothing),
+            (&[CONNTRACK, COUNTER, DROP], true, Rule::Something),
             (&[CONNTRACK, COUNTER, DROP], false, Rule::Something),
             (&[CONNTRACK, DROP], false, Rule::Something),
             (&[COUNTER, DROP], true, Rule::Something),
